@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.networks import Generator, PatchDiscriminator, UpsampleConv, UpsampleToImage, interpolating
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def interpolated_convolution(x, weight):
+    """Linear interpolation by 2 (zeros stuffed, then the binomial filter), then `weight`, written out."""
+    n, channels, height, width = x.shape
+    stuffed = torch.zeros(n, channels, 2 * height, 2 * width)
+    stuffed[..., ::2, ::2] = x
+    row = torch.tensor([0.5, 1.0, 0.5])
+    binomial = torch.outer(row, row).repeat(channels, 1, 1, 1)
+    interpolated = F.conv2d(F.pad(stuffed, (4, 4, 4, 4)), binomial, groups=channels)
+    return F.conv2d(interpolated, weight)
+
+
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_transposed_convolution_equals_interpolation_and_convolution(kernel):
+    x, weight = torch.randn(1, 5, 7, 9), torch.randn(3, 5, kernel, kernel)
+    folded = F.conv_transpose2d(x, interpolating(weight), stride=2, padding=kernel // 2)
+    margin = 3 - kernel // 2
+    expected = interpolated_convolution(x, weight)[..., margin : margin + 14, margin : margin + 18]
+    torch.testing.assert_close(folded, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_image_phases_equal_the_transposed_convolution():
+    layer = UpsampleToImage(5)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 5, 6, 4)
+    expected = F.conv_transpose2d(x, interpolating(layer.weight), layer.bias, stride=2, padding=2)
+    torch.testing.assert_close(F.pixel_shuffle(layer(x), 2), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_upsampling_a_flat_field_leaves_no_checkerboard():
+    layer = UpsampleConv(4, 3, styles=1)
+    torch.nn.init.normal_(layer.weight)
+    painted = layer.eval()(torch.ones(1, 4, 8, 8), torch.ones(1, 1))[..., 2:-2, 2:-2]
+    torch.testing.assert_close(painted, painted[..., :1, :1].expand_as(painted), atol=1e-5, rtol=1e-5)
+
+
+def randomised(generator):
+    """`generator` with conditional affines and a last layer that do something, and settled statistics."""
+    for name, parameter in generator.named_parameters():
+        if "affine" in name or "to_image" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    styles = generator.styles
+    for _ in range(3):
+        generator.train()(torch.rand(2, 3, 32, 32), torch.full((2, styles), 1 / styles), torch.ones(2))
+    return generator.eval()
+
+
+def test_generator_begins_as_the_identity():
+    image = torch.rand(1, 3, 64, 64)
+    painted = Generator(1)(image, torch.ones(1, 1), torch.ones(1))
+    assert (painted - image).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 64)])
+def test_strength_zero_is_the_identity(size):
+    generator = randomised(Generator(2))
+    image = torch.rand(1, 3, *size)
+    mix = torch.tensor([[0.3, 0.7]])
+    assert torch.equal(generator(image, mix, torch.zeros(1)), image)
+    assert not torch.allclose(generator(image, mix, torch.ones(1)), image, atol=0.01)
+
+
+def test_each_style_paints_its_own_picture_and_a_mix_another():
+    generator = randomised(Generator(2))
+    image = torch.rand(1, 3, 32, 32).expand(3, -1, -1, -1)
+    mix = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    first, second, blend = generator(image, mix, torch.ones(3))
+    for one, other in ((first, second), (first, blend), (second, blend)):
+        assert (one - other).abs().mean() > 1e-3
+
+
+def test_cost_of_the_bundled_size():
+    assert Generator(1).macs_per_pixel() == 7072
+
+
+def test_discriminator_scores_each_style_by_itself():
+    discriminator = PatchDiscriminator(styles=2)
+    score, features = discriminator(torch.rand(3, 3, 64, 48), style=1)
+    assert score.shape == (3, 1, 8, 6)
+    assert [tuple(x.shape[1:]) for x in features] == [(32, 32, 24), (64, 16, 12), (128, 8, 6)]
+    assert not torch.equal(score, discriminator(torch.rand(3, 3, 64, 48), style=0)[0])

@@ -1,0 +1,93 @@
+import dataclasses
+
+import pytest
+
+from training.cli import parse_overrides
+from training.recipe import Recipe, load_recipe
+
+MINIMAL = """
+name = "test"
+title = "Test"
+[[styles]]
+name = "test"
+painting = "test.png"
+title = "A Test"
+artist = "Nobody"
+year = 1900
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_defaults_are_the_articles(path):
+    recipe = load_recipe(path)
+    assert (recipe.learning_rate, recipe.betas) == (2e-4, (0.5, 0.999))
+    assert recipe.styles[0].painting == "test.png"
+
+
+def test_overrides_take_the_type_of_the_field(path):
+    recipe = load_recipe(path, parse_overrides(("--steps", "7", "--style=25", "--betas", "[0.9, 0.99]")))
+    assert (recipe.steps, recipe.style, recipe.betas) == (7, 25.0, (0.9, 0.99))
+    assert isinstance(recipe.style, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("--stepz", "7"), "unknown field 'stepz'.*steps"),
+        (("--steps", "many"), "steps is a int"),
+        (("--steps", "7.5"), "steps is a int"),
+    ],
+)
+def test_bad_overrides_are_named(path, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(path, parse_overrides(override))
+
+
+@pytest.mark.parametrize("arguments", [("steps", "7"), ("--steps",)])
+def test_overrides_come_in_pairs(arguments):
+    with pytest.raises(ValueError, match="steps"):
+        parse_overrides(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not a TOML file"),
+        ('name = "x"', r"\[\[styles\]\]"),
+        (MINIMAL.replace('name = "test"', ""), "name"),
+    ],
+)
+def test_a_broken_recipe_is_named(tmp_path, text, message):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_recipe(path)
+    assert "broken.toml" in str(error.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.toml: no such recipe"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_the_digest_names_the_recipe(path):
+    recipe = load_recipe(path)
+    assert recipe.digest() == load_recipe(path).digest()
+    assert recipe.digest() != dataclasses.replace(recipe, steps=recipe.steps + 1).digest()
+
+
+def test_bundled_recipes_load():
+    from importlib.resources import files
+
+    recipes = [
+        entry for entry in files("training").joinpath("recipes").iterdir() if entry.name.endswith(".toml")
+    ]
+    assert recipes
+    for entry in recipes:
+        assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]

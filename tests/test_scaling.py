@@ -1,0 +1,100 @@
+import cv2
+import numpy as np
+import pytest
+
+from engines import Look
+from pipeline.scaling import resize, stylizer, upsample, working_size
+
+
+@pytest.mark.parametrize(
+    ("source", "detail", "expected"),
+    [
+        ((1920, 1080), 1.0, (856, 480)),
+        ((3840, 2160), 1.0, (856, 480)),
+        ((1080, 1920), 1.0, (480, 856)),
+        ((3840, 2160), 2.0, (1704, 960)),
+        ((1920, 1080), "full", (1920, 1080)),
+        ((640, 360), 1.0, (640, 360)),
+        ((1920, 1080), 4.0, (1920, 1080)),
+        ((4000, 8), 1.0, (4000, 8)),
+    ],
+)
+def test_working_size_keeps_the_strokes_size(source, detail, expected):
+    assert working_size(source, native_height=480, multiple=8, detail=detail) == expected
+
+
+@pytest.mark.parametrize("detail", [0.0, -1.0, float("nan")])
+def test_detail_must_be_above_zero(detail):
+    with pytest.raises(ValueError, match="detail"):
+        working_size((1920, 1080), 480, 8, detail)
+
+
+class Painter:
+    """An engine that inverts, and remembers what it was given."""
+
+    def __init__(self, native_height, size=None):
+        self.style = type("Style", (), {"native_height": native_height, "multiple": 8, "size": size})()
+        self.seen = []
+
+    def __call__(self, image, look):
+        self.seen.append(image.shape)
+        return 255 - image
+
+
+def photograph(width, height):
+    """A shaded disc with a hard edge on a gradient: something to keep sharp."""
+    across = np.linspace(40, 160, width, dtype=np.float32)[None].repeat(height, 0)
+    image = np.stack([across, across[:, ::-1], np.full_like(across, 90)], -1).astype(np.uint8)
+    return cv2.circle(image, (width // 2, height // 2), height // 3, (230, 200, 60), -1)
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (353, 289), (1919, 1079)])
+def test_the_picture_comes_back_at_the_exact_size(size):
+    engine = Painter(native_height=96)
+    image = photograph(*size)
+    painted = stylizer(engine, size)(image, Look())
+    assert painted.shape == image.shape
+    assert painted.dtype == np.uint8
+    assert min(engine.seen[0][:2]) == 96
+
+
+def test_full_detail_is_the_engine_itself():
+    engine = Painter(native_height=96)
+    assert stylizer(engine, (1280, 720), "full") is engine
+
+
+def test_a_graph_of_fixed_size_decides_the_working_size():
+    engine = Painter(native_height=96, size=(64, 64))
+    image = photograph(320, 180)
+    assert stylizer(engine, (320, 180), "full")(image, Look()).shape == image.shape
+    assert engine.seen == [(64, 64, 3)]
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize(("painter", "gain"), [(lambda x: 255 - x, 6), (lambda x: x // 2 + 60, 6)])
+def test_edges_of_the_input_come_back_sharp(painter, gain):
+    image = photograph(640, 360)
+    small = resize(image, (160, 90))
+    plain = cv2.resize(painter(small), (640, 360), interpolation=cv2.INTER_CUBIC)
+    guided = upsample(painter(small), small, image)
+    assert psnr(guided, painter(image)) > psnr(plain, painter(image)) + gain
+
+
+def test_strokes_that_the_input_knows_nothing_of_are_left_alone():
+    rng = np.random.default_rng(0)
+    image = np.full((360, 640, 3), 128, np.uint8)
+    small = resize(image, (160, 90))
+    strokes = rng.integers(0, 256, small.shape, np.uint8)
+    plain = cv2.resize(strokes, (640, 360), interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(upsample(strokes, small, image), plain)
+
+
+def test_noise_of_the_input_is_not_carried_into_the_painting():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 3, (360, 640, 3))
+    image = np.clip(128 + noise, 0, 255).astype(np.uint8)
+    small = resize(image, (160, 90))
+    assert upsample(small, small, image).std() < 0.4 * image.std()

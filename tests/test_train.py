@@ -1,0 +1,161 @@
+"""The loop on made-up pictures and random VGG weights: whether it learns, resumes and stops as it says."""
+
+import dataclasses
+import json
+import signal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data import Pictures, held_out, read_image
+from training.recipe import Recipe, StyleRecipe
+from training.train import schedule, train
+
+VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """Folders of photographs and paintings, and a VGG-19 file with random weights."""
+    folder = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(0)
+    for name, count in (("photos", 24), ("paintings", 2)):
+        (folder / name).mkdir()
+        for index in range(count):
+            noise = rng.integers(0, 256, (9, 12, 3), np.uint8)
+            image = cv2.resize(noise, (96, 72), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / name / f"{index}.png"), image)
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for layer, (outputs, inputs) in VGG_SHAPES.items():
+        scale = (2 / (inputs * 9)) ** 0.5
+        state[f"features.{layer}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * scale
+        state[f"features.{layer}.bias"] = torch.zeros(outputs)
+    save_file(state, folder / "vgg19.safetensors")
+    return {
+        "photos": folder / "photos",
+        "paintings": folder / "paintings",
+        "vgg19": folder / "vgg19.safetensors",
+    }
+
+
+RECIPE = Recipe(
+    name="test",
+    title="Test",
+    styles=(StyleRecipe("test", "0.png", "A Test", "Nobody", 1900, reals=("1.png",)),),
+    steps=6,
+    batch=2,
+    crop=48,
+    photo_size=64,
+    painting_size=64,
+    widths=(8, 8, 8),
+    blocks=1,
+    learning_rate=2e-3,
+    discriminator_style=0.1,
+    smoothness=0.1,
+    autocast=False,
+    sheet_every=3,
+    checkpoint_every=2,
+)
+
+
+def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_path):
+    seen = []
+    checkpoint = train(RECIPE, **material, run=tmp_path, progress=lambda step, numbers: seen.append(step))
+    assert seen == [1, 2, 3, 4, 5, 6]
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    names = {"content", "style", "in_range", "smoothness", "adversarial", "discriminator_style", "temporal"}
+    assert all(names | {"step", "seconds", "discriminator"} == set(line) for line in lines)
+    assert sorted(path.name for path in tmp_path.glob("sheet-*.png")) == [
+        "sheet-00003.png",
+        "sheet-00006.png",
+    ]
+    assert load_checkpoint(checkpoint)["step"] == 6
+
+
+def test_it_learns(material, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, steps=40, adversarial=0.0, discriminator_style=0.0, full_strength=1.0
+    )
+    losses = []
+    train(recipe, **material, run=tmp_path, progress=lambda step, numbers: losses.append(numbers["style"]))
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_resumed_training_gives_the_same_numbers(material, tmp_path):
+    def stop_at_four(step, numbers):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    whole = load_checkpoint(train(RECIPE, **material, run=tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 4 of 6"):
+        train(RECIPE, **material, run=tmp_path / "halves", progress=stop_at_four)
+    assert load_checkpoint(tmp_path / "halves" / "checkpoint.pt")["step"] == 4
+    halves = load_checkpoint(train(RECIPE, **material, run=tmp_path / "halves", resume=True))
+    for part in ("generator", "average", "discriminator"):
+        for name, value in whole[part].items():
+            torch.testing.assert_close(halves[part][name], value, msg=f"{part}.{name}")
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):
+    train(dataclasses.replace(RECIPE, steps=1), **material, run=tmp_path)
+    with pytest.raises(ValueError, match="another recipe"):
+        train(RECIPE, **material, run=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_broken_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "broken.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.pt"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"generator": {}, "step": 1})
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        save_checkpoint(path, {"generator": (x for x in "unpicklable"), "step": 2})
+    assert load_checkpoint(path)["step"] == 1
+
+
+def test_learning_rate_rises_then_falls():
+    recipe = dataclasses.replace(RECIPE, steps=100, warmup=0.1)
+    rates = [schedule(recipe, step) for step in range(1, 101)]
+    assert max(rates) == rates[9] == 1
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.01)
+
+
+def test_a_broken_image_is_reported_and_skipped(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "good.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    assert len(Pictures([tmp_path], 16)) == 1
+    assert "broken.jpg" in caplog.text
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no images"):
+        Pictures([tmp_path], 16)
+
+
+def test_crops_have_the_size_and_the_range(tmp_path):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.full((20, 200, 3), 255, np.uint8))
+    crops = Pictures([tmp_path], 32).crops(3, 64, torch.Generator().manual_seed(0))
+    assert crops.shape == (3, 3, 64, 64)
+    assert crops.min() > 0.99
+
+
+def test_images_are_read_as_rgb(tmp_path):
+    cv2.imwrite(str(tmp_path / "red.png"), np.array([[[0, 0, 255]]], np.uint8))
+    assert read_image(tmp_path / "red.png").flatten().tolist() == [255, 0, 0]
+
+
+def test_one_in_ten_is_held_out_by_name(tmp_path):
+    share = sum(held_out(tmp_path / f"{index}.jpg") for index in range(1000)) / 1000
+    assert 0.07 < share < 0.13

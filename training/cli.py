@@ -1,0 +1,120 @@
+"""The verbs that make styles: `fauve train` and `fauve export`."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from training.recipe import Recipe, load_recipe
+
+FOLDER = click.Path(exists=True, path_type=Path)
+
+
+def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
+    """`--field value` pairs as a mapping from field to text.
+
+    Raises:
+        ValueError: a value without a field, or a field without a value.
+    """
+    overrides: dict[str, str] = {}
+    remaining = list(arguments)
+    while remaining:
+        name = remaining.pop(0)
+        if not name.startswith("--"):
+            raise ValueError(f"expected --field value, not {name!r}")
+        name, separator, value = name.removeprefix("--").partition("=")
+        if not separator:
+            if not remaining:
+                raise ValueError(f"--{name} needs a value")
+            value = remaining.pop(0)
+        overrides[name.replace("-", "_")] = value
+    return overrides
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Any field of the recipe can be overridden: --steps 500 --style 25.",
+)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
+@click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
+@click.option(
+    "--vgg19", type=FOLDER, required=True, help="VGG-19 up to conv3_1, safetensors, torchvision's names."
+)
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of this training.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
+@click.option("--threads", type=int, help="CPU threads to train with.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
+def train(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    photos: Path,
+    paintings: Path,
+    vgg19: Path,
+    run_folder: Path | None,
+    resume: bool,
+    threads: int | None,
+    dry_run: bool,
+) -> None:
+    """Train the generator of RECIPE, a TOML file."""
+    resolved = load_recipe(recipe, parse_overrides(overrides))
+    if dry_run:
+        click.echo(json.dumps(dataclasses.asdict(resolved), indent=2))
+        return
+    import torch
+
+    from training.train import train as run_training
+
+    if threads:
+        torch.set_num_threads(threads)
+    folder = run_folder or Path("runs") / resolved.name
+    checkpoint = run_training(
+        resolved,
+        photos=photos,
+        paintings=paintings,
+        vgg19=vgg19,
+        run=folder,
+        resume=resume,
+        progress=_Progress(resolved),
+    )
+    click.echo(f"{checkpoint}: trained; `fauve export {checkpoint} -o PACK` makes it a style pack")
+
+
+class _Progress:
+    """A line for each hundredth of the training, on standard error."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.began = time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, step: int, numbers: dict[str, float]) -> None:
+        if self.first is None:
+            self.first = step - 1
+        if step % max(1, self.recipe.steps // 100) and step != self.recipe.steps:
+            return
+        pace = (time.monotonic() - self.began) / (step - self.first)
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+        minutes = pace * (self.recipe.steps - step) / 60
+        print(
+            f"{step}/{self.recipe.steps}  {pace:.2f} s/step  {minutes:.0f} min left  {terms}", file=sys.stderr
+        )
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
+@click.option(
+    "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
+)
+@click.option("--force", is_flag=True, help="Replace a pack that is there.")
+def export(checkpoint: Path, output: Path, preview: Path, force: bool) -> None:
+    """Make a style pack of a training's CHECKPOINT."""
+    from training.export import export_pack
+
+    style = export_pack(checkpoint, output, preview=preview, force=force)
+    click.echo(f"{output}: {style.title} ({', '.join(style.styles)})")

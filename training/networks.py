@@ -1,0 +1,224 @@
+"""The generator that paints and the discriminator that judges it."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+BATCH_NORM_MOMENTUM = 0.03
+
+
+class ConditionalAffine(nn.Module):
+    """Scale and shift each channel by the styles in the mix (Dumoulin et al. 2017, arXiv 1610.07629).
+
+    One row of scales and shifts for each style. The rows are blended by the weights of the styles and
+    vanish with them, so that at strength 0 the shared trunk runs undisturbed.
+    """
+
+    def __init__(self, styles: int, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(styles, channels))
+        self.shift = nn.Parameter(torch.zeros(styles, channels))
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Apply to `x` [n, c, h, w] with `weights` [n or 1, styles], mix times strength."""
+        scale = 1 + weights @ self.scale
+        shift = weights @ self.shift
+        return x * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch normalisation (folded away at export) and, if asked for, a conditional affine."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, styles: int | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
+        self.affine = ConditionalAffine(styles, outputs) if styles else None
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return x if self.affine is None else self.affine(x, weights)
+
+
+def interpolating(weight: Tensor) -> Tensor:
+    """The weight [inputs, outputs, k + 2, k + 2] of the transposed convolution, stride 2, that equals
+    linear interpolation by 2 and then a convolution with `weight` [outputs, inputs, k, k], k even.
+
+    Every phase of its output has the same gain, so that nothing paints a checkerboard (Odena et al. 2016,
+    doi:10.23915/distill.00003), at the arithmetic of a plain transposed convolution and without the enlarged
+    tensor in memory.
+    """
+    outputs, inputs, kernel, _ = weight.shape
+    row = torch.tensor([0.5, 1.0, 0.5], device=weight.device, dtype=weight.dtype)
+    flipped = weight.flip(2, 3).transpose(0, 1).reshape(inputs * outputs, 1, kernel, kernel)
+    full = F.conv2d(flipped, torch.outer(row, row)[None, None], padding=2)
+    return full.view(inputs, outputs, kernel + 2, kernel + 2)
+
+
+class UpsampleConv(nn.Module):
+    """Linear interpolation by 2 and a 2x2 convolution, computed as one transposed convolution."""
+
+    def __init__(self, inputs: int, outputs: int, styles: int | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 2, 2))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
+        self.affine = ConditionalAffine(styles, outputs) if styles else None
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        x = self.norm(F.conv_transpose2d(x, interpolating(self.weight), self.bias, stride=2, padding=1))
+        return x if self.affine is None else self.affine(x, weights)
+
+
+class UpsampleToImage(nn.Module):
+    """Linear interpolation by 2 and a 4x4 convolution to RGB, computed at the lower size.
+
+    Gives the four output pixels of each input pixel as channels (`pixel_shuffle` order): a last layer at
+    full size would move sixteen channels through memory for every pixel of the picture.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, inputs, 4, 4))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def phase_weight(self) -> Tensor:
+        """The weight [12, inputs, 3, 3] of the equal convolution before `pixel_shuffle(2)`."""
+        # Output row 2i + p takes tap p + 2 - 2a of the transposed convolution from input row i + a.
+        inputs = self.weight.shape[1]
+        taps = interpolating(self.weight).view(inputs, 3, 3, 2, 3, 2).flip(2, 4)
+        return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, inputs, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4), padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity (He et al. 2016); the first one knows the style."""
+
+    def __init__(self, channels: int, styles: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels, channels, styles=styles)
+        self.second = ConvNorm(channels, channels)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x, weights)), weights)
+
+
+class Generator(nn.Module):
+    """A small U-Net that paints one picture in any mix of its styles, at any strength.
+
+    Space-to-depth by 2, three levels (1/2, 1/4, 1/8) with additive skips, residual blocks at the lowest
+    one. It adds `strength` times a residual to its input and starts near zero there, so that it begins
+    as the identity and strength 0 is the identity for ever.
+    """
+
+    MULTIPLE = 8
+
+    def __init__(self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4) -> None:
+        super().__init__()
+        self.styles = styles
+        half, quarter, eighth = widths
+        self.encode_half = ConvNorm(12, half)
+        self.encode_quarter = ConvNorm(half, quarter, stride=2)
+        self.encode_eighth = ConvNorm(quarter, eighth, stride=2, styles=styles)
+        self.blocks = nn.ModuleList(ResidualBlock(eighth, styles) for _ in range(blocks))
+        self.decode_quarter = UpsampleConv(eighth, quarter, styles)
+        self.decode_half = UpsampleConv(quarter, half, styles)
+        self.to_image = UpsampleToImage(half)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, UpsampleConv)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.to_image.weight, std=1e-3)
+
+    def residual(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What full strength adds to `x`, both [n, 12, h/2, w/2] in `pixel_unshuffle(2)` order."""
+        half = F.relu(self.encode_half(x, weights))
+        quarter = F.relu(self.encode_quarter(half, weights))
+        x = F.relu(self.encode_eighth(quarter, weights))
+        for block in self.blocks:
+            x = block(x, weights)
+        x = F.relu(self.decode_quarter(x, weights) + quarter)
+        x = F.relu(self.decode_half(x, weights) + half)
+        return self.to_image(x)
+
+    def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
+        """Paint `image`.
+
+        Args:
+            image: [n, 3, h, w], RGB in 0..1; h and w multiples of 8.
+            mix: [n, styles], weights that sum to 1.
+            strength: [n], 0 (the input) to 1 (the full style).
+
+        Returns:
+            [n, 3, h, w], near 0..1 but not clamped, so that gradients do not die at the ends.
+        """
+        x = F.pixel_unshuffle(image, 2)
+        painted = x + strength[:, None, None, None] * self.residual(x, mix * strength[:, None])
+        return F.pixel_shuffle(painted, 2)
+
+    def freeze_statistics(self) -> None:
+        """Run on the stored batch-norm statistics from now on, as the exported network will."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def macs_per_pixel(self) -> float:
+        """Multiply-accumulates per pixel of the picture, as exported."""
+        total = 0.0
+        for module, scale in self._scales():
+            if isinstance(module, nn.Conv2d):
+                total += module.weight.numel() * scale
+            elif isinstance(module, UpsampleConv):
+                total += interpolating(module.weight).numel() * scale / 4
+            elif isinstance(module, UpsampleToImage):
+                total += module.phase_weight().numel() * scale
+        return total
+
+    def _scales(self) -> list[tuple[nn.Module, float]]:
+        """Each convolution with the size of its output relative to the picture's."""
+        levels: list[tuple[nn.Module, float]] = [
+            (self.encode_half, 1 / 4),
+            (self.encode_quarter, 1 / 16),
+            (self.encode_eighth, 1 / 64),
+            (self.blocks, 1 / 64),
+            (self.decode_quarter, 1 / 16),
+            (self.decode_half, 1 / 4),
+            (self.to_image, 1 / 4),
+        ]
+        return [(module, scale) for level, scale in levels for module in level.modules()]
+
+
+class PatchDiscriminator(nn.Module):
+    """Scores overlapping patches as painting (high) or not (low), with spectral normalisation.
+
+    PatchGAN (Isola et al. 2017, arXiv 1611.07004) under a Lipschitz bound (Miyato et al. 2018,
+    arXiv 1802.05957). The layers are shared, each style has a score of its own.
+    """
+
+    def __init__(self, styles: int, widths: Sequence[int] = (32, 64, 128)) -> None:
+        super().__init__()
+        channels = [3, *widths]
+        self.layers = nn.ModuleList(
+            spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1))
+            for inputs, outputs in zip(channels, channels[1:], strict=False)
+        )
+        self.score = spectral_norm(nn.Conv2d(channels[-1], styles, 3, 1, 1))
+
+    def forward(self, image: Tensor, style: int) -> tuple[Tensor, list[Tensor]]:
+        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style`, and every middle layer's features."""
+        x, features = image * 2 - 1, []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return self.score(x)[:, style : style + 1], features

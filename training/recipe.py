@@ -1,0 +1,136 @@
+"""A recipe: everything that decides how a style pack is trained, in one TOML file."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StyleRecipe:
+    """One style: the painting that it copies and the paintings that the discriminator takes for real."""
+
+    name: str
+    """What users type."""
+    painting: str
+    """The file whose Gram matrices are the style, below the folder of paintings."""
+    title: str
+    artist: str
+    year: int
+    reals: tuple[str, ...] = ()
+    """Files or folders of the same movement for the discriminator; none means the painting alone."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a pack. The defaults are the article's where it has any (Adam 2e-4, betas 0.5 and 0.999)."""
+
+    name: str
+    """The pack's name."""
+    title: str
+    styles: tuple[StyleRecipe, ...]
+
+    seed: int = 0
+    steps: int = 2200
+    batch: int = 3
+    crop: int = 224
+    """Side of a training crop, in pixels, a multiple of 8."""
+    photo_size: int = 288
+    """Shorter side of the photographs that crops are cut from, in pixels."""
+    painting_size: int = 512
+    """Shorter side of the painting, in pixels: what sets the size of the strokes."""
+    native_height: int = 480
+    """Height of the picture at which the strokes look as they should, in pixels."""
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    blocks: int = 4
+
+    learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
+    betas: tuple[float, ...] = (0.5, 0.999)
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises; it falls by a cosine after that."""
+    clip_gradient: float = 5.0
+    freeze_statistics: float = 0.55
+    """Share of the steps after which batch normalisation runs on its stored statistics."""
+    average_decay: float = 0.995
+    """Decay of the exponential moving average of the weights, which is what gets exported."""
+
+    content: float = 1.0
+    style: float = 15.0
+    adversarial: float = 0.2
+    """Weight of the discriminator's scores; 0 trains without a discriminator."""
+    discriminator_style: float = 0.0
+    """Weight of the statistics of the discriminator's middle layers, painted against paintings."""
+    temporal: float = 20.0
+    smoothness: float = 0.0
+    in_range: float = 1.0
+    exposure: float = 0.15
+    """Random exposure of the photographs, as a share."""
+    noise: float = 0.02
+    """Sensor noise between two frames of the temporal loss, standard deviation on 0..1."""
+    full_strength: float = 0.6
+    """Share of the pictures painted at full strength; the others draw theirs from 0..1."""
+
+    autocast: bool = True
+    sheet_every: int = 200
+    checkpoint_every: int = 200
+
+    def digest(self) -> str:
+        """A sha256 that names this recipe, in a pack and in a checkpoint."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe and apply `overrides`, field name to text.
+
+    Raises:
+        ValueError: no such file, broken TOML, an unknown field or a value of the wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such recipe") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+    for name, text in (overrides or {}).items():
+        table[name] = _parse(text)
+    styles = tuple(_build(StyleRecipe, entry, str(path)) for entry in table.pop("styles", []))
+    if not styles:
+        raise ValueError(f"{path}: a recipe needs at least one [[styles]] table")
+    return _build(Recipe, {**table, "styles": styles}, str(path))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in fields:
+            raise ValueError(f"{where}: unknown field {name!r}; there are {', '.join(fields)}")
+        if isinstance(value, list):
+            value = tuple(value)
+        default = fields[name].default
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not dataclasses.MISSING and type(value) is not type(default):
+            raise ValueError(f"{where}: {name} is a {type(default).__name__}, not {value!r}")
+        values[name] = value
+    missing = [name for name, entry in fields.items() if name not in values and _required(entry)]
+    if missing:
+        raise ValueError(f"{where}: {', '.join(missing)} missing")
+    return kind(**values)
+
+
+def _required(entry: "dataclasses.Field[Any]") -> bool:
+    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
