@@ -72,7 +72,8 @@ def resize(image: Image, size: Size) -> Image:
     """`image` [h, w, 3] at `size`: by area where that shrinks it, else by cubic interpolation."""
     height, width = image.shape[:2]
     shrinks = size[0] <= width and size[1] <= height
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return resized
 
 
 def upsample(painted: Image, small: Image, image: Image) -> Image:
@@ -94,7 +95,7 @@ def upsample(painted: Image, small: Image, image: Image) -> Image:
     """
     height, width = image.shape[:2]
     size = (width, height)
-    enlarged = cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC)
+    enlarged: Image = cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC)
     if painted.shape[0] >= height and painted.shape[1] >= width:
         return enlarged
     small_luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -108,7 +109,8 @@ def upsample(painted: Image, small: Image, image: Image) -> Image:
     detail = cv2.multiply(
         lost, cv2.resize(gain, size, interpolation=cv2.INTER_LINEAR), scale=1 / FIXED_POINT, dtype=cv2.CV_16S
     )
-    return cv2.add(enlarged, cv2.merge((detail, detail, detail)), dtype=cv2.CV_8U)
+    sharpened: Image = cv2.add(enlarged, cv2.merge((detail, detail, detail)), dtype=cv2.CV_8U)
+    return sharpened
 
 
 def local_slope(painted: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,7 +118,10 @@ def local_slope(painted: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[
     p, g = painted.astype(np.float32), luma.astype(np.float32)
 
     def mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cv2.blur(x, (SLOPE_WINDOW, SLOPE_WINDOW), borderType=cv2.BORDER_REFLECT)
+        blurred: NDArray[np.float32] = cv2.blur(
+            x, (SLOPE_WINDOW, SLOPE_WINDOW), borderType=cv2.BORDER_REFLECT
+        )
+        return blurred
 
     mean_g = mean(g)
     covariance = mean(p * g) - mean(p) * mean_g

@@ -72,7 +72,7 @@ class Pictures:
     def crops(
         self, n: int, size: int, rng: torch.Generator, *, zoom: tuple[float, float] = (0.75, 1.25)
     ) -> Tensor:
-        """`n` random square crops, float [n, 3, size, size] in 0..1, scaled by `zoom` and mirrored at random."""
+        """`n` random square crops, float [n, 3, size, size] in 0..1, zoomed and mirrored at random."""
         return torch.stack([self._crop(size, rng, zoom) for _ in range(n)])
 
     def _crop(self, size: int, rng: torch.Generator, zoom: tuple[float, float]) -> Tensor:

@@ -42,7 +42,7 @@ class PackGraph(nn.Module):
 
 
 def fold(generator: Generator) -> Generator:
-    """A copy of `generator` with plain convolutions only, on 0..255, its 2x2 blocks in the order of their bytes."""
+    """A copy of `generator` with plain convolutions, on 0..255, its 2x2 blocks in their bytes' order."""
     folded = deepcopy(generator).eval().requires_grad_(False)
     for module in list(folded.modules()):
         for name, child in module.named_children():

@@ -10,7 +10,7 @@ EPSILON = 1e-8
 
 
 def gram(features: Tensor) -> Tensor:
-    """Channel correlations [n, c, c] of `features` [n, c, h, w], mean over the positions (Gatys et al. 2016)."""
+    """Channel correlations [n, c, c] of `features` [n, c, h, w], mean over positions (Gatys et al. 2016)."""
     flat = features.float().flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[-1]
 

@@ -1,6 +1,7 @@
 """The generator that paints and the discriminator that judges it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,10 @@ class Generator(nn.Module):
 
     MULTIPLE = 8
 
+    MARGIN = 8
+    """Pixels around the picture to mirror on and cut off again: convolutions see zeros beyond the edge, and
+    a frame of colour grows there."""
+
     def __init__(self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4) -> None:
         super().__init__()
         self.styles = styles
@@ -210,13 +215,12 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         channels = [3, *widths]
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1))
-            for inputs, outputs in zip(channels, channels[1:], strict=False)
+            spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)) for inputs, outputs in pairwise(channels)
         )
         self.score = spectral_norm(nn.Conv2d(channels[-1], styles, 3, 1, 1))
 
     def forward(self, image: Tensor, style: int) -> tuple[Tensor, list[Tensor]]:
-        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style`, and every middle layer's features."""
+        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style`, and the middle features."""
         x, features = image * 2 - 1, []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)

@@ -27,7 +27,7 @@ class StyleRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a pack. The defaults are the article's where it has any (Adam 2e-4, betas 0.5 and 0.999)."""
+    """How to train a pack. The defaults are the article's where it has any (Adam 2e-4, betas 0.5, 0.999)."""
 
     name: str
     """The pack's name."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import losses
@@ -110,56 +111,55 @@ def train(
         )
 
     sheet_photos = sheet_pictures(photos, 6)
-    with (run / "losses.jsonl").open("a") as log_file:
-        with deferred_interrupt() as interrupted:
-            for step in range(start + 1, recipe.steps + 1):
-                began = time.perf_counter()
-                rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-                style = (step - 1) % len(targets)
-                for group in optimiser.param_groups:
-                    group["lr"] = recipe.learning_rate * schedule(recipe, step)
-                generator.train()
-                if step > recipe.freeze_statistics * recipe.steps:
-                    generator.freeze_statistics()
+    with (run / "losses.jsonl").open("a") as log_file, deferred_interrupt() as interrupted:
+        for step in range(start + 1, recipe.steps + 1):
+            began = time.perf_counter()
+            rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+            style = (step - 1) % len(targets)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * schedule(recipe, step)
+            generator.train()
+            if step > recipe.freeze_statistics * recipe.steps:
+                generator.freeze_statistics()
 
-                photo = expose(pictures.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
-                real = targets[style].reals.crops(recipe.batch, recipe.crop, rng, zoom=(0.8, 1.25))
-                photo = photo.contiguous(memory_format=torch.channels_last)
+            photo = expose(pictures.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
+            real = targets[style].reals.crops(recipe.batch, recipe.crop, rng, zoom=(0.8, 1.25))
+            photo = photo.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
+                terms, painted = generator_losses(
+                    recipe, generator, discriminator, vgg, targets[style], style, photo, real, rng
+                )
+            total = torch.stack(list(terms.values())).sum()
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(generator.parameters(), recipe.clip_gradient)
+            optimiser.step()
+            update_average(average, generator, min(recipe.average_decay, step / (step + 10)))
+
+            numbers = {name: float(term.detach()) for name, term in terms.items()}
+            if recipe.adversarial or recipe.discriminator_style:
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
-                    terms, painted = generator_losses(
-                        recipe, generator, discriminator, vgg, targets[style], style, photo, real, rng
-                    )
-                total = torch.stack(list(terms.values())).sum()
-                optimiser.zero_grad(set_to_none=True)
-                total.backward()
-                nn.utils.clip_grad_norm_(generator.parameters(), recipe.clip_gradient)
-                optimiser.step()
-                update_average(average, generator, min(recipe.average_decay, step / (step + 10)))
+                    real_score, _ = discriminator(real, style)
+                    fake_score, _ = discriminator(painted.detach().float(), style)
+                    loss = losses.hinge_discriminator(real_score.float(), fake_score.float())
+                discriminator_optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                discriminator_optimiser.step()
+                numbers["discriminator"] = float(loss.detach())
+            if not math.isfinite(sum(numbers.values())):
+                raise FloatingPointError(f"step {step}: a loss is no longer finite: {numbers}")
 
-                numbers = {name: float(term.detach()) for name, term in terms.items()}
-                if recipe.adversarial or recipe.discriminator_style:
-                    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
-                        real_score, _ = discriminator(real, style)
-                        fake_score, _ = discriminator(painted.detach().float(), style)
-                        loss = losses.hinge_discriminator(real_score.float(), fake_score.float())
-                    discriminator_optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    discriminator_optimiser.step()
-                    numbers["discriminator"] = float(loss.detach())
-                if not math.isfinite(sum(numbers.values())):
-                    raise FloatingPointError(f"step {step}: a loss is no longer finite: {numbers}")
-
-                seconds = time.perf_counter() - began
-                log_file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **numbers}) + "\n")
-                if progress:
-                    progress(step, numbers)
-                if step % recipe.sheet_every == 0 or step == recipe.steps:
-                    log_file.flush()
-                    cv2.imwrite(str(run / f"sheet-{step:05d}.png"), sheet(average, sheet_photos)[..., ::-1])
-                if step % recipe.checkpoint_every == 0 or step == recipe.steps or interrupted.is_set():
-                    save(step)
-                if interrupted.is_set() and step < recipe.steps:
-                    raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}; --resume goes on")
+            seconds = time.perf_counter() - began
+            log_file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **numbers}) + "\n")
+            if progress:
+                progress(step, numbers)
+            if step % recipe.sheet_every == 0 or step == recipe.steps:
+                log_file.flush()
+                cv2.imwrite(str(run / f"sheet-{step:05d}.png"), sheet(average, sheet_photos)[..., ::-1])
+            if step % recipe.checkpoint_every == 0 or step == recipe.steps or interrupted.is_set():
+                save(step)
+            if interrupted.is_set() and step < recipe.steps:
+                raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}; --resume goes on")
     return checkpoint
 
 
@@ -180,13 +180,14 @@ def generator_losses(
     strength[torch.rand(n, generator=rng) < recipe.full_strength] = 1
     mix = torch.zeros(n, len(recipe.styles))
     mix[:, style] = 1
-    painted = generator(photo, mix, strength).float()
-    # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with every step,
-    # no pixel of the generator's own 8x8 blocks is favoured, and no pattern of blocks grows into the picture.
+    whole = generator(photo, mix, strength).float()
+    painted = trim(whole)
+    # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with every
+    # step, no pixel of the generator's own 8x8 blocks is favoured, and no pattern of blocks grows.
     top, left = torch.randint(8, (2,), generator=rng).tolist()
     features = vgg(painted[..., top:, left:])
     with torch.no_grad():
-        photo_content = vgg(photo[..., top:, left:])[Vgg19.CONTENT]
+        photo_content = vgg(trim(photo)[..., top:, left:])[Vgg19.CONTENT]
 
     # A weak strength asks for little style and keeps more of the photograph.
     terms = {
@@ -214,9 +215,16 @@ def generator_losses(
         noise = recipe.noise * torch.rand(n, 1, 1, 1, generator=rng)
         moved = (moved + noise * torch.randn(moved.shape, generator=rng)).clamp(0, 1)
         moved = moved.contiguous(memory_format=torch.channels_last)
-        change = losses.temporal(generator(moved, mix, strength), warp(painted, grid), inside(grid))
+        moved_painted, warped = generator(moved, mix, strength), warp(whole, grid)
+        change = losses.temporal(trim(moved_painted), trim(warped), trim(inside(grid)))
         terms["temporal"] = recipe.temporal * change.mean()
     return terms, painted
+
+
+def trim(x: Tensor) -> Tensor:
+    """`x` [..., h, w] without its margin, whose convolutions saw zeros in place of a picture."""
+    margin = Generator.MARGIN
+    return x[..., margin:-margin, margin:-margin]
 
 
 @contextmanager
@@ -265,15 +273,15 @@ def sheet_pictures(photos: Path, n: int) -> list[Tensor]:
 
 
 def sheet(generator: Generator, photos: list[Tensor]) -> np.ndarray:
-    """A contact sheet uint8 RGB: a row for each photograph, the input and then each style at full strength."""
+    """A contact sheet uint8 RGB: a row for each photograph, the input and each style at full strength."""
     rows = []
     for photo in photos:
-        image = photo[None].float() / 255
+        image = F.pad(photo[None].float() / 255, [Generator.MARGIN] * 4, mode="reflect")
         row = [photo]
         for style in range(generator.styles):
             mix = torch.eye(generator.styles)[style : style + 1]
             with torch.no_grad():
-                painted = generator(image, mix, torch.ones(1))
+                painted = trim(generator(image, mix, torch.ones(1)))
             row.append((painted[0].clamp(0, 1) * 255).round().byte())
         rows.append(torch.cat(row, 2))
     half = (len(rows) + 1) // 2

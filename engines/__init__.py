@@ -1,0 +1,158 @@
+"""Image in, image out: style packs and the runtimes that paint with them. Knows nothing of video."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from engines.engine import Engine, Image
+from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, StyleError
+from engines.look import Look
+from engines.style import Golden, Size, Style, bundled
+
+__all__ = [
+    "Engine",
+    "EngineBuildError",
+    "EngineError",
+    "EngineUnavailable",
+    "Golden",
+    "Image",
+    "InferenceError",
+    "Look",
+    "Probe",
+    "Size",
+    "Style",
+    "StyleError",
+    "bundled",
+    "load",
+    "probe",
+]
+
+log = logging.getLogger("fauve")
+
+PREFERENCE = ("openvino", "onnxruntime")
+"""What "auto" tries, in order."""
+
+NAMES = (
+    "openvino",
+    "openvino:gpu",
+    "openvino:npu",
+    "onnxruntime",
+    "onnxruntime:cuda",
+    "onnxruntime:coreml",
+    "onnxruntime:dml",
+)
+"""Every engine by name."""
+
+
+def load(
+    name: str = "auto",
+    *,
+    style: Style | str | Path,
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Engine:
+    """The engine `name` with `style`.
+
+    "auto" tries the engines in order of preference and logs which one runs and why others do not. An engine
+    asked for by name is that one or an error.
+
+    Args:
+        name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        threads: CPU threads; None leaves it to the runtime.
+
+    Raises:
+        StyleError: the style cannot be used.
+        EngineUnavailable: no such engine here.
+        EngineBuildError: the runtime refuses the model.
+    """
+    if not isinstance(style, Style):
+        style = Style.load(style)
+    if name != "auto":
+        return _engine(name)(style, precision, threads)
+    reasons = []
+    for candidate in PREFERENCE:
+        try:
+            engine = _engine(candidate)(style, precision, threads)
+        except EngineError as error:
+            reasons.append(str(error))
+            log.warning("engine %s does not run: %s", candidate, error)
+        else:
+            log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
+            return engine
+    raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
+
+
+def _engine(name: str) -> Callable[[Style, str, int | None], Engine]:
+    runtime, _, device = name.partition(":")
+    if runtime == "openvino":
+        from engines.openvino import OpenVinoEngine
+
+        return lambda style, precision, threads: OpenVinoEngine(
+            style, device or "cpu", precision=precision, threads=threads
+        )
+    if runtime == "onnxruntime":
+        from engines.onnxruntime import OnnxRuntimeEngine
+
+        return lambda style, precision, threads: OnnxRuntimeEngine(
+            style, device or "cpu", precision=precision, threads=threads
+        )
+    raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether an engine really runs on this machine."""
+
+    name: str
+    runs: bool
+    """It painted a style's golden picture, within the tolerance of its precision."""
+    device: str = ""
+    precision: str = ""
+    version: str = ""
+    reason: str = ""
+    """Why it does not run."""
+
+
+def probe(name: str, style: Style) -> Probe:
+    """Load the engine `name`, paint the golden picture of `style` with it and compare."""
+    runtime = name.partition(":")[0]
+    try:
+        version = metadata.version(runtime)
+    except metadata.PackageNotFoundError:
+        version = ""
+    golden = style.golden()
+    if golden is None:
+        return Probe(
+            name, False, version=version, reason=f"{style.name} has no golden picture to compare with"
+        )
+    try:
+        with load(name, style=style) as engine:
+            painted = engine(golden.image, golden.look)
+            agrees, difference = agreement(painted, golden.stylized, engine.precision)
+            reason = "" if agrees else f"paints something else than the reference ({difference})"
+            return Probe(name, agrees, engine.device, engine.precision, version, reason)
+    except EngineError as error:
+        return Probe(name, False, version=version, reason=str(error))
+
+
+LARGEST_DIFFERENCE = 2
+"""Grey levels that float32 engines may differ by: they sum in another order, and some values round apart."""
+
+LOWEST_PSNR = 40.0
+"""dB that a 16-bit engine must reach: eight bits of mantissa through a dozen layers, invisible."""
+
+
+def agreement(painted: Image, reference: Image, precision: str) -> tuple[bool, str]:
+    """Whether `painted` agrees with `reference` as `precision` allows, and the difference in words."""
+    import numpy as np
+
+    difference = painted.astype(np.int16) - reference
+    if precision == "float32":
+        largest = int(np.abs(difference).max())
+        return largest <= LARGEST_DIFFERENCE, f"{largest} grey levels"
+    error = float(np.mean(np.square(difference, dtype=np.float64)))
+    psnr = float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+    return psnr >= LOWEST_PSNR, f"PSNR {psnr:.1f} dB"

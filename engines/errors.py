@@ -1,0 +1,28 @@
+"""What can go wrong between a picture and its painting.
+
+StyleError (ValueError)          a style pack or model that cannot be used as it is
+EngineError (RuntimeError)
+├── EngineUnavailable            the runtime, its provider or its device is not here
+├── EngineBuildError             the runtime is here, but refuses the model
+└── InferenceError               it ran and failed, or gave something that is no picture
+"""
+
+
+class StyleError(ValueError):
+    """A style pack or model that is missing, broken, altered or not understood."""
+
+
+class EngineError(RuntimeError):
+    """An engine cannot be had, or failed."""
+
+
+class EngineUnavailable(EngineError):
+    """The runtime, its provider or its device is not on this machine."""
+
+
+class EngineBuildError(EngineError):
+    """The runtime refuses the model."""
+
+
+class InferenceError(EngineError):
+    """The engine failed on a picture."""

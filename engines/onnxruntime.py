@@ -1,0 +1,97 @@
+"""ONNX Runtime: the portable engine, on the CPU or through one of its execution providers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.cpu import cpu_name
+from engines.engine import Engine
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.style import Style
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider", "onnxruntime"),
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime"),
+    "dml": ("DmlExecutionProvider", "onnxruntime-directml"),
+}
+"""Execution provider and the package that brings it, by the name users type."""
+
+
+class OnnxRuntimeEngine(Engine):
+    """A style pack in ONNX Runtime.
+
+    Args:
+        provider: "cpu", "cuda", "coreml" or "dml". It runs on that one or not at all: ONNX Runtime's own
+            fallback to the CPU is an error here.
+        precision: "auto" (float16 on a GPU if the pack has it), "float32" or "float16".
+        threads: CPU threads; None leaves it to ONNX Runtime.
+
+    Raises:
+        EngineUnavailable: ONNX Runtime or the provider is not here.
+        EngineBuildError: it refuses the model.
+    """
+
+    def __init__(
+        self,
+        style: Style,
+        provider: str = "cpu",
+        *,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(style)
+        if provider not in PROVIDERS:
+            raise EngineUnavailable(f"onnxruntime:{provider}: there is {', '.join(PROVIDERS)}")
+        if precision not in ("auto", "float32", "float16"):
+            raise EngineUnavailable(f"onnxruntime has no {precision}; there is float32 and float16")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineUnavailable(
+                f"ONNX Runtime is not installed ({error}): pip install onnxruntime"
+            ) from error
+        wanted, package = PROVIDERS[provider]
+        if wanted not in onnxruntime.get_available_providers():
+            raise EngineUnavailable(
+                f"onnxruntime:{provider}: this ONNX Runtime has no {wanted}: pip install {package}"
+            )
+        if precision == "auto":
+            precision = "float16" if provider in ("cuda", "dml") and "float16" in style.models else "float32"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(style.model(precision), options, providers=[wanted])
+        except Exception as error:  # onnxruntime's exceptions share no base below Exception
+            raise EngineBuildError(
+                f"onnxruntime:{provider} refuses {style.name}: {_first_line(error)}"
+            ) from error
+        if session.get_providers()[0] != wanted:
+            raise EngineUnavailable(
+                f"onnxruntime:{provider}: {wanted} could not start on this machine; are its driver and "
+                f"libraries installed?"
+            )
+        self.name = "onnxruntime" if provider == "cpu" else f"onnxruntime:{provider}"
+        self.device = cpu_name() if provider == "cpu" else wanted
+        self.precision = precision
+        self._session: Any = session
+
+    def _infer(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        try:
+            outputs = self._session.run(["stylized"], {"image": batch, "mix": mix, "strength": strength})
+        except Exception as error:  # as above
+            raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
+        stylized: NDArray[np.uint8] = outputs[0]
+        return stylized
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,115 @@
+"""OpenVINO: the engine of choice on CPUs, and the one for Intel's GPUs and NPUs."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.engine import Engine
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.style import Style
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+COMPILED_SIZES = 4
+"""How many sizes stay compiled at once. A graph of fixed size runs faster than a dynamic one."""
+
+
+class OpenVinoEngine(Engine):
+    """A style pack in OpenVINO, compiled for each size that it is called with.
+
+    Args:
+        device: "cpu", "gpu" or "npu".
+        precision: "auto" (what OpenVINO finds fastest: bfloat16 where the CPU has it), "float32",
+            "bfloat16" or "float16".
+        threads: CPU threads; None uses all cores.
+
+    Raises:
+        EngineUnavailable: OpenVINO, the device or the precision is not here.
+        EngineBuildError: it refuses the model.
+    """
+
+    def __init__(
+        self,
+        style: Style,
+        device: str = "cpu",
+        *,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(style)
+        if precision != "auto" and precision not in PRECISIONS:
+            raise EngineUnavailable(f"openvino has no {precision}; there is {', '.join(PRECISIONS)}")
+        try:
+            import openvino
+        except ImportError as error:
+            raise EngineUnavailable(f"OpenVINO is not installed ({error}): pip install openvino") from error
+        self._core: Any = openvino.Core()
+        self._target = device.upper()
+        # "GPU.1" and the like name one device of a kind.
+        if self._target.partition(".")[0] not in {
+            name.partition(".")[0] for name in self._core.available_devices
+        }:
+            has = ", ".join(f"openvino:{name.lower()}" for name in self._core.available_devices)
+            raise EngineUnavailable(f"openvino:{device}: no such device here; there is {has or 'none'}")
+        self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads and self._target == "CPU":
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        if precision != "auto":
+            self._options["INFERENCE_PRECISION_HINT"] = PRECISIONS[precision]
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        try:
+            self.device = str(self._core.get_property(self._target, "FULL_DEVICE_NAME"))
+        except RuntimeError as error:
+            raise EngineUnavailable(f"openvino:{device}: {_last_line(error)}") from error
+        self.name = "openvino" if self._target == "CPU" else f"openvino:{device}"
+        side = 8 * style.multiple
+        self.precision = ""
+        self._request((1, side, side, 3) if style.size is None else (1, style.size[1], style.size[0], 3))
+        if precision not in ("auto", self.precision):
+            raise EngineUnavailable(f"{self.name}: {self.device} runs {self.precision}, not {precision}")
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """The inference request for pictures of `shape` [n, h, w, 3], compiled at its first use."""
+        request = self._requests.get(shape)
+        if request is not None:
+            self._requests.move_to_end(shape)
+            return request
+        try:
+            model = self._core.read_model(self.style.model())
+            model.reshape({"image": shape})
+            compiled = self._core.compile_model(model, self._target, self._options)
+            request = compiled.create_infer_request()
+            executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        except RuntimeError as error:
+            size = f"{shape[2]}x{shape[1]}"
+            raise EngineBuildError(
+                f"{self.name} refuses {self.style.name} at {size}: {_last_line(error)}"
+            ) from error
+        self.precision = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
+        self._requests[shape] = request
+        if len(self._requests) > COMPILED_SIZES:
+            self._requests.popitem(last=False)
+        return request
+
+    def _infer(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        request = self._request(batch.shape)
+        try:
+            inputs = {"image": batch, "mix": mix, "strength": strength}
+            results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise InferenceError(f"{self.name} failed on {self.style.name}: {_last_line(error)}") from error
+        stylized: NDArray[np.uint8] = results[0]
+        return stylized
+
+    def close(self) -> None:
+        self._requests.clear()
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO's exceptions begin with file names of its source and end with what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,423 @@
+"""Style packs: what a style is made of, read and checked; the only place that knows the format.
+
+A pack is a folder, or a .zip of one:
+
+    style.json         what follows in `Style`, and the sha256 of every other file
+    model.onnx         image uint8 [n, h, w, 3], mix float32 [styles], strength float32 [1]
+                       -> stylized uint8 [n, h, w, 3]; weights inside
+    model.fp16.onnx    the same graph computing in float16
+    golden.npz         a small input and what the reference painted of it
+    preview.jpg
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import StyleError
+from engines.look import Look
+
+FORMAT = 1
+MANIFEST = "style.json"
+GOLDEN = "golden.npz"
+BUNDLED = Path(__file__).parent / "styles"
+LARGEST_FILE = 256 << 20
+"""Bytes that one file of a pack may unpack to: a bound against archives made to fill the memory."""
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+Layout = Literal["nchw", "nhwc"]
+ValueRange = Literal["0..255", "0..1", "-1..1"]
+
+
+@dataclass(frozen=True)
+class Credit:
+    """The painting that a style was learned from."""
+
+    name: str
+    """The style's name in a mix."""
+    title: str
+    artist: str
+    year: int
+    rights: str = "public domain"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An input and what the reference made of it: the oracle for every engine."""
+
+    image: NDArray[np.uint8]
+    look: Look
+    stylized: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style pack whose files are all there and unaltered."""
+
+    name: str
+    title: str
+    styles: tuple[str, ...]
+    """Names of the styles in the pack, in the order of the graph's `mix`."""
+    models: Mapping[str, str]
+    """The model's file name by precision: "float32", "float16"."""
+    multiple: int = 1
+    """What the graph needs width and height to be multiples of."""
+    margin: int = 0
+    """Pixels to mirror on at each edge and to cut off again, where the graph would paint a frame."""
+    native_height: int = 480
+    """Shorter side of the picture, in pixels, at which the strokes look as they should."""
+    run_in: int = 0
+    """Frames that a recurrent style must see before a picture counts; 0 for a feed-forward one."""
+    size: Size | None = None
+    """The only size that the graph takes, None for any."""
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """Whether "mix" and "strength" are the graph's own; strength that is not is a blend with the input."""
+    license: str = "unknown"
+    credits: tuple[Credit, ...] = ()
+    recipe: str = ""
+    """Digest of the training recipe."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured about the pack, and how it was made."""
+    notes: str = ""
+    """What was assumed about a model that came without a pack."""
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Contents of the pack by file name."""
+
+    @classmethod
+    def load(
+        cls, pack: str | Path, *, layout: Layout | None = None, value_range: ValueRange | None = None
+    ) -> "Style":
+        """Read a pack: the name of a bundled style, a folder, a .zip, or somebody else's .onnx stylizer.
+
+        Args:
+            layout: order of the axes of an .onnx model; found in its shapes if not given.
+            value_range: range of the values of an .onnx model; found in its last layers if not given.
+
+        Raises:
+            StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
+                file and says what to do.
+        """
+        path = Path(pack)
+        if path.suffix.lower() == ".onnx":
+            from engines.foreign import load_foreign
+
+            return load_foreign(path, layout=layout, value_range=value_range)
+        if layout or value_range:
+            raise StyleError(f"{pack}: layout and range are for .onnx models; a style pack knows its own")
+        if os.sep not in str(pack) and (BUNDLED / pack / MANIFEST).is_file():
+            path = BUNDLED / pack
+        if path.is_dir():
+            return _parse(_read_folder(path), str(pack))
+        if path.is_file():
+            return _parse(_read_zip(path), str(pack))
+        raise StyleError(_not_found(str(pack)))
+
+    def model(self, precision: str = "float32") -> bytes:
+        """The ONNX model of that precision, serialised.
+
+        Raises:
+            StyleError: the pack has none.
+        """
+        try:
+            return self.files[self.models[precision]]
+        except KeyError:
+            has = ", ".join(self.models)
+            raise StyleError(f"{self.name}: no {precision} model in this pack; there is {has}") from None
+
+    def golden(self) -> Golden | None:
+        """The pack's golden pair; None for a model that came without one.
+
+        Raises:
+            StyleError: it is there and broken.
+        """
+        if GOLDEN not in self.files:
+            return None
+        try:
+            with np.load(io.BytesIO(self.files[GOLDEN]), allow_pickle=False) as arrays:
+                image, stylized = arrays["image"], arrays["stylized"]
+                mix = {name: float(weight) for name, weight in zip(self.styles, arrays["mix"], strict=True)}
+                look = Look(mix, float(arrays["strength"][0]))
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            raise StyleError(f"{self.name}: {GOLDEN} is broken: {error}") from error
+        if image.dtype != np.uint8 or image.ndim != 3 or stylized.shape != image.shape:
+            raise StyleError(f"{self.name}: {GOLDEN} does not hold two uint8 pictures of one size")
+        return Golden(image, look, stylized)
+
+    @property
+    def preview(self) -> bytes | None:
+        """A JPEG picture of the style, if the pack has one."""
+        return self.files.get("preview.jpg")
+
+
+def bundled() -> list[str]:
+    """Names of the styles that come with fauve, sorted."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{MANIFEST}"))
+
+
+def write_pack(
+    folder: Path,
+    *,
+    name: str,
+    title: str,
+    credits: Sequence[Credit],
+    files: Mapping[str, bytes],
+    models: Mapping[str, str],
+    multiple: int,
+    margin: int,
+    native_height: int,
+    license: str,
+    capabilities: Mapping[str, bool],
+    recipe: str = "",
+    card: Mapping[str, Any] | None = None,
+    run_in: int = 0,
+    force: bool = False,
+) -> Style:
+    """Write a pack to `folder`, whole or not at all, and read it back.
+
+    Args:
+        files: contents by file name: the models, golden.npz and preview.jpg.
+        models: file name of the model by precision.
+        force: replace a pack that is there.
+
+    Raises:
+        StyleError: `folder` is there and `force` is not given, or what was given is no valid pack.
+    """
+    if folder.exists() and not force:
+        raise StyleError(f"{folder} is there already; give another name or --force")
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "title": title,
+        "styles": [asdict(credit) for credit in credits],
+        "models": dict(models),
+        "multiple": multiple,
+        "margin": margin,
+        "native_height": native_height,
+        "run_in": run_in,
+        "capabilities": dict(capabilities),
+        "license": license,
+        "recipe": recipe,
+        "card": dict(card or {}),
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())},
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    style = _parse({**files, MANIFEST: text.encode()}, str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for file, content in {**files, MANIFEST: text.encode()}.items():
+            (temporary / file).write_bytes(content)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return style
+
+
+def check_contract(model: bytes, styles: int, where: str) -> None:
+    """Check that `model` is an ONNX model with the packs' inputs and output and with its weights inside.
+
+    Raises:
+        StyleError: it is not.
+    """
+    from onnx import TensorProto
+
+    graph = read_graph(model, where)
+    uint8, float32 = TensorProto.UINT8, TensorProto.FLOAT
+    wanted = {"image": (uint8, 4), "mix": (float32, 1), "strength": (float32, 1), "stylized": (uint8, 4)}
+    found = {
+        value.name: (value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
+        for value in [*graph.input, *graph.output]
+    }
+    if found != wanted:
+        raise StyleError(
+            f"{where}: not a style model: it must take image, mix and strength and give stylized, "
+            f"and has {', '.join(found) or 'nothing'}"
+        )
+    mix = next(value for value in graph.input if value.name == "mix").type.tensor_type.shape.dim[0]
+    if mix.dim_value not in (0, styles):
+        raise StyleError(f"{where}: the model mixes {mix.dim_value} styles, {MANIFEST} lists {styles}")
+
+
+def read_graph(model: bytes, where: str) -> Any:
+    """The graph of a serialised ONNX model whose weights are inside.
+
+    Raises:
+        StyleError: not ONNX, or weights in other files.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load_model_from_string(model)
+    except DecodeError as error:
+        raise StyleError(f"{where}: not an ONNX model, or only a part of one") from error
+    if not proto.graph.node:
+        raise StyleError(f"{where}: an ONNX model without a graph")
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise StyleError(
+                f"{where}: keeps weights in another file, {location!r}; save it with its weights inside"
+            )
+    return proto.graph
+
+
+def _tensors(graph: Any) -> Any:
+    """Every stored tensor of a graph, those of its subgraphs and constants included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _tensors(inner)
+
+
+def _not_found(pack: str) -> str:
+    names = bundled()
+    close = get_close_matches(pack, names, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no style {pack!r}; {hint}bundled: {', '.join(names) or 'none'}; or give a pack's folder or .zip"
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    root = folder.resolve()
+    if not (folder / MANIFEST).is_file():
+        raise StyleError(f"{folder}: no style pack: {MANIFEST} is missing")
+    contents = {}
+    for name in [MANIFEST, *_listed((folder / MANIFEST).read_bytes(), str(folder))]:
+        path = folder / name
+        if not path.resolve().is_relative_to(root):
+            raise StyleError(f"{folder}: {name} leads out of the pack; it may be hostile, do not use it")
+        try:
+            if path.stat().st_size > LARGEST_FILE:
+                raise StyleError(f"{folder}: {name} is larger than {LARGEST_FILE >> 20} MiB")
+            contents[name] = path.read_bytes()
+        except OSError as error:
+            raise StyleError(
+                f"{folder}: {name} cannot be read ({error.strerror}); get the pack again"
+            ) from error
+    return contents
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            manifest = min((n for n in names if PurePosixPath(n).name == MANIFEST), key=len, default=None)
+            if manifest is None:
+                raise StyleError(f"{path}: no style pack: {MANIFEST} is missing")
+            prefix = manifest.removesuffix(MANIFEST)
+
+            def read(name: str) -> bytes:
+                try:
+                    info = archive.getinfo(prefix + name)
+                except KeyError:
+                    raise StyleError(f"{path}: {name} is missing; get the pack again") from None
+                if info.file_size > LARGEST_FILE:
+                    raise StyleError(f"{path}: {name} is larger than {LARGEST_FILE >> 20} MiB")
+                return archive.read(info)
+
+            text = read(MANIFEST)
+            return {MANIFEST: text, **{name: read(name) for name in _listed(text, str(path))}}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise StyleError(f"{path}: not a style pack, or a damaged .zip of one ({error})") from error
+
+
+def _manifest(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StyleError(f"{where}: {MANIFEST} is not JSON ({error})") from error
+    if not isinstance(manifest, dict):
+        raise StyleError(f"{where}: {MANIFEST} is not a table")
+    if manifest.get("format") != FORMAT:
+        version = manifest.get("format")
+        raise StyleError(
+            f"{where}: {MANIFEST} has format {version!r}, this fauve reads {FORMAT}; a newer one may read it"
+        )
+    return manifest
+
+
+def _listed(text: bytes, where: str) -> list[str]:
+    """Names of the pack's other files, each within the pack."""
+    files = _manifest(text, where).get("files")
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise StyleError(f"{where}: {MANIFEST} has no table of files with their sha256")
+    for name in files:
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if not name or parts.is_absolute() or ".." in parts.parts or ":" in name:
+            raise StyleError(
+                f"{where}: file {name!r} leads out of the pack; it may be hostile, do not use it"
+            )
+    return list(files)
+
+
+def _parse(contents: Mapping[str, bytes], where: str) -> Style:
+    manifest = _manifest(contents[MANIFEST], where)
+    for name, digest in manifest["files"].items():
+        if hashlib.sha256(contents[name]).hexdigest() != digest:
+            raise StyleError(
+                f"{where}: {name} is damaged or was altered (sha256 differs); get the pack again"
+            )
+
+    def entry(key: str, kind: type[Any], default: Any = None) -> Any:
+        value = manifest.get(key, default)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise StyleError(f"{where}: {key!r} in {MANIFEST} must be a {kind.__name__}, not {value!r}")
+        return value
+
+    try:
+        credits = tuple(Credit(**credit) for credit in entry("styles", list))
+    except TypeError as error:
+        raise StyleError(f"{where}: 'styles' in {MANIFEST} is malformed: {error}") from error
+    names = tuple(credit.name for credit in credits)
+    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise StyleError(f"{where}: 'styles' in {MANIFEST} must list styles with names of their own")
+    models = cast(dict[str, str], entry("models", dict))
+    if "float32" not in models or not set(models.values()) <= set(manifest["files"]):
+        raise StyleError(f"{where}: 'models' in {MANIFEST} must name a float32 model among the files")
+    multiple, margin, native_height = (
+        entry("multiple", int),
+        entry("margin", int, 0),
+        entry("native_height", int),
+    )
+    if multiple < 1 or native_height < 1 or not 0 <= margin <= 256:
+        raise StyleError(f"{where}: 'multiple', 'margin' or 'native_height' in {MANIFEST} is out of range")
+    for file in models.values():
+        check_contract(contents[file], len(names), f"{where}: {file}")
+    return Style(
+        name=entry("name", str),
+        title=entry("title", str),
+        styles=names,
+        models=models,
+        multiple=multiple,
+        margin=margin,
+        native_height=native_height,
+        run_in=entry("run_in", int, 0),
+        capabilities=entry("capabilities", dict, {}),
+        license=entry("license", str, "unknown"),
+        credits=credits,
+        recipe=entry("recipe", str, ""),
+        card=entry("card", dict, {}),
+        files={name: content for name, content in contents.items() if name != MANIFEST},
+    )

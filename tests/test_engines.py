@@ -1,0 +1,300 @@
+"""Every engine that is present paints the same picture, whatever its size."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+import engines
+from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, Style
+from engines.engine import mirror
+from tests.packs import animegan, fast_neural_style, golden, tiny_model, tiny_pack
+
+
+def present(name: str) -> bool:
+    with TemporaryDirectory() as folder:
+        try:
+            engines.load(name, style=tiny_pack(Path(folder) / "tiny")).close()
+        except EngineUnavailable:
+            return False
+    return True
+
+
+PRESENT = [name for name in engines.NAMES if present(name)]
+
+
+@pytest.fixture(scope="module")
+def style(tmp_path_factory):
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.mark.parametrize("name", engines.NAMES)
+def test_it_is_here_and_conforms_below_or_says_why_not(style, name):
+    try:
+        engines.load(name, style=style).close()
+    except EngineUnavailable as error:
+        if name in engines.PREFERENCE:
+            raise
+        pytest.skip(str(error))
+    assert name in PRESENT
+
+
+@pytest.fixture(scope="module", params=PRESENT)
+def engine(request, style):
+    """Each engine of this machine, in float32."""
+    with engines.load(request.param, style=style, precision="float32") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def reference(style):
+    with engines.load("onnxruntime", style=style) as engine:
+        yield engine
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 9), (7, 5), (353, 289), (640, 360)])
+def test_any_size_comes_back_exactly(engine, reference, size):
+    image = picture(*size)
+    painted = engine(image, Look())
+    assert painted.shape == image.shape
+    assert painted.dtype == np.uint8
+    agrees, difference = engines.agreement(painted, reference(image, Look()), "float32")
+    assert agrees, difference
+    assert not np.array_equal(painted, image)
+
+
+def test_strength_0_gives_back_every_byte(engine):
+    image = picture(123, 77)
+    assert np.array_equal(engine(image, Look(strength=0)), image)
+
+
+def test_looks_take_effect_from_call_to_call(engine, reference):
+    image = picture(64, 48)
+    looks = [
+        Look({"warm": 1}),
+        Look({"cold": 1}),
+        Look({"warm": 7, "cold": 3}),
+        Look({"cold": 1}, 0.5),
+        Look(),
+    ]
+    painted = [engine(image, look) for look in looks]
+    for picture_, look in zip(painted, looks, strict=True):
+        agrees, difference = engines.agreement(picture_, reference(image, look), "float32")
+        assert agrees, f"{look}: {difference}"
+    assert not np.array_equal(painted[0], painted[1])
+    assert np.array_equal(painted[0], painted[4])
+
+
+def test_a_result_outlives_the_next_call(engine):
+    first = engine(picture(64, 48, 1), Look())
+    kept = first.copy()
+    engine(picture(64, 48, 2), Look())
+    assert np.array_equal(first, kept)
+
+
+def test_a_batch_is_its_pictures(engine):
+    batch = np.stack([picture(50, 30, seed) for seed in range(3)])
+    painted = engine.infer(batch, Look())
+    assert painted.shape == batch.shape
+    for image, result in zip(batch, painted, strict=True):
+        assert np.array_equal(result, engine(image, Look()))
+
+
+def test_a_view_of_a_larger_picture(engine):
+    image = picture(128, 96)
+    assert np.array_equal(engine(image[::2, ::2], Look()), engine(image[::2, ::2].copy(), Look()))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_picture_is_refused(engine, image):
+    with pytest.raises(ValueError, match="an image is uint8"):
+        engine(image, Look())
+
+
+def test_an_unknown_style_is_refused(engine):
+    with pytest.raises(ValueError, match="no style 'hot'"):
+        engine(picture(8, 8), Look({"hot": 1}))
+
+
+@pytest.mark.parametrize("name", engines.bundled())
+@pytest.mark.parametrize("engine_name", PRESENT)
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_the_golden_picture(engine_name, name, precision):
+    style = Style.load(name)
+    pair = style.golden()
+    with engines.load(engine_name, style=style, precision=precision) as engine:
+        agrees, difference = engines.agreement(engine(pair.image, pair.look), pair.stylized, engine.precision)
+    assert agrees, f"{engine.precision}: {difference}"
+
+
+def test_the_margin_is_painted_and_cut_off(tmp_path):
+    image = picture(40, 24)
+    with (
+        engines.load("onnxruntime", style=tiny_pack(tmp_path / "a", margin=8)) as margin,
+        engines.load("onnxruntime", style=tiny_pack(tmp_path / "b")) as plain,
+    ):
+        wider = mirror(image[None], (8, 8, 8, 8))[0]
+        assert np.array_equal(margin(image, Look()), plain(wider, Look())[8:-8, 8:-8])
+
+
+def test_auto_takes_the_first_that_runs(style):
+    with engines.load("auto", style=style) as engine:
+        assert engine.name == "openvino"
+
+
+def test_auto_says_why_it_goes_on_to_the_next(style, monkeypatch, caplog):
+    import engines.openvino
+
+    def refuse(*arguments, **options):
+        raise EngineUnavailable("no OpenVINO for the test")
+
+    monkeypatch.setattr(engines.openvino, "OpenVinoEngine", refuse)
+    with engines.load("auto", style=style) as engine:
+        assert engine.name == "onnxruntime"
+    assert "no OpenVINO for the test" in caplog.text
+
+
+def test_an_engine_by_name_is_that_one_or_an_error(style):
+    with pytest.raises(EngineUnavailable, match="no engine 'pytorch'; there is auto, openvino"):
+        engines.load("pytorch", style=style)
+    with pytest.raises(EngineUnavailable, match="onnxruntime has no bfloat16"):
+        engines.load("onnxruntime", style=style, precision="bfloat16")
+
+
+@pytest.mark.parametrize(
+    "name", ["onnxruntime:cuda", "onnxruntime:coreml", "onnxruntime:dml", "openvino:npu"]
+)
+def test_a_device_that_is_not_here_is_never_replaced(style, name):
+    if name in PRESENT:
+        pytest.skip(f"{name} runs here")
+    with pytest.raises(EngineUnavailable, match=name.partition(":")[0]):
+        engines.load(name, style=style)
+
+
+def test_a_model_that_a_runtime_refuses(tmp_path, style):
+    broken = Style("broken", "Broken", ("a",), {"float32": "m"}, files={"m": tiny_model(2)[:-300]})
+    for name in engines.PREFERENCE:
+        with pytest.raises(EngineBuildError, match="refuses broken"):
+            engines.load(name, style=broken)
+
+
+def test_a_probe_paints_the_golden_picture(style):
+    image = picture(32, 32)
+    with engines.load("onnxruntime", style=style) as engine:
+        right = engine(image, Look())
+
+    def claiming(stylized):
+        files = {**style.files, "golden.npz": golden(image, stylized, 2)}
+        return Style(style.name, style.title, style.styles, style.models, style.multiple, files=files)
+
+    probe = engines.probe("openvino", claiming(right))
+    assert probe.runs
+    assert probe.device
+    assert probe.version
+    probe = engines.probe("openvino", claiming(255 - right))
+    assert not probe.runs
+    assert "something else than the reference" in probe.reason
+    probe = engines.probe("onnxruntime:cuda", claiming(right))
+    assert not probe.runs
+    assert probe.reason
+
+
+def save(folder, content):
+    path = folder / "foreign.onnx"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", engines.PREFERENCE)
+@pytest.mark.parametrize(
+    ("make", "layout", "value_range"), [(fast_neural_style, "NCHW", "0..255"), (animegan, "NHWC", "-1..1")]
+)
+@pytest.mark.parametrize("size", [None, (64, 96)])
+def test_third_party_graphs_paint_what_they_would_alone(tmp_path, name, make, layout, value_range, size):
+    import onnxruntime
+
+    path = save(tmp_path, make(size))
+    style = Style.load(path)
+    assert style.notes.startswith(f"{layout} (found), values in {value_range} ")
+    image = picture(96, 64)
+    scaled = image[None].astype(np.float32)
+    scaled = scaled / 127.5 - 1 if value_range == "-1..1" else scaled
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    fed = scaled if layout == "NHWC" else scaled.transpose(0, 3, 1, 2)
+    alone = session.run(None, {"input": fed})[0]
+    alone = alone if layout == "NHWC" else alone.transpose(0, 2, 3, 1)
+    alone = (alone + 1) * 127.5 if value_range == "-1..1" else alone
+    expected = np.floor(np.clip(alone[0], 0, 255) + 0.5).astype(np.uint8)
+    with engines.load(name, style=style, precision="float32") as engine:
+        agrees, difference = engines.agreement(engine(image, Look()), expected, "float32")
+        assert agrees, difference
+        assert np.array_equal(engine(image, Look(strength=0)), image)
+
+
+def test_a_third_party_graph_of_fixed_size_takes_that_size_only(tmp_path):
+    style = Style.load(save(tmp_path, animegan((64, 96))))
+    assert style.size == (96, 64)
+    with (
+        engines.load("onnxruntime", style=style) as engine,
+        pytest.raises(ValueError, match="paints pictures of 96x64 only, not 95x64"),
+    ):
+        engine(picture(95, 64), Look())
+
+
+def test_a_third_party_graph_of_any_size(tmp_path):
+    with engines.load("onnxruntime", style=Style.load(save(tmp_path, fast_neural_style()))) as engine:
+        assert engine(picture(353, 289), Look()).shape == (289, 353, 3)
+
+
+def test_layout_and_range_can_be_given(tmp_path):
+    path = save(tmp_path, fast_neural_style())
+    style = Style.load(path, layout="nchw", value_range="0..1")
+    assert style.notes.startswith("NCHW (given), values in 0..1 (given)")
+
+
+def test_a_graph_that_gives_another_size_than_it_took(tmp_path):
+    import onnx
+
+    model = onnx.load_model_from_string(tiny_model(2))
+    up = next(node for node in model.graph.node if node.op_type == "ConvTranspose")
+    up.attribute.extend([onnx.helper.make_attribute("output_padding", [1, 1])])
+    residual = next(node for node in model.graph.node if node.output[0] == "y")
+    residual.input[0] = "weighted"
+    subtract = next(node for node in model.graph.node if node.output[0] == "residual")
+    subtract.input[1] = "black"
+    style = Style("odd", "Odd", ("a", "b"), {"float32": "m"}, 8, files={"m": model.SerializeToString()})
+    for name in engines.PREFERENCE:
+        with (
+            engines.load(name, style=style) as engine,
+            pytest.raises(InferenceError, match="cannot paint this size"),
+        ):
+            engine(picture(16, 16), Look())
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [([1, 5, 8, 8], "its input has the shape"), ([1, 3, 8], "its input has the shape")],
+)
+def test_graphs_that_are_no_stylizers(tmp_path, shape, message):
+    from onnx import TensorProto, helper
+
+    from tests.packs import serialized
+
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    info = [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, shape)]
+    with pytest.raises(engines.StyleError, match=message):
+        Style.load(save(tmp_path, serialized(helper.make_graph(nodes, "g", *info))))

@@ -1,0 +1,247 @@
+"""Packs as they come: whole, damaged, altered, hostile."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import onnx
+import pytest
+
+import engines.style
+from engines import Style, StyleError, bundled
+from engines.style import Credit, write_pack
+from tests.packs import tiny_model, tiny_pack
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def edit(pack, **changes):
+    """Change the manifest, keeping its sums right."""
+    manifest = json.loads((pack / "style.json").read_text("utf-8")) | changes
+    (pack / "style.json").write_text(json.dumps(manifest), "utf-8")
+
+
+def put(pack, name, content):
+    """Replace a file of the pack and its sum."""
+    manifest = json.loads((pack / "style.json").read_text("utf-8"))
+    (pack / name).write_bytes(content)
+    edit(pack, files=manifest["files"] | {name: hashlib.sha256(content).hexdigest()})
+
+
+def zipped(pack, folder=""):
+    path = pack.parent / "tiny.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in pack.iterdir():
+            archive.write(file, folder + file.name)
+    return path
+
+
+def test_a_folder(pack):
+    style = Style.load(pack)
+    assert (style.name, style.styles, style.multiple) == ("tiny", ("warm", "cold"), 8)
+    assert style.model() == (pack / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["", "tiny/"])
+def test_a_zip(pack, folder):
+    assert Style.load(zipped(pack, folder)) == Style.load(pack)
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_every_bundled_style_is_whole(name):
+    style = Style.load(name)
+    assert style.name == name
+    assert style.golden() is not None
+    assert style.preview
+    assert all(credit.artist and credit.title and credit.rights for credit in style.credits)
+
+
+def test_an_unknown_name_lists_what_there_is(monkeypatch, pack):
+    monkeypatch.setattr(engines.style, "BUNDLED", pack.parent)
+    with pytest.raises(StyleError, match=r"no style 'tinny'; did you mean 'tiny'\? bundled: tiny"):
+        Style.load("tinny")
+
+
+def test_no_such_precision(pack):
+    with pytest.raises(StyleError, match="no float16 model in this pack; there is float32"):
+        Style.load(pack).model("float16")
+
+
+def test_layout_is_for_onnx_models(pack):
+    with pytest.raises(StyleError, match=r"for \.onnx models"):
+        Style.load(pack, layout="nchw")
+
+
+def test_a_file_that_is_missing(pack):
+    (pack / "model.onnx").unlink()
+    with pytest.raises(StyleError, match=r"model\.onnx cannot be read"):
+        Style.load(pack)
+
+
+def test_a_file_that_was_altered(pack):
+    content = bytearray((pack / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (pack / "model.onnx").write_bytes(content)
+    with pytest.raises(StyleError, match=r"model\.onnx is damaged or was altered"):
+        Style.load(pack)
+
+
+def test_a_file_that_was_cut_short(pack):
+    content = (pack / "model.onnx").read_bytes()
+    (pack / "model.onnx").write_bytes(content[:100])
+    with pytest.raises(StyleError, match="damaged"):
+        Style.load(pack)
+
+
+def test_a_zip_that_was_cut_short(pack):
+    path = zipped(pack)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StyleError, match=r"damaged \.zip"):
+        Style.load(path)
+
+
+def test_a_zip_with_a_damaged_member(pack):
+    path = zipped(pack)
+    content = bytearray(path.read_bytes())
+    at = content.find(b"model.onnx") + 500
+    content[at : at + 40] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(StyleError, match=r"damaged"):
+        Style.load(path)
+
+
+def test_a_newer_format(pack):
+    edit(pack, format=2)
+    with pytest.raises(StyleError, match="has format 2, this fauve reads 1"):
+        Style.load(pack)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:secret", ""])
+def test_a_path_that_leads_out_of_the_pack(pack, name):
+    (pack.parent / "secret").write_text("secret")
+    edit(pack, files={name: "0" * 64})
+    for path in (pack, zipped(pack)):
+        with pytest.raises(StyleError, match="leads out of the pack"):
+            Style.load(path)
+
+
+def test_a_link_that_leads_out_of_the_pack(pack):
+    shutil.move(pack / "model.onnx", pack.parent / "elsewhere")
+    (pack / "model.onnx").symlink_to(pack.parent / "elsewhere")
+    with pytest.raises(StyleError, match="leads out of the pack"):
+        Style.load(pack)
+
+
+def test_an_archive_made_to_fill_the_memory(pack, monkeypatch):
+    monkeypatch.setattr(engines.style, "LARGEST_FILE", 100)
+    for path in (pack, zipped(pack)):
+        with pytest.raises(StyleError, match="larger than"):
+            Style.load(path)
+
+
+def test_weights_in_another_file(pack):
+    model = onnx.load_model_from_string(tiny_model())
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    put(pack, "model.onnx", model.SerializeToString())
+    with pytest.raises(StyleError, match=r"keeps weights in another file, '../../etc/passwd'"):
+        Style.load(pack)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x09" + bytes(50)])
+def test_a_model_that_is_none(pack, content):
+    put(pack, "model.onnx", content)
+    with pytest.raises(StyleError, match="ONNX model"):
+        Style.load(pack)
+
+
+def test_a_model_with_other_inputs(pack):
+    model = onnx.load_model_from_string(tiny_model())
+    model.graph.input[0].name = "picture"
+    put(pack, "model.onnx", model.SerializeToString())
+    with pytest.raises(StyleError, match="must take image, mix and strength"):
+        Style.load(pack)
+
+
+def test_a_model_with_another_number_of_styles(pack):
+    put(pack, "model.onnx", tiny_model(3))
+    with pytest.raises(StyleError, match=r"mixes 3 styles, style\.json lists 2"):
+        Style.load(pack)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"multiple": 0}, "out of range"),
+        ({"multiple": "8"}, "'multiple'"),
+        ({"margin": -1}, "out of range"),
+        ({"native_height": True}, "'native_height'"),
+        ({"models": {"float16": "model.onnx"}}, "float32"),
+        ({"models": {"float32": "other.onnx"}}, "float32"),
+        ({"styles": []}, "styles"),
+        ({"styles": [{"name": "a"}]}, "malformed"),
+        ({"styles": "warm"}, "'styles'"),
+        ({"files": ["model.onnx"]}, "files"),
+        ({"name": None}, "'name'"),
+    ],
+)
+def test_a_manifest_with_nonsense(pack, changes, message):
+    edit(pack, **changes)
+    with pytest.raises(StyleError, match=message):
+        Style.load(pack)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_manifest_that_is_none(pack, text):
+    (pack / "style.json").write_text(text)
+    with pytest.raises(StyleError, match=r"style\.json"):
+        Style.load(pack)
+
+
+def test_a_golden_pair_that_is_broken(pack):
+    put(pack, "golden.npz", b"PK")
+    with pytest.raises(StyleError, match=r"golden\.npz is broken"):
+        Style.load(pack).golden()
+
+
+def write(folder, force=False, model=None):
+    return write_pack(
+        folder,
+        name="one",
+        title="One",
+        credits=[Credit("one", "A Painting", "Nobody", 1900)],
+        files={"model.onnx": model or tiny_model(1)},
+        models={"float32": "model.onnx"},
+        multiple=8,
+        margin=8,
+        native_height=480,
+        license="CC0-1.0",
+        capabilities={},
+        force=force,
+    )
+
+
+def test_a_pack_is_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(StyleError):
+        write(tmp_path / "pack", model=b"nonsense")
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "pack")
+    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == ["model.onnx", "style.json"]
+
+
+def test_a_pack_that_is_there_stays_unless_forced(tmp_path):
+    write(tmp_path / "pack")
+    before = (tmp_path / "pack" / "model.onnx").read_bytes()
+    with pytest.raises(StyleError, match="there already"):
+        write(tmp_path / "pack", model=tiny_model(1, gain=0.5))
+    assert (tmp_path / "pack" / "model.onnx").read_bytes() == before
+    write(tmp_path / "pack", model=tiny_model(1, gain=0.5), force=True)
+    assert (tmp_path / "pack" / "model.onnx").read_bytes() != before
+    assert Style.load(tmp_path / "pack").margin == 8
