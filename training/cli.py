@@ -61,7 +61,10 @@ def train(
     dry_run: bool,
 ) -> None:
     """Train the generator of RECIPE, a TOML file."""
-    resolved = load_recipe(recipe, parse_overrides(overrides))
+    try:
+        resolved = load_recipe(recipe, parse_overrides(overrides))
+    except ValueError as error:
+        raise _unusable(error) from error
     if dry_run:
         click.echo(json.dumps(dataclasses.asdict(resolved), indent=2))
         return
@@ -72,16 +75,23 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     folder = run_folder or Path("runs") / resolved.name
-    checkpoint = run_training(
-        resolved,
-        photos=photos,
-        paintings=paintings,
-        vgg19=vgg19,
-        run=folder,
-        resume=resume,
-        progress=_Progress(resolved),
-    )
+    try:
+        checkpoint = run_training(
+            resolved,
+            photos=photos,
+            paintings=paintings,
+            vgg19=vgg19,
+            run=folder,
+            resume=resume,
+            progress=_Progress(resolved),
+        )
+    except ValueError as error:
+        raise _unusable(error) from error
     click.echo(f"{checkpoint}: trained; `fauve export {checkpoint} -o PACK` makes it a style pack")
+
+
+def _unusable(error: ValueError) -> click.ClickException:
+    return click.ClickException(str(error))
 
 
 class _Progress:
@@ -116,5 +126,8 @@ def export(checkpoint: Path, output: Path, preview: Path, force: bool) -> None:
     """Make a style pack of a training's CHECKPOINT."""
     from training.export import export_pack
 
-    style = export_pack(checkpoint, output, preview=preview, force=force)
+    try:
+        style = export_pack(checkpoint, output, preview=preview, force=force)
+    except ValueError as error:
+        raise _unusable(error) from error
     click.echo(f"{output}: {style.title} ({', '.join(style.styles)})")

@@ -1,15 +1,27 @@
-"""From a trained generator to the graphs of a style pack: bytes in, bytes out."""
+"""From a trained generator to a style pack, whose graphs take bytes and give bytes."""
 
 import io
+import json
 import warnings
 from copy import deepcopy
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engines import Image, Style
+from engines.style import Credit, write_pack
+from training.checkpoint import load_checkpoint
+from training.data import read_image
 from training.networks import ConvNorm, Generator, UpsampleConv, UpsampleToImage, interpolating
+from training.recipe import build_recipe
 
 OPSET = 18
+
+GOLDEN_SIDE = 120
+"""Shorter side of the golden pair, in pixels: small in the repository, large enough for every layer."""
 
 INTERLEAVED = torch.arange(12).view(3, 2, 2).permute(1, 2, 0).flatten()
 """The channels of `pixel_unshuffle(2)` (colour, row, column) in the order of the bytes of a 2x2 block."""
@@ -39,6 +51,69 @@ class PackGraph(nn.Module):
         x = x.round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
         rows = x.reshape(n, height // 2, 1, width // 2, 12).split(6, -1)
         return torch.cat(rows, 2).reshape(n, height, width, 3)
+
+
+def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = False) -> Style:
+    """Write the averaged generator of `checkpoint` as a style pack to the folder `output`.
+
+    Args:
+        preview: a photograph; painted for the preview, and small for the golden pair.
+        force: replace a pack that is there.
+
+    Raises:
+        StyleError: `output` is there and `force` is not given.
+        ValueError: the checkpoint or the photograph cannot be read.
+    """
+    state = load_checkpoint(checkpoint)
+    recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+    generator = Generator(len(recipe.styles), recipe.widths, recipe.blocks)
+    generator.load_state_dict(state["average"])
+    photo = read_image(preview).permute(1, 2, 0).numpy()
+    mix, strength = np.eye(len(recipe.styles), dtype=np.float32)[0], np.ones(1, np.float32)
+    graph = PackGraph(generator)
+
+    def painted(image: Image) -> Image:
+        margin = Generator.MARGIN
+        below, right = (-side % Generator.MULTIPLE for side in image.shape[:2])
+        edges = (margin, margin + below, margin, margin + right)
+        wider = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REFLECT_101)
+        with torch.inference_mode():
+            result = graph(*map(torch.from_numpy, (wider[None], mix, strength)))[0].numpy()
+        return result[margin:, margin:][: image.shape[0], : image.shape[1]]
+
+    small, large = (_shorter(photo, side) for side in (GOLDEN_SIDE, recipe.native_height))
+    golden = io.BytesIO()
+    np.savez_compressed(golden, image=small, stylized=painted(small), mix=mix, strength=strength)
+    encoded, picture = cv2.imencode(".jpg", painted(large)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert encoded, "JPEG takes any 8-bit picture"
+    return write_pack(
+        output,
+        name=recipe.name,
+        title=recipe.title,
+        credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in recipe.styles],
+        files={
+            "model.onnx": to_onnx(generator),
+            "model.fp16.onnx": to_onnx(generator, torch.float16),
+            "golden.npz": golden.getvalue(),
+            "preview.jpg": picture.tobytes(),
+        },
+        models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
+        multiple=Generator.MULTIPLE,
+        margin=Generator.MARGIN,
+        native_height=recipe.native_height,
+        license=recipe.license,
+        capabilities={"mix": len(recipe.styles) > 1, "strength": True},
+        recipe=recipe.digest(),
+        card={"steps": state["step"], "parameters": sum(p.numel() for p in generator.parameters())},
+        force=force,
+    )
+
+
+def _shorter(image: Image, side: int) -> Image:
+    """`image` with its shorter side at `side` pixels."""
+    scale = side / min(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def fold(generator: Generator) -> Generator:

@@ -23,6 +23,8 @@ class StyleRecipe:
     year: int
     reals: tuple[str, ...] = ()
     """Files or folders of the same movement for the discriminator; none means the painting alone."""
+    rights: str = "public domain"
+    """Of the painting."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Recipe:
     """The pack's name."""
     title: str
     styles: tuple[StyleRecipe, ...]
+    license: str = "Apache-2.0"
+    """Of the pack."""
 
     seed: int = 0
     steps: int = 2200
@@ -99,10 +103,19 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     for name, text in (overrides or {}).items():
         table[name] = _parse(text)
-    styles = tuple(_build(StyleRecipe, entry, str(path)) for entry in table.pop("styles", []))
+    return build_recipe(table, str(path))
+
+
+def build_recipe(table: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe of a table such as `dataclasses.asdict` gives, which came from `where`.
+
+    Raises:
+        ValueError: an unknown field or a value of the wrong type.
+    """
+    styles = tuple(_build(StyleRecipe, entry, where) for entry in table.get("styles", []))
     if not styles:
-        raise ValueError(f"{path}: a recipe needs at least one [[styles]] table")
-    return _build(Recipe, {**table, "styles": styles}, str(path))
+        raise ValueError(f"{where}: a recipe needs at least one [[styles]] table")
+    return _build(Recipe, {**table, "styles": styles}, where)
 
 
 def _parse(text: str) -> Any:

@@ -1,0 +1,93 @@
+"""The bounded queue between two threads, which also carries the end and the errors."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PACKETS_LIMIT = 64 << 20
+"""Bytes of packets that may wait beside the frames: many minutes of sound, for badly interleaved files."""
+
+
+class Cancelled(Exception):
+    """The other end of a channel is gone."""
+
+
+class Channel(Generic[T]):
+    """A queue of frames, at most `capacity` of them, with the packets of other tracks travelling beside.
+
+    Packets do not count as frames, so that sound never waits for pictures; the order in which things were
+    put is kept. One thread puts and closes, one iterates.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: deque[tuple[T, int | None]] = deque()
+        self._frames = 0
+        self._bytes = 0
+        self._closed = False
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._changed = threading.Condition()
+
+    def put(self, frame: T) -> bool:
+        """Append `frame`, waiting while the channel is full; False if nobody will read it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames < self.capacity or self._cancelled)
+            return self._append(frame, None)
+
+    def put_packet(self, packet: T, size: int) -> bool:
+        """Append a packet of `size` bytes, waiting only behind very many of its kind."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < PACKETS_LIMIT or self._cancelled)
+            return self._append(packet, size)
+
+    def _append(self, item: T, size: int | None) -> bool:
+        if self._cancelled:
+            return False
+        self._items.append((item, size))
+        if size is None:
+            self._frames += 1
+        else:
+            self._bytes += size
+        self._changed.notify_all()
+        return True
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing more will come: iteration ends after what is in the channel, or raises `error` there."""
+        with self._changed:
+            self._closed, self._error = True, error
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Give up at either end: what waits is thrown away, `put` returns False, iteration raises."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        """Items in the order in which they were put.
+
+        Raises:
+            Cancelled: after `cancel`.
+            BaseException: the error that the channel was closed with, after the items before it.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
+                if self._cancelled:
+                    raise Cancelled
+                if not self._items:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                item, size = self._items.popleft()
+                if size is None:
+                    self._frames -= 1
+                else:
+                    self._bytes -= size
+                self._changed.notify_all()
+            yield item

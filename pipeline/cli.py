@@ -1,0 +1,90 @@
+"""The command `fauve`: finds the verb, prints its errors in one line.
+
+Imports nothing heavy: each verb loads what it needs when it runs.
+"""
+
+import importlib
+import json
+import logging
+import signal
+import sys
+
+import click
+
+FAILED = 2
+"""Exit code after bad input, a failure that has a cause, or Ctrl-C."""
+
+COMMANDS = {
+    "run": ("pipeline.commands.run:run", "Paint a video file into a video file."),
+    "preview": ("pipeline.commands.preview:preview", "Show frames in styles and strengths on one sheet."),
+    "styles": ("pipeline.commands.styles:styles", "List the bundled styles and their paintings."),
+    "doctor": ("pipeline.commands.doctor:doctor", "Tell which engines run here, and why others do not."),
+    "train": ("training.cli:train", "Train a style from photographs and a painting."),
+    "export": ("training.cli:export", "Make a style pack of a training's checkpoint."),
+}
+"""Where each verb lives and what `fauve --help` says about it."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, not when they are listed."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names of the commands, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command `name`, imported."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fauve")
+@click.option("-v", "--verbose", is_flag=True, help="Tell what is chosen and why.")
+def fauve(verbose: bool) -> None:
+    """Turn video into abstract art: every frame is repainted, without flicker."""
+    logging.basicConfig(level=logging.WARNING, format="fauve: %(message)s", stream=sys.stderr)
+    logging.getLogger("fauve").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def main() -> None:
+    """Run the command line; errors with a cause are one line and exit code 2, others keep their traceback."""
+    # Where fauve was started in the background by a shell, Ctrl-C is ignored unless asked for.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = fauve.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort) as error:
+        _fail(str(error) or "stopped; no output was written")
+    except Exception as error:
+        if not _has_cause(error):
+            raise
+        _fail(str(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _has_cause(error: Exception) -> bool:
+    from engines.errors import EngineError, StyleError
+    from pipeline.errors import SinkError, SourceError
+
+    return isinstance(error, SourceError | SinkError | StyleError | EngineError)
+
+
+def _fail(message: str) -> None:
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"event": "error", "message": message}))
+    click.echo(f"fauve: {message}", err=True)
+    sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

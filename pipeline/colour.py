@@ -1,0 +1,149 @@
+"""Between the YUV of codecs and the RGB of engines, by the equations of ITU-T H.273.
+
+swscale only changes how samples are stored. The matrix is applied here, rounded to nearest: swscale's fast
+path darkens each picture by a level, and its accurate one takes five times as long.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from engines import Image
+
+UNSPECIFIED = 2
+BT709 = 1
+SMPTE170M = 6
+BT2020 = 9
+LIMITED, FULL = 1, 2
+
+LUMA = {
+    BT709: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    SMPTE170M: (0.299, 0.114),
+    7: (0.212, 0.087),
+    BT2020: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
+"""Kr and Kb by matrix coefficients (H.273 table 4). 10, BT.2020 with constant luminance, is read like 9."""
+
+PLANAR = {"yuv420p": 2, "yuvj420p": 2, "yuv444p": 1, "yuvj444p": 1}
+"""Formats whose planes are read as they are, with how many pixels share a chroma sample each way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How a stream's numbers mean colours, in the code points of H.273, as FFmpeg uses them."""
+
+    matrix: int = BT709
+    range: int = LIMITED
+    """1 limited (16..235), 2 full (0..255)."""
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+
+def colour_of(frame: av.VideoFrame) -> Colour:
+    """How to encode what was painted of `frame`: as the frame itself is, its matrix and range spelled out.
+
+    Where a file does not tell its matrix, players take BT.709 for HD and BT.601 for less, and so does this.
+    """
+    matrix = frame.colorspace
+    if frame.format.is_rgb or frame.format.name.startswith(("gray", "mono", "pal")):
+        matrix = BT709
+    elif matrix not in LUMA:
+        if frame.color_primaries == BT2020:
+            matrix = BT2020
+        else:
+            matrix = BT709 if frame.width >= 1280 or frame.height > 576 else SMPTE170M
+    full = frame.format.name.startswith("yuvj") or (frame.color_range == FULL and not frame.format.is_rgb)
+    return Colour(matrix, FULL if full else LIMITED, frame.color_primaries, frame.color_trc)
+
+
+def rgb_from_yuv(colour: Colour) -> NDArray[np.float32]:
+    """The matrix [3, 4] from 8-bit Y, Cb, Cr, 1 to R, G, B on 0..255 (H.273 section 8.3)."""
+    kr, kb = LUMA[colour.matrix]
+    kg = 1 - kr - kb
+    luma, chroma, black = (1.0, 1.0, 0.0) if colour.range == FULL else (255 / 219, 255 / 224, 16.0)
+    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
+    matrix = np.array(
+        [
+            [luma, 0, red],
+            [luma, -kb / kg * blue, -kr / kg * red],
+            [luma, blue, 0],
+        ]
+    )
+    offset = matrix @ [-black, -128.0, -128.0]
+    return np.column_stack([matrix, offset]).astype(np.float32)
+
+
+def yuv_from_rgb(colour: Colour) -> NDArray[np.float32]:
+    """The matrix [3, 4] from R, G, B, 1 on 0..255 to 8-bit Y, Cb, Cr; inverse of `rgb_from_yuv`."""
+    matrix = rgb_from_yuv(colour).astype(np.float64)
+    inverse = np.linalg.inv(matrix[:, :3])
+    return np.column_stack([inverse, -inverse @ matrix[:, 3]]).astype(np.float32)
+
+
+class Decoded:
+    """Turns decoded frames into RGB; one for each thread, since it keeps swscale's tables."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def image(self, frame: av.VideoFrame, colour: Colour) -> Image:
+        """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
+        if not any(component.is_chroma for component in frame.format.components):
+            return _packed(self._reformatter.reformat(frame, format="rgb24"))
+        if frame.format.name not in PLANAR:
+            # The same range on both sides: swscale must not touch the numbers.
+            frame = self._reformatter.reformat(
+                frame,
+                format="yuv444p",
+                src_color_range=colour.range,
+                dst_color_range=colour.range,
+                interpolation="BICUBIC",
+            )
+        height, width = frame.height, frame.width
+        y, cb, cr = (_plane(plane) for plane in frame.planes[:3])
+        step = PLANAR[frame.format.name]
+        if step > 1:
+            size = (cb.shape[1] * step, cb.shape[0] * step)
+            cb, cr = (cv2.resize(plane, size)[:height, :width] for plane in (cb, cr))
+        image: Image = cv2.transform(cv2.merge((y, cb, cr)), rgb_from_yuv(colour))
+        return image
+
+
+def _plane(plane: Any) -> NDArray[np.uint8]:
+    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height, : plane.width]
+
+
+def _packed(frame: av.VideoFrame) -> Image:
+    plane: Any = frame.planes[0]
+    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+def to_yuv(image: Image, colour: Colour) -> av.VideoFrame:
+    """`image` as a frame for an encoder: yuv420p, or yuv444p where a side is odd and 4:2:0 cannot hold it."""
+    height, width = image.shape[:2]
+    yuv = cv2.transform(image, yuv_from_rgb(colour))
+    if height % 2 or width % 2:
+        planes = np.ascontiguousarray(yuv.transpose(2, 0, 1))
+        frame = av.VideoFrame.from_numpy_buffer(planes, format="yuv444p")
+    else:
+        buffer = np.empty((height * 3 // 2, width), np.uint8)
+        cv2.extractChannel(yuv, 0, buffer[:height])
+        half = (width // 2, height // 2)
+        chroma = buffer[height:].reshape(2, half[1], half[0])
+        for index in (0, 1):
+            # By area, which is the average of the four pixels that share the sample.
+            cv2.resize(cv2.extractChannel(yuv, index + 1), half, chroma[index], interpolation=cv2.INTER_AREA)
+        frame = av.VideoFrame.from_numpy_buffer(buffer, format="yuv420p")
+    frame.colorspace, frame.color_range = colour.matrix, colour.range
+    frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
+    return frame

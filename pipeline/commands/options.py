@@ -1,0 +1,109 @@
+"""Options that several verbs share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from engines import Look
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+class Mix(click.ParamType):  # type: ignore[type-arg]
+    """Weights of styles, such as a=0.7,b=0.3, as a mapping."""
+
+    name = "NAME=WEIGHT,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, float]:
+        """Parse the text of the option."""
+        mix: dict[str, float] = {}
+        for part in value.split(","):
+            name, separator, weight = part.partition("=")
+            try:
+                if not name.strip() or not separator:
+                    raise ValueError
+                mix[name.strip()] = float(weight)
+            except ValueError:
+                self.fail(f"{part!r} is not a style and its weight, such as seurat=0.7", param, context)
+        return mix
+
+
+class Detail(click.ParamType):  # type: ignore[type-arg]
+    """A factor above 0, or "full"."""
+
+    name = "FACTOR|full"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float | str:
+        """Parse the text of the option."""
+        if value == "full":
+            return "full"
+        try:
+            detail = float(value)
+        except ValueError:
+            detail = 0
+        if not 0 < detail < float("inf"):
+            self.fail(f"{value!r} is neither a number above 0 nor 'full'", param, context)
+        return detail
+
+
+def look(mix: dict[str, float] | None, strength: float, styles: tuple[str, ...]) -> Look:
+    """The look that the options `--mix` and `--strength` ask for, checked against the pack's `styles`."""
+    try:
+        chosen = Look(mix or {}, strength)
+        chosen.weights(styles)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--mix" if mix else "--strength") from error
+    return chosen
+
+
+def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+engine_options = _all(
+    click.option("--engine", default="auto", show_default=True, help="As `fauve doctor` names it."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        help="auto takes the fastest that the engine has.",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads of the engine; all cores if not given."
+    ),
+)
+"""Which runtime paints."""
+
+onnx_options = _all(
+    click.option(
+        "--layout", type=click.Choice(["nchw", "nhwc"]), help="For an .onnx model that does not tell."
+    ),
+    click.option(
+        "--range",
+        "value_range",
+        type=click.Choice(["0..255", "0..1", "-1..1"]),
+        help="For an .onnx model that does not tell.",
+    ),
+)
+"""What somebody else's ONNX model leaves unsaid."""
+
+detail_option = click.option(
+    "--detail",
+    type=Detail(),
+    default=1.0,
+    show_default=True,
+    help="Fineness of the strokes: a factor on the style's own height, or full for the size of the video.",
+)

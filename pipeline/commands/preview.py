@@ -1,0 +1,126 @@
+"""`fauve preview`: frames by styles by strengths, on one contact sheet."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+
+import engines
+from engines import Image, Look, Style
+from engines.style import bundled
+from pipeline.commands.options import PATH, detail_option, engine_options, onnx_options
+from pipeline.errors import SinkError, SourceError
+from pipeline.frame import Frame
+from pipeline.scaling import resize, stylizer
+from pipeline.sources.file import FileSource
+
+CAPTION = 28
+"""Height of the line above a column, in pixels."""
+GAP = 4
+PAPER, INK = (24, 24, 24), (235, 235, 235)
+
+
+@click.command()
+@click.argument("video", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The sheet: .png or .jpg.")
+@click.option(
+    "-s", "--style", "styles", multiple=True, help="Several can be given; all bundled ones if none is."
+)
+@click.option(
+    "--strength",
+    "strengths",
+    type=click.FloatRange(0, 1),
+    multiple=True,
+    default=(0.5, 1.0),
+    show_default=True,
+    help="Several can be given.",
+)
+@click.option(
+    "--frames", type=click.IntRange(1, 100), default=4, show_default=True, help="Rows of the sheet."
+)
+@click.option(
+    "--height", type=click.IntRange(16, 4320), default=240, show_default=True, help="Of a row, in pixels."
+)
+@detail_option
+@engine_options
+@onnx_options
+@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+def preview(
+    video: Path,
+    output: Path,
+    styles: tuple[str, ...],
+    strengths: tuple[float, ...],
+    frames: int,
+    height: int,
+    detail: Any,
+    engine: str,
+    precision: str,
+    threads: int | None,
+    layout: Any,
+    value_range: Any,
+    force: bool,
+) -> None:
+    """Paint a few frames of VIDEO in each style and strength, side by side on one picture."""
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise SinkError(f"{output}: the name of a sheet ends with .png or .jpg")
+    if output.exists() and not force:
+        raise SinkError(f"{output}: there is a file already; give another name, or --force to replace it")
+    images = sample(video, frames)
+    columns = [("input", images)]
+    for name in styles or bundled():
+        foreign = name.lower().endswith(".onnx")
+        pack = Style.load(
+            name, layout=layout if foreign else None, value_range=value_range if foreign else None
+        )
+        with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
+            paint = stylizer(runtime, (images[0].shape[1], images[0].shape[0]), detail)
+            for style in pack.styles:
+                for strength in strengths:
+                    look = Look({style: 1.0}, strength)
+                    columns.append((f"{style} {strength:g}", [paint(image, look) for image in images]))
+    encoded, content = cv2.imencode(output.suffix, sheet(columns, height)[..., ::-1])
+    assert encoded, "both formats take any 8-bit picture"
+    try:
+        output.write_bytes(content.tobytes())
+    except OSError as error:
+        raise SinkError(f"{output}: cannot be written: {error.strerror}") from error
+    click.echo(f"{output}: {frames} frames, {len(columns) - 1} columns of paintings")
+
+
+def sample(video: Path, count: int) -> list[Image]:
+    """`count` frames of `video`, from the middles of as many equal parts."""
+    with FileSource(video) as source:
+        seconds = source.info.frames / source.info.rate
+        began = next(item for item in source if isinstance(item, Frame)).time
+    images = []
+    for index in range(count):
+        start = began + seconds * Fraction(2 * index + 1, 2 * count)
+        try:
+            with FileSource(video, start=start) as source:
+                images.append(next(item.image for item in source if isinstance(item, Frame)))
+        except SourceError:
+            # The file is shorter than it says; what there is makes the sheet.
+            if not images:
+                raise
+    return images
+
+
+def sheet(columns: Sequence[tuple[str, Sequence[Image]]], height: int) -> Image:
+    """The pictures of each column below its caption, scaled to `height`, uint8 [h, w, 3]."""
+    strips = []
+    for caption, images in columns:
+        cells = []
+        for image in images:
+            width = max(1, round(image.shape[1] * height / image.shape[0]))
+            cells.append(resize(image, (width, height)))
+        strip = np.full((CAPTION + len(cells) * (height + GAP), cells[0].shape[1] + GAP, 3), PAPER, np.uint8)
+        cv2.putText(strip, caption, (4, CAPTION - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+        for row, cell in enumerate(cells):
+            top = CAPTION + row * (height + GAP)
+            strip[top : top + height, : cell.shape[1]] = cell
+        strips.append(strip)
+    return np.concatenate(strips, axis=1)

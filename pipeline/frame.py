@@ -1,0 +1,67 @@
+"""What travels from a source to a sink."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Self
+
+from engines import Image
+from pipeline.colour import Colour
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture and its exact place in time."""
+
+    image: Image
+    """uint8 [h, w, 3], RGB, upright."""
+    pts: int
+    """When it is shown, in units of `time_base`."""
+    duration: int
+    """For how long, in the same units; 0 if nobody knows."""
+    time_base: Fraction
+    """Seconds."""
+
+    @property
+    def time(self) -> Fraction:
+        """When it is shown, in seconds."""
+        return self.pts * self.time_base
+
+    def with_image(self, image: Image) -> Self:
+        """This place in time with another picture."""
+        return replace(self, image=image)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A track beside the picture whose packets are copied, such as sound."""
+
+    index: int
+    """Number of the track in its source; a packet's `stream_index`."""
+    kind: str
+    """FFmpeg's word for it: "audio"."""
+    codec: str
+    """FFmpeg's name of its codec: "aac"."""
+    template: Any
+    """The `av` stream to make the output's stream from."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a source says about its pictures before the first one."""
+
+    width: int
+    """Of the upright picture, in pixels."""
+    height: int
+    rate: Fraction
+    """Frames per second, on average."""
+    time_base: Fraction
+    """Unit of the pts of its frames, in seconds."""
+    colour: Colour
+    sample_aspect_ratio: Fraction = Fraction(1)
+    """Width of a pixel through its height, for the upright picture."""
+    frames: int = 0
+    """How many there are, as the file says or its duration suggests; 0 if unknown."""
+    tracks: tuple[Track, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Title and the like."""

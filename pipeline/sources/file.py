@@ -1,0 +1,185 @@
+"""Video files, by PyAV."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import av
+import av.error
+from av.stream import Disposition
+
+from pipeline.colour import Decoded, colour_of
+from pipeline.errors import SourceError
+from pipeline.frame import Frame, Track, VideoInfo
+from pipeline.orientation import orientation_of
+
+log = logging.getLogger("fauve")
+
+FALLBACK_RATE = Fraction(25)
+"""Frames per second of a stream that does not tell, as FFmpeg assumes."""
+
+OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Metadata that tells of the file itself and not of what is in it."""
+
+PQ, HLG = 16, 18
+"""Transfer characteristics (H.273 table 3) of high dynamic range."""
+
+
+class FileSource:
+    """The frames of a video file, upright and in RGB, and the packets of its sound.
+
+    Args:
+        path: a file.
+        audio: give the packets of the sound too.
+        start: leave out the frames before this time, in seconds.
+
+    Raises:
+        SourceError: no such file, no video in it, or none that can be decoded.
+    """
+
+    def __init__(self, path: str | Path, *, audio: bool = True, start: Fraction | None = None) -> None:
+        self.path = str(path)
+        self.damaged = 0
+        """Packets that could not be decoded."""
+        if Path(path).is_dir():
+            raise SourceError(f"{path}: a folder, not a video file")
+        try:
+            # "file:" because FFmpeg would take the part before a colon for a protocol.
+            self._container = av.open(f"file:{path}", metadata_errors="replace")
+        except FileNotFoundError as error:
+            raise SourceError(f"{path}: no such file") from error
+        except PermissionError as error:
+            raise SourceError(f"{path}: may not be read; check its permissions") from error
+        except (av.error.FFmpegError, ValueError) as error:
+            if os.path.getsize(path) == 0:
+                raise SourceError(f"{path}: the file is empty") from error
+            raise SourceError(f"{path}: not a video file that FFmpeg can read, or a damaged one") from error
+        try:
+            self._open(audio, start)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, audio: bool, start: Fraction | None) -> None:
+        streams = self._container.streams
+        pictures = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+        if not pictures:
+            has = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
+            raise SourceError(f"{self.path}: there is no video in it, only {has}")
+        best = streams.best("video")
+        self._video: Any = best if best in pictures else pictures[0]
+        if self._video.codec_context is None:
+            raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
+        self._video.thread_type = "AUTO"
+        tracks = tuple(
+            Track(stream.index, stream.type, stream.codec_context.name, stream)
+            for stream in streams.audio
+            if audio and stream.codec_context is not None
+        )
+        self._start = start
+        if start is not None:
+            self._container.seek(int(start * av.time_base))
+        wanted = [self._video, *(track.template for track in tracks)]
+        self._demuxed = self._container.demux(wanted)
+        self._waiting: deque[Any] = deque()
+        self._decoded = Decoded()
+        self._next_pts = 0
+
+        first = self._first_frame()
+        self._size = (first.width, first.height)
+        self._orientation = orientation_of(first)
+        self._colour = colour_of(first)
+        if first.color_trc in (PQ, HLG):
+            log.warning(
+                "%s is HDR; it is painted as if it were not, and its colours come out pale", self.path
+            )
+        width, height = self._size
+        aspect = self._video.sample_aspect_ratio or Fraction(1)
+        if self._orientation.transpose:
+            width, height, aspect = height, width, 1 / aspect
+        rate: Fraction = self._video.average_rate or self._video.guessed_rate or FALLBACK_RATE
+        seconds = Fraction(self._container.duration or 0, av.time_base)
+        self.info = VideoInfo(
+            width,
+            height,
+            rate,
+            cast(Fraction, self._video.time_base),
+            self._colour,
+            aspect,
+            self._video.frames or round(seconds * rate),
+            tracks,
+            {key: text for key, text in self._container.metadata.items() if key not in OF_THE_FILE},
+        )
+
+    def _first_frame(self) -> av.VideoFrame:
+        """The first frame, which tells size, colour and orientation; what came before it waits."""
+        for item in self._items():
+            self._waiting.append(item)
+            if isinstance(item, av.VideoFrame):
+                return item
+        raise SourceError(f"{self.path}: none of its frames can be decoded; the file is damaged or empty")
+
+    def _items(self) -> Iterator[Any]:
+        """Decoded frames, and the packets of the other tracks."""
+        try:
+            for packet in self._demuxed:
+                if packet.stream is self._video:
+                    yield from self._decode(packet)
+                elif packet.dts is not None:
+                    yield packet
+        except av.error.FFmpegError as error:
+            raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error
+
+    def _decode(self, packet: Any) -> list[Any]:
+        try:
+            frames: list[Any] = packet.decode()
+        except av.error.InvalidDataError:
+            self.damaged += 1
+            return []
+        return [frame for frame in frames if not self._is_before_start(frame)]
+
+    def _is_before_start(self, frame: av.VideoFrame) -> bool:
+        if self._start is None or frame.pts is None:
+            return False
+        return bool(frame.pts * self._video.time_base < self._start)
+
+    def __iter__(self) -> Iterator[Frame | Any]:
+        while self._waiting:
+            yield self._frame_or_packet(self._waiting.popleft())
+        for item in self._items():
+            yield self._frame_or_packet(item)
+        if self.damaged:
+            log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
+
+    def _frame_or_packet(self, item: Any) -> Frame | Any:
+        return self._frame(item) if isinstance(item, av.VideoFrame) else item
+
+    def _frame(self, frame: av.VideoFrame) -> Frame:
+        if (frame.width, frame.height) != self._size:
+            raise SourceError(
+                f"{self.path}: the picture changes from {self._size[0]}x{self._size[1]} to "
+                f"{frame.width}x{frame.height}, which is not supported yet"
+            )
+        time_base = self._video.time_base
+        duration = frame.duration or round(1 / (self.info.rate * time_base))
+        pts = self._next_pts if frame.pts is None else frame.pts
+        self._next_pts = pts + duration
+        image = self._orientation.upright(self._decoded.image(frame, self._colour))
+        return Frame(image, pts, duration, time_base)
+
+    def close(self) -> None:
+        """Give back the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

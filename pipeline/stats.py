@@ -1,0 +1,30 @@
+"""Counters of a run, written by its threads and read by whoever shows progress."""
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+
+@dataclass
+class Stats:
+    """What happened so far; each field is written by one thread."""
+
+    decoded: int = 0
+    """Frames read."""
+    stylized: int = 0
+    """Frames painted."""
+    encoded: int = 0
+    """Frames handed to the sink's encoder."""
+    position: Fraction = Fraction(0)
+    """Time of the frame painted last, in seconds."""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.began
+
+    @property
+    def fps(self) -> float:
+        """Frames a second so far, by the clock on the wall."""
+        return self.encoded / self.seconds if self.encoded else 0.0

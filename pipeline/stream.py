@@ -1,0 +1,123 @@
+"""Source, engine, sink: three threads and the channels between them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from engines import Image, Look
+from pipeline.channel import Cancelled, Channel
+from pipeline.frame import Frame
+from pipeline.sinks import Sink
+from pipeline.sources import Source
+from pipeline.stats import Stats
+
+CAPACITY = 4
+"""Frames that wait between two threads: enough to even out slow ones, few enough for 8K."""
+
+TICK = 0.1
+"""Seconds between two calls of `progress`."""
+
+
+def run(
+    source: Source,
+    paint: Callable[[Image, Look], Image],
+    sinks: Sequence[Sink],
+    *,
+    look_at: Callable[[Fraction], Look],
+    progress: Callable[[Stats], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Stats:
+    """Paint every frame of `source` and write it to every sink, in order, with its pts.
+
+    Reading, painting and writing each have a thread; the caller's waits, so that Ctrl-C reaches it. Every
+    sink is closed when all went well, and aborted when anything failed, before this returns or raises.
+
+    Args:
+        paint: called for each frame by one thread; an `Engine` or what `scaling.stylizer` made of one.
+        look_at: the look at a time of the video, in seconds.
+        progress: called by the caller's thread several times a second.
+        stop: when set, the video ends after the frame being read.
+
+    Raises:
+        SourceError, EngineError, SinkError: what went wrong first.
+        KeyboardInterrupt: after everything was stopped and aborted.
+    """
+    stats = Stats()
+    decoded: Channel[Frame] = Channel(CAPACITY)
+    styled: list[Channel[Any]] = [Channel(CAPACITY) for _ in sinks]
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for item in source:
+                if isinstance(item, Frame):
+                    if not decoded.put(item):
+                        return
+                    stats.decoded += 1
+                else:
+                    for channel in styled:
+                        channel.put_packet(item, item.size)
+                if stop is not None and stop.is_set():
+                    break
+            decoded.close()
+        except BaseException as error:
+            decoded.close(error)
+
+    def stylize() -> None:
+        try:
+            for frame in decoded:
+                painted = frame.with_image(paint(frame.image, look_at(frame.time)))
+                stats.stylized += 1
+                stats.position = frame.time
+                taken = [channel.put(painted) for channel in styled]
+                if not any(taken):
+                    decoded.cancel()
+                    return
+            for channel in styled:
+                channel.close()
+        except BaseException as error:
+            decoded.cancel()
+            for channel in styled:
+                channel.close(error)
+
+    def write(sink: Sink, channel: Channel[Any]) -> None:
+        try:
+            for item in channel:
+                if isinstance(item, Frame):
+                    sink.write(item)
+                    stats.encoded += 1
+                else:
+                    sink.mux(item)
+            sink.close()
+        except BaseException as error:
+            channel.cancel()
+            sink.abort()
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=read, name="read", daemon=True),
+        threading.Thread(target=stylize, name="stylize", daemon=True),
+        *(
+            threading.Thread(target=write, args=pair, name="write", daemon=True)
+            for pair in zip(sinks, styled, strict=True)
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(TICK)
+                if progress is not None:
+                    progress(stats)
+    except BaseException:
+        for channel in (decoded, *styled):
+            channel.cancel()
+        for thread in threads:
+            thread.join()
+        raise
+    for error in errors:
+        if not isinstance(error, Cancelled):
+            raise error
+    return stats
