@@ -6,6 +6,7 @@ Imports nothing heavy: each verb loads what it needs when it runs.
 import importlib
 import json
 import logging
+import os
 import signal
 import sys
 
@@ -60,16 +61,25 @@ def main() -> None:
     # Where fauve was started in the background by a shell, Ctrl-C is ignored unless asked for.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        code = fauve.main(standalone_mode=False)
+        with fauve.make_context("fauve", sys.argv[1:]) as context:
+            fauve.invoke(context)
+    except click.exceptions.Exit as exit:
+        sys.exit(exit.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(FAILED)
     except click.ClickException as error:
         _fail(error.format_message())
     except (KeyboardInterrupt, click.Abort) as error:
         _fail(str(error) or "stopped; no output was written")
+    except BrokenPipeError:
+        # Who read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if not _has_cause(error):
             raise
         _fail(str(error))
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _has_cause(error: Exception) -> bool:

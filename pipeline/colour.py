@@ -1,7 +1,8 @@
 """Between the YUV of codecs and the RGB of engines, by the equations of ITU-T H.273.
 
-swscale only changes how samples are stored. The matrix is applied here, rounded to nearest: swscale's fast
-path darkens each picture by a level, and its accurate one takes five times as long.
+swscale only changes how samples are stored. OpenCV applies the matrix, in fixed point, within a level of the
+equations and without a bias: swscale's fast path darkens every picture by a level, and its accurate one takes
+five times as long.
 """
 
 from dataclasses import dataclass
@@ -133,8 +134,7 @@ def to_yuv(image: Image, colour: Colour) -> av.VideoFrame:
     height, width = image.shape[:2]
     yuv = cv2.transform(image, yuv_from_rgb(colour))
     if height % 2 or width % 2:
-        planes = np.ascontiguousarray(yuv.transpose(2, 0, 1))
-        frame = av.VideoFrame.from_numpy_buffer(planes, format="yuv444p")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.transpose(2, 0, 1)), format="yuv444p")
     else:
         buffer = np.empty((height * 3 // 2, width), np.uint8)
         cv2.extractChannel(yuv, 0, buffer[:height])

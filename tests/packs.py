@@ -14,8 +14,8 @@ def tiny_model(styles: int = 2, gain: float = 1.0) -> bytes:
     """A graph under the packs' contract: blurs at half size, with a colour of its own for each style."""
     rng = np.random.default_rng(3)
     weights = {
-        "down": rng.uniform(0, 2 / 12 / 3, (6, 3, 4, 4)).astype(np.float32) * gain,
-        "up": rng.uniform(0, 1 / 6, (6, 3, 4, 4)).astype(np.float32),
+        "down": rng.uniform(0.5 / 48, 1.5 / 48, (6, 3, 4, 4)).astype(np.float32) * gain,
+        "up": rng.uniform(0.7 / 24, 1.3 / 24, (6, 3, 4, 4)).astype(np.float32),
         "colours": rng.uniform(-60, 60, (styles, 3)).astype(np.float32),
         "shape": np.array([1, 3, 1, 1], np.int64),
         "black": np.array(0, np.float32),

@@ -17,15 +17,24 @@ from pipeline.frame import Frame, VideoInfo
 
 log = logging.getLogger("fauve")
 
-CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")
-"""Files that hold H.264 and any sound that comes with it."""
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""FFmpeg's muxer by the end of the name: files that hold H.264 and most sound that comes with it."""
+
+OPTIONS = {
+    # The index comes first, so that a player on the web can begin before it has all.
+    "mp4": {"movflags": "+faststart"},
+    "mov": {"movflags": "+faststart"},
+    # AAC begins before 0; the muxer would move picture and sound by that much.
+    "matroska": {"avoid_negative_ts": "disabled"},
+}
+"""Options of the muxers."""
 
 
 class FileSink:
     """A video file that appears under its name when it is complete, and not before.
 
     Args:
-        path: ends with one of `CONTAINERS`.
+        path: ends with a key of `FORMATS`.
         info: of the source.
         crf: x264's constant rate factor, 0 (lossless) to 51; 18 cannot be told from the painting.
         preset: of x264, "ultrafast" to "veryslow".
@@ -49,8 +58,8 @@ class FileSink:
         self._force = force
         self._colour = info.colour
         self._last_pts: int | None = None
-        if self.path.suffix.lower() not in CONTAINERS:
-            raise SinkError(f"{path}: the name of an output ends with {', '.join(CONTAINERS)}")
+        if self.path.suffix.lower() not in FORMATS:
+            raise SinkError(f"{path}: the name of an output ends with {', '.join(FORMATS)}")
         if self.path.is_dir():
             raise SinkError(f"{path}: a folder is there; give the name of a file")
         self._refuse_existing()
@@ -74,9 +83,9 @@ class FileSink:
             )
 
     def _open(self, info: VideoInfo, crf: int, preset: str) -> None:
-        # faststart: the index comes first, so that a player on the web can begin before it has all.
-        options = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
-        self._container: Any = av.open(f"file:{self._temporary}", "w", options=options)
+        muxer = FORMATS[self.path.suffix.lower()]
+        name = f"file:{self._temporary}"
+        self._container: Any = av.open(name, "w", format=muxer, options=OPTIONS[muxer])
         self._video: Any = self._container.add_stream("libx264", rate=info.rate)
         odd = info.width % 2 or info.height % 2
         if odd:

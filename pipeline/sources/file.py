@@ -85,7 +85,7 @@ class FileSource:
         if start is not None:
             self._container.seek(int(start * av.time_base))
         wanted = [self._video, *(track.template for track in tracks)]
-        self._demuxed = self._container.demux(wanted)
+        self._items = self._demux(wanted)
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
         self._next_pts = 0
@@ -118,16 +118,16 @@ class FileSource:
 
     def _first_frame(self) -> av.VideoFrame:
         """The first frame, which tells size, colour and orientation; what came before it waits."""
-        for item in self._items():
+        for item in self._items:
             self._waiting.append(item)
             if isinstance(item, av.VideoFrame):
                 return item
         raise SourceError(f"{self.path}: none of its frames can be decoded; the file is damaged or empty")
 
-    def _items(self) -> Iterator[Any]:
+    def _demux(self, wanted: list[Any]) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
-            for packet in self._demuxed:
+            for packet in self._container.demux(wanted):
                 if packet.stream is self._video:
                     yield from self._decode(packet)
                 elif packet.dts is not None:
@@ -151,7 +151,7 @@ class FileSource:
     def __iter__(self) -> Iterator[Frame | Any]:
         while self._waiting:
             yield self._frame_or_packet(self._waiting.popleft())
-        for item in self._items():
+        for item in self._items:
             yield self._frame_or_packet(item)
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)

@@ -1,0 +1,25 @@
+"""Tests marked `gpu` are skipped without an NVIDIA GPU, and fail there when FAUVE_FAIL_WITHOUT_GPU=1."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def gpu() -> bool:
+    """Whether the driver lists an NVIDIA GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return "GPU 0" in listed.stdout
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked or gpu():
+        return
+    if os.environ.get("FAUVE_FAIL_WITHOUT_GPU") == "1":
+        pytest.exit("FAUVE_FAIL_WITHOUT_GPU=1, and nvidia-smi lists no GPU here", returncode=1)
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))

@@ -1,0 +1,320 @@
+"""The command as people type it, in a process of its own."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from engines import Look, Style, bundled, load
+from tests.packs import animegan, tiny_pack
+from tests.videos import bar, make_video, read_video
+
+FAUVE = [sys.executable, "-m", "pipeline.cli"]
+
+
+def fauve(*arguments, **options):
+    return subprocess.run(
+        [*FAUVE, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def video(tmp_path):
+    return make_video(tmp_path / "in.mp4", frames=40)
+
+
+def assert_one_line(result, *words):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("fauve: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_video_in_and_a_painted_video_out(tmp_path, video, pack):
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack)
+    assert result.returncode == 0, result.stderr
+    assert "40 frames painted as Tiny" in result.stdout
+    assert result.stderr == ""
+    before, after = read_video(video), read_video(tmp_path / "out.mp4")
+    assert after.times == before.times
+    assert len(after.times) == 40
+    assert after.packets == before.packets
+    assert after.packets
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "tiny"]
+    with load("onnxruntime", style=pack) as engine:
+        painted = engine(before.images[7], Look())
+    assert np.abs(after.images[7].astype(int) - painted).mean() < 4
+    assert np.abs(after.images[7].astype(int) - before.images[7]).mean() > 15
+
+
+def test_strength_0_gives_back_the_video(tmp_path, video, pack):
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, "--strength", 0, "--crf", 5)
+    assert result.returncode == 0, result.stderr
+    before, after = read_video(video), read_video(tmp_path / "out.mp4")
+    for a, b in zip(before.images, after.images, strict=True):
+        assert bar(a) == bar(b)
+        assert np.abs(a.astype(int) - b).mean() < 1.5
+
+
+def test_a_mix_of_styles(tmp_path, video, pack):
+    for name, mix in (("warm", "warm=1"), ("cold", "cold=1"), ("both", "warm=0.5,cold=0.5")):
+        result = fauve("run", video, "-o", tmp_path / f"{name}.mp4", "--style", pack, "--mix", mix)
+        assert result.returncode == 0, result.stderr
+    warm, cold, both = (
+        np.stack(read_video(tmp_path / f"{name}.mp4").images).mean((0, 1, 2))
+        for name in ("warm", "cold", "both")
+    )
+    assert np.abs(both - (warm + cold) / 2).max() < 6
+    assert np.abs(warm - cold).max() > 12
+
+
+def test_detail_changes_the_strokes_and_not_the_size(tmp_path, pack):
+    video = make_video(tmp_path / "big.mp4", frames=2, size=(480, 320), audio=False)
+    images = {}
+    for detail in ("0.5", "1", "full"):
+        result = fauve("run", video, "-o", tmp_path / f"{detail}.mp4", "--style", pack, "--detail", detail)
+        assert result.returncode == 0, result.stderr
+        images[detail] = read_video(tmp_path / f"{detail}.mp4").images[0].astype(int)
+        assert images[detail].shape == (320, 480, 3)
+    assert np.abs(images["0.5"] - images["full"]).mean() > np.abs(images["1"] - images["full"]).mean() > 0
+
+
+def test_an_onnx_model_of_somebody_else(tmp_path, video):
+    (tmp_path / "anime.onnx").write_bytes(animegan())
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", tmp_path / "anime.onnx")
+    assert result.returncode == 0, result.stderr
+    assert "NHWC (found), values in -1..1 (found), any size" in result.stderr
+    assert len(read_video(tmp_path / "out.mp4").images) == 40
+
+
+def test_json_for_machines(tmp_path, video, pack):
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, "--json")
+    assert result.returncode == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {event["event"] for event in events[:-1]} <= {"progress"}
+    assert events[-1]["event"] == "done"
+    assert events[-1]["frames"] == 40
+    assert events[-1]["output"] == str(tmp_path / "out.mp4")
+
+
+def test_json_of_an_error(tmp_path, pack):
+    result = fauve("run", tmp_path / "none.mp4", "-o", tmp_path / "out.mp4", "--style", pack, "--json")
+    assert result.returncode == 2
+    assert json.loads(result.stdout) == {
+        "event": "error",
+        "message": f"{tmp_path / 'none.mp4'}: no such file",
+    }
+
+
+def test_quiet_says_nothing(tmp_path, video, pack):
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_terminal_gets_a_bar_with_frames_and_fps(tmp_path, pack):
+    video = make_video(tmp_path / "long.mp4", frames=300, size=(320, 240), audio=False)
+    ours, theirs = pty.openpty()
+    command = [*FAUVE, "run", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert b"/300" in shown
+    assert b"fps" in shown
+
+
+@pytest.mark.parametrize("name", ["-x.mp4", "a b.mp4", 'it\'s "ü".mp4', "100%d.mp4", "a:b.mp4"])
+def test_odd_file_names(tmp_path, pack, name):
+    make_video(tmp_path / name, frames=3)
+    result = fauve("run", "--style", pack, "-o", "out " + name, "--", name, cwd=tmp_path, env=with_path())
+    assert result.returncode == 0, result.stderr
+    assert len(read_video(tmp_path / ("out " + name)).images) == 3
+
+
+def with_path():
+    return {**os.environ, "PYTHONPATH": os.getcwd()}
+
+
+def test_a_missing_file(tmp_path, pack):
+    result = fauve("run", tmp_path / "none.mp4", "-o", tmp_path / "out.mp4", "--style", pack)
+    assert_one_line(result, "none.mp4", "no such file")
+
+
+def test_a_file_that_is_no_video(tmp_path, pack):
+    (tmp_path / "a.mp4").write_text("hello")
+    assert_one_line(
+        fauve("run", tmp_path / "a.mp4", "-o", tmp_path / "out.mp4", "--style", pack), "a.mp4", "not a video"
+    )
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_an_output_that_exists(tmp_path, video, pack):
+    (tmp_path / "out.mp4").write_text("precious")
+    assert_one_line(fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack), "out.mp4", "--force")
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+    assert fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, "--force").returncode == 0
+    assert len(read_video(tmp_path / "out.mp4").images) == 40
+
+
+def test_the_video_itself_as_its_output(video, pack):
+    before = video.read_bytes()
+    assert_one_line(fauve("run", video, "-o", video, "--style", pack, "--force"), "is the video itself")
+    assert video.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--style", "pointilism"], ["no style 'pointilism'"]),
+        (["--strength", "2"], ["strength must be within 0 and 1"]),
+        (["--mix", "warm"], ["'warm'"]),
+        (["--mix", "hot=1"], ["no style 'hot' in this pack; there is warm, cold"]),
+        (["--detail", "0"], ["'0'"]),
+        (["--detail", "nan"], ["'nan'"]),
+        (["--engine", "abacus"], ["no engine 'abacus'"]),
+        (["--engine", "onnxruntime", "--precision", "bfloat16"], ["no bfloat16"]),
+        (["--layout", "nchw"], [".onnx"]),
+        (["--crf", "99"], ["--crf"]),
+        (["--wings"], ["--wings"]),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, video, pack, arguments, words):
+    result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, *arguments)
+    assert_one_line(result, *words)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_ctrl_c_says_so_and_leaves_nothing(tmp_path, pack):
+    video = make_video(tmp_path / "long.mp4", frames=1500, size=(640, 360), audio=False)
+    command = [*FAUVE, "run", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while '"frame": ' not in (line := process.stdout.readline()) or '"frame": 0,' in line:
+        assert line, process.stderr.read()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert error == "fauve: stopped; no output was written\n"
+    assert time.monotonic() - began < 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "tiny"]
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['fauve', '--help']\n"
+        "from pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'av', 'cv2', 'numpy', 'openvino', 'onnxruntime', 'onnx', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    for verb in ("run", "preview", "styles", "doctor", "train", "export"):
+        assert f"  {verb} " in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "preview", "styles", "doctor", "train", "export"])
+def test_every_verb_has_help(verb):
+    result = fauve(verb, "--help")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_it_paints_where_torch_cannot_be_imported(tmp_path, video, pack):
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'tensorrt', 'pycuda'): sys.modules[name] = None\n"
+        f"sys.argv = ['fauve', 'run', {str(video)!r}, '-o', 'out.mp4', '-s', {str(pack)!r}]\n"
+        "from pipeline.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=with_path(),
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(read_video(tmp_path / "out.mp4").images) == 40
+
+
+def test_styles_lists_the_paintings():
+    result = fauve("styles")
+    table = json.loads(fauve("styles", "--json").stdout)
+    assert result.returncode == 0, result.stderr
+    assert [pack["name"] for pack in table] == bundled()
+    for pack in table:
+        for credit in pack["styles"]:
+            assert f"{credit['artist']}, {credit['title']}, {credit['year']}" in result.stdout
+
+
+def test_doctor_tells_what_runs_and_why_the_rest_does_not():
+    result = fauve("doctor")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("runs  openvino ") for line in lines)
+    assert any(line.startswith("runs  onnxruntime ") for line in lines)
+    assert "auto takes openvino" in lines
+    report = json.loads(fauve("doctor", "--json").stdout)
+    assert report["versions"]["av"] == av.__version__
+    for probe in report["engines"]:
+        assert probe["runs"] or probe["reason"]
+
+
+def test_preview_makes_a_sheet(tmp_path, pack):
+    video = make_video(tmp_path / "a.mp4", frames=40, size=(192, 128), audio=False)
+    arguments = ["--style", pack, "--strength", "0", "--strength", "1", "--frames", "3", "--height", "128"]
+    result = fauve("preview", video, "-o", tmp_path / "sheet.png", *arguments)
+    assert result.returncode == 0, result.stderr
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1].astype(int)
+    assert sheet.shape == (28 + 3 * 132, 5 * 196, 3)
+    cell = [[sheet[28 + row * 132 :, column * 196 :][:128, :192] for column in range(5)] for row in range(3)]
+    for row in cell:
+        # The columns: the input, then warm and cold, each at strength 0 and at 1.
+        assert np.abs(row[0] - row[1]).mean() < 1
+        assert np.abs(row[0] - row[3]).mean() < 1
+        assert np.abs(row[0] - row[2]).mean() > 10
+        assert np.abs(row[2] - row[4]).mean() > 4
+    bars = [bar(row[0]) for row in cell]
+    assert bars == [4 + index * 5 % 180 for index in (7, 20, 34)]
+
+
+def test_preview_keeps_a_file_that_is_there(tmp_path, video, pack):
+    (tmp_path / "sheet.png").write_text("precious")
+    assert_one_line(fauve("preview", video, "-o", tmp_path / "sheet.png", "--style", pack), "--force")
+    assert_one_line(fauve("preview", video, "-o", tmp_path / "sheet.gif", "--style", pack), ".png")
+
+
+def test_verbose_tells_which_engine_runs(tmp_path, video, pack):
+    result = fauve("--verbose", "run", video, "-o", tmp_path / "out.mp4", "--style", pack)
+    assert "fauve: engine openvino runs" in result.stderr
+    assert Style.load(pack).name == "tiny"

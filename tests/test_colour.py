@@ -1,0 +1,120 @@
+"""Colours against the equations and against swscale at its most accurate."""
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from pipeline.colour import BT709, BT2020, FULL, LIMITED, SMPTE170M, Colour, Decoded, colour_of, to_yuv
+from tests.videos import picture
+
+EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+def flat(rgb, size=(16, 16)):
+    return np.full((size[1], size[0], 3), rgb, np.uint8)
+
+
+def planes(frame):
+    return [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in frame.planes]
+
+
+@pytest.mark.parametrize(
+    ("rgb", "matrix", "range_", "yuv"),
+    [
+        ((255, 255, 255), BT709, LIMITED, (235, 128, 128)),
+        ((0, 0, 0), BT709, LIMITED, (16, 128, 128)),
+        ((255, 255, 255), BT709, FULL, (255, 128, 128)),
+        # The 100 % colour bars of the standards, rounded.
+        ((255, 0, 0), BT709, LIMITED, (63, 102, 240)),
+        ((0, 255, 0), BT709, LIMITED, (173, 42, 26)),
+        ((0, 0, 255), BT709, LIMITED, (32, 240, 118)),
+        ((255, 0, 0), SMPTE170M, LIMITED, (81, 90, 240)),
+        ((0, 255, 0), SMPTE170M, LIMITED, (145, 54, 34)),
+        ((0, 0, 255), SMPTE170M, LIMITED, (41, 240, 110)),
+        ((255, 0, 0), BT2020, LIMITED, (74, 97, 240)),
+    ],
+)
+def test_the_numbers_of_the_standards(rgb, matrix, range_, yuv):
+    colour = Colour(matrix, range_)
+    frame = to_yuv(flat(rgb), colour)
+    assert np.abs([int(plane[4, 4]) for plane in planes(frame)] - np.array(yuv)).max() <= 1
+    assert np.abs(Decoded().image(frame, colour).astype(int) - flat(rgb)).max() <= 1
+
+
+@pytest.mark.parametrize("matrix", [BT709, SMPTE170M, BT2020, 4, 5, 7])
+@pytest.mark.parametrize("range_", [LIMITED, FULL])
+def test_there_and_back_is_the_same_picture(matrix, range_):
+    colour = Colour(matrix, range_)
+    image = np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)  # odd, so that it is 4:4:4
+    frame = to_yuv(image, colour)
+    assert frame.format.name == "yuv444p"
+    difference = Decoded().image(frame, colour).astype(int) - image
+    assert np.abs(difference).max() <= 3
+    assert abs(difference.mean()) < 0.2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yuv420p", "yuv422p", "yuv444p", "nv12", "yuv420p10le", "yuv422p12le", "p010le", "yuva420p", "uyvy422"],
+)
+@pytest.mark.parametrize("matrix", [BT709, SMPTE170M])
+@pytest.mark.parametrize("range_", [LIMITED, FULL])
+def test_every_way_to_store_yuv_is_read_as_swscale_reads_it(name, matrix, range_):
+    source = av.VideoFrame.from_ndarray(picture(3), format="rgb24")
+    swscale = VideoReformatter()
+    frame = swscale.reformat(
+        source,
+        format=name,
+        dst_colorspace=matrix,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=range_,
+        interpolation=EXACT,
+    )
+    wanted = swscale.reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=matrix,
+        src_color_range=range_,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=EXACT,
+    ).to_ndarray()
+    difference = Decoded().image(frame, Colour(matrix, range_)).astype(int) - wanted
+    assert abs(difference.mean()) < 0.4, "a shift of all levels"
+    assert np.abs(difference).mean() < 2, "chroma is interpolated differently at edges, and nothing else"
+
+
+@pytest.mark.parametrize("name", ["rgb24", "bgr24", "gbrp", "rgba", "rgb48le", "bgra", "gray"])
+def test_rgb_and_grey_are_read_as_they_are(name):
+    image = picture(2)
+    if name == "gray":
+        image = np.repeat(image[..., :1], 3, -1)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=name)
+    assert np.abs(Decoded().image(frame, colour_of(frame)).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [((1280, 720), BT709), ((1920, 1080), BT709), ((720, 576), SMPTE170M), ((640, 360), SMPTE170M)],
+)
+def test_an_untold_matrix_is_guessed_by_the_size_as_players_do(size, matrix):
+    frame = av.VideoFrame(*size, "yuv420p")
+    assert colour_of(frame) == Colour(matrix, LIMITED, 2, 2)
+
+
+def test_what_the_file_tells_is_kept():
+    frame = av.VideoFrame(1280, 720, "yuv420p")
+    frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = 5, FULL, 5, 6
+    assert colour_of(frame) == Colour(5, FULL, 5, 6)
+
+
+def test_rgb_is_encoded_as_bt709_of_limited_range():
+    frame = av.VideoFrame(640, 360, "rgb24")
+    frame.color_range = FULL
+    assert colour_of(frame) == Colour(BT709, LIMITED, 2, 2)
+
+
+def test_frames_for_the_encoder_are_tagged():
+    frame = to_yuv(picture(0), Colour(5, FULL, 5, 6))
+    assert frame.format.name == "yuv420p"
+    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (5, FULL, 5, 6)

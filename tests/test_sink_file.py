@@ -1,0 +1,192 @@
+"""What is written: every frame with its pts, the sound byte for byte, under its name or not at all."""
+
+import os
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pipeline.colour import Colour
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
+from pipeline.sinks.file import FileSink
+from pipeline.sources.file import FileSource
+from tests.videos import bar, make_video, picture, read_video
+
+INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour())
+
+
+def copy(source_path, path, **options):
+    with FileSource(source_path) as source:
+        sink = FileSink(path, source.info, **options)
+        for item in source:
+            if isinstance(item, Frame):
+                sink.write(item)
+            else:
+                sink.mux(item)
+        sink.close()
+    return read_video(source_path), read_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "m4v"])
+def test_every_frame_and_all_the_sound_come_back(tmp_path, suffix):
+    before, after = copy(make_video(tmp_path / "a.mp4", frames=60), tmp_path / f"b.{suffix}")
+    assert after.times == before.times
+    assert len(after.times) == 60
+    assert [bar(image) for image in after.images] == [bar(image) for image in before.images]
+    assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
+    if suffix != "mkv":  # Matroska rounds times to milliseconds
+        assert after.durations[-1] * after.time_base == before.durations[-1] * before.time_base
+        assert [packet[:3] for packet in after.packets] == [packet[:3] for packet in before.packets]
+        assert after.duration == before.duration
+    for a, b in zip(before.images, after.images, strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_variable_rate_a_late_start_and_gaps(tmp_path, suffix):
+    pts = [1000, 1040, 1090, 1100, 1500, 1501, 3000]
+    path = make_video(tmp_path / "a.mkv", pts, time_base=Fraction(1, 1000))
+    before, after = copy(path, tmp_path / f"b.{suffix}")
+    assert after.times == [Fraction(at, 1000) for at in pts]
+    assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
+
+
+@pytest.mark.parametrize(
+    "rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(120), Fraction(15, 2)]
+)
+def test_rates_of_broadcast_are_exact(tmp_path, rate):
+    info = VideoInfo(96, 64, rate, 1 / rate, Colour())
+    sink = FileSink(tmp_path / "b.mp4", info)
+    for index in range(50):
+        sink.write(Frame(picture(index), index, 1, 1 / rate))
+    sink.close()
+    after = read_video(tmp_path / "b.mp4")
+    assert after.times == [index / rate for index in range(50)]
+    assert after.durations[-1] * after.time_base == 1 / rate
+
+
+@pytest.mark.parametrize("size", [(97, 64), (96, 65), (1, 1), (353, 289)])
+def test_odd_sizes_are_exact(tmp_path, size, caplog):
+    info = VideoInfo(*size, Fraction(25), Fraction(1, 25), Colour())
+    sink = FileSink(tmp_path / "b.mp4", info)
+    for index in range(3):
+        sink.write(Frame(np.full((size[1], size[0], 3), 40 * index, np.uint8), index, 1, Fraction(1, 25)))
+    sink.close()
+    after = read_video(tmp_path / "b.mp4")
+    assert [image.shape for image in after.images] == [(size[1], size[0], 3)] * 3
+    assert after.video.codec_context.pix_fmt == "yuv444p"
+    assert "is odd" in caplog.text
+
+
+def test_colour_aspect_and_metadata_are_kept(tmp_path):
+    path = make_video(
+        tmp_path / "a.mp4", colour=(5, 2, 5, 6), aspect=Fraction(4, 3), metadata={"title": "Ä ö"}
+    )
+    before, after = copy(path, tmp_path / "b.mp4")
+    context = after.video.codec_context
+    assert (context.colorspace, context.color_range) == (5, 2)
+    assert (context.color_primaries, context.color_trc) == (5, 6)
+    assert after.video.sample_aspect_ratio == Fraction(4, 3)
+    assert after.metadata["title"] == "Ä ö"
+    assert np.abs(before.images[5].astype(int) - after.images[5]).mean() < 2
+
+
+def test_crf_and_preset_take_effect(tmp_path):
+    path = make_video(tmp_path / "a.mp4", frames=20, audio=False)
+    copy(path, tmp_path / "good.mp4", crf=5)
+    copy(path, tmp_path / "small.mp4", crf=40)
+    assert (tmp_path / "good.mp4").stat().st_size > 2 * (tmp_path / "small.mp4").stat().st_size
+
+
+def test_nothing_stands_under_the_name_before_the_end(tmp_path):
+    sink = FileSink(tmp_path / "b.mp4", INFO)
+    sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    assert not (tmp_path / "b.mp4").exists()
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+
+
+def test_aborting_leaves_nothing(tmp_path):
+    sink = FileSink(tmp_path / "b.mp4", INFO)
+    sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    sink.abort()
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_stays_unless_forced(tmp_path):
+    (tmp_path / "b.mp4").write_text("precious")
+    with pytest.raises(SinkError, match="there is a file already"):
+        FileSink(tmp_path / "b.mp4", INFO)
+    sink = FileSink(tmp_path / "b.mp4", INFO, force=True)
+    sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    assert (tmp_path / "b.mp4").read_text() == "precious"
+    sink.close()
+    assert len(read_video(tmp_path / "b.mp4").images) == 1
+
+
+def test_a_file_that_appears_meanwhile_stays(tmp_path):
+    sink = FileSink(tmp_path / "b.mp4", INFO)
+    sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    (tmp_path / "b.mp4").write_text("precious")
+    with pytest.raises(SinkError, match="there is a file already"):
+        sink.close()
+    sink.abort()
+    assert (tmp_path / "b.mp4").read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("b.txt", "ends with .mp4"),
+        ("b", "ends with .mp4"),
+        ("no/such/folder/b.mp4", "there is no folder"),
+    ],
+)
+def test_places_that_cannot_be_written_to(tmp_path, name, message):
+    with pytest.raises(SinkError, match=message):
+        FileSink(tmp_path / name, INFO)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_its_place(tmp_path):
+    (tmp_path / "b.mp4").mkdir()
+    with pytest.raises(SinkError, match="a folder is there"):
+        FileSink(tmp_path / "b.mp4", INFO, force=True)
+
+
+def test_sound_that_the_container_cannot_hold(tmp_path):
+    path = make_video(tmp_path / "a.mkv", audio_codec="tta")
+    with FileSource(path) as source, pytest.raises(SinkError, match="cannot hold tta audio"):
+        FileSink(tmp_path / "b.mov", source.info)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mkv"]
+
+
+def test_time_that_runs_backwards_is_an_error(tmp_path):
+    sink = FileSink(tmp_path / "b.mp4", INFO)
+    sink.write(Frame(picture(0), 512, 512, INFO.time_base))
+    with pytest.raises(SinkError, match="goes back in time"):
+        sink.write(Frame(picture(1), 512, 512, INFO.time_base))
+    sink.abort()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_no_space_left_is_an_error_and_not_an_end(tmp_path, monkeypatch):
+    import av
+
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda name, *a, **k: opened("file:/dev/full", *a, **k))
+    sink = FileSink(tmp_path / "b.mkv", INFO)
+
+    def write():
+        for index in range(300):
+            noise = np.random.default_rng(index).integers(0, 256, (64, 96, 3), np.uint8)
+            sink.write(Frame(noise, 512 * index, 512, INFO.time_base))
+        sink.close()
+
+    with pytest.raises(SinkError, match=r"b\.mkv: cannot be (written|finished): No space left"):
+        write()
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,178 @@
+"""What is read: every frame, exactly when it is shown, and the sound beside it."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.colour import Colour
+from pipeline.errors import SourceError
+from pipeline.frame import Frame
+from pipeline.sources.file import FileSource
+from tests.videos import bar, make_video, picture, read_video
+
+
+def read(path, **options):
+    with FileSource(path, **options) as source:
+        items = list(source)
+    return (
+        source.info,
+        [item for item in items if isinstance(item, Frame)],
+        [item for item in items if not isinstance(item, Frame)],
+    )
+
+
+def test_every_frame_with_its_pts_and_all_the_sound(tmp_path):
+    path = make_video(tmp_path / "a.mp4", frames=30)
+    info, frames, packets = read(path)
+    assert (info.width, info.height, info.rate, info.frames) == (96, 64, 25, 30)
+    assert [frame.pts for frame in frames] == [512 * index for index in range(30)]
+    assert [frame.duration for frame in frames] == [512] * 30
+    assert frames[3].time == Fraction(3, 25)
+    expected = read_video(path)
+    assert [bytes(packet) for packet in packets] == [packet[3] for packet in expected.packets]
+    assert packets
+    for index, frame in enumerate(frames):
+        assert bar(frame.image) == 4 + index * 5 % 84
+        assert np.abs(frame.image.astype(int) - picture(index)).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_variable_rate_a_late_start_and_gaps(tmp_path, suffix):
+    pts = [1000, 1040, 1090, 1100, 1500, 1501, 3000]
+    path = make_video(tmp_path / f"a.{suffix}", pts, time_base=Fraction(1, 1000), audio=False)
+    _, frames, _ = read(path)
+    assert [frame.time for frame in frames] == [Fraction(at, 1000) for at in pts]
+
+
+def test_the_sound_can_be_left_out(tmp_path):
+    info, _, packets = read(make_video(tmp_path / "a.mp4"), audio=False)
+    assert info.tracks == ()
+    assert packets == []
+
+
+def test_a_start_in_the_middle(tmp_path):
+    path = make_video(tmp_path / "a.mp4", frames=30)
+    _, frames, _ = read(path, start=Fraction(17, 25))
+    assert [frame.pts for frame in frames] == [512 * index for index in range(17, 30)]
+    assert bar(frames[0].image) == 4 + 17 * 5 % 84
+
+
+def test_colour_and_aspect_are_told(tmp_path):
+    path = make_video(tmp_path / "a.mp4", colour=(5, 2, 5, 6), aspect=Fraction(4, 3), metadata={"title": "Ä"})
+    info, frames, _ = read(path)
+    assert info.colour == Colour(5, 2, 5, 6)
+    assert info.sample_aspect_ratio == Fraction(4, 3)
+    assert info.metadata["title"] == "Ä"
+    assert "major_brand" not in info.metadata
+    assert np.abs(frames[0].image.astype(int) - picture(0)).mean() < 3
+
+
+def test_odd_sizes_and_ten_bits(tmp_path):
+    path = make_video(tmp_path / "a.mkv", codec="ffv1", size=(97, 65), pix_fmt="yuv420p10le", audio=False)
+    info, frames, _ = read(path)
+    assert (info.width, info.height) == (97, 65)
+    assert frames[5].image.shape == (65, 97, 3)
+    assert bar(frames[5].image) == 29
+
+
+def test_a_stream_without_pts_counts_them(tmp_path):
+    path = make_video(tmp_path / "a.h264", frames=10, audio=False)
+    _, frames, _ = read(path)
+    assert len(frames) == 10
+    steps = {b.pts - a.pts for a, b in pairwise(frames)}
+    assert steps == {frames[0].duration}
+
+
+def test_names_that_mean_something_to_ffmpeg(tmp_path):
+    for name in ("a:b.mp4", "-x.mp4", "100%d.mp4", 'it\'s "ü" .mp4', "concat:x.mp4"):
+        _, frames, _ = read(make_video(tmp_path / name, frames=3, audio=False))
+        assert len(frames) == 3
+
+
+def audio_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def cover_art(path):
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=48000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(
+            cover.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24").reformat(format="yuvj420p"))
+        )
+        container.mux(cover.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("missing.mp4", lambda path: None, "no such file"),
+        ("folder.mp4", lambda path: path.mkdir(), "a folder"),
+        ("empty.mp4", lambda path: path.touch(), "the file is empty"),
+        ("text.mp4", lambda path: path.write_text("not a video\n" * 100), "not a video file"),
+        (
+            "noise.mp4",
+            lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+            "not a video file",
+        ),
+        ("sound.m4a", audio_only, "there is no video in it, only audio"),
+        ("cover.mp4", cover_art, "there is no video in it"),
+    ],
+)
+def test_what_is_no_video_is_named(tmp_path, name, make, message):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(SourceError, match=message) as caught:
+        FileSource(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "a.mp4")
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(SourceError, match="may not be read"):
+        FileSource(path)
+
+
+def test_a_video_whose_frames_are_all_damaged(tmp_path):
+    path = make_video(tmp_path / "a.mkv", frames=30, audio=False)
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"\x1f\x43\xb6\x75")
+    content[middle + 40 : -400] = bytes(len(content) - 440 - middle)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"decoded|damaged"):
+        FileSource(path)
+
+
+def test_damaged_packets_are_left_out_and_counted(tmp_path, caplog):
+    path = make_video(tmp_path / "a.ts", frames=60, audio=False)
+    whole = read_video(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 188 * 188
+    content[middle : middle + 188 * 12] = b"".join(
+        bytes(content[at : at + 4]) + b"\x00" * 184 for at in range(middle, middle + 188 * 12, 188)
+    )
+    path.write_bytes(content)
+    with FileSource(path) as source:
+        frames = list(source)
+    assert 0 < len(frames) <= 60
+    assert {frame.time for frame in frames} <= set(whole.times)

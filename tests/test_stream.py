@@ -1,0 +1,189 @@
+"""The three threads: everything arrives, and every failure is raised and leaves nothing running."""
+
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from engines import InferenceError, Look
+from pipeline.errors import SinkError, SourceError
+from pipeline.frame import Frame
+from pipeline.stream import run
+
+TIME_BASE = Fraction(1, 25)
+
+
+class Packet:
+    size = 100
+
+
+class FakeSource:
+    def __init__(self, frames, fails_after=None):
+        self.frames, self.fails_after, self.read = frames, fails_after, 0
+
+    def __iter__(self):
+        for index in range(self.frames):
+            if index == self.fails_after:
+                raise SourceError("the cable is out")
+            self.read += 1
+            yield Frame(np.full((2, 2, 3), index % 256, np.uint8), index * 3, 3, TIME_BASE)
+            yield Packet()
+
+
+class FakeSink:
+    def __init__(self, fails_after=None):
+        self.frames, self.packets, self.ended, self.fails_after = [], 0, [], fails_after
+
+    def write(self, frame):
+        if len(self.frames) == self.fails_after:
+            raise SinkError("the disk is full")
+        self.frames.append(frame)
+
+    def mux(self, packet):
+        self.packets += 1
+
+    def close(self):
+        self.ended.append("closed")
+
+    def abort(self):
+        self.ended.append("aborted")
+
+
+def invert(image, look):
+    return 255 - image
+
+
+def still(time):
+    return Look()
+
+
+@pytest.fixture(autouse=True)
+def nothing_keeps_running():
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def test_every_frame_and_packet_in_order():
+    sink = FakeSink()
+    stats = run(FakeSource(300), invert, [sink], look_at=still)
+    assert [frame.pts for frame in sink.frames] == [3 * index for index in range(300)]
+    assert [int(frame.image[0, 0, 0]) for frame in sink.frames] == [255 - index % 256 for index in range(300)]
+    assert sink.packets == 300
+    assert sink.ended == ["closed"]
+    assert (stats.decoded, stats.stylized, stats.encoded) == (300, 300, 300)
+    assert stats.position == Fraction(299 * 3, 25)
+
+
+def test_the_look_goes_by_the_time_of_the_frame():
+    seen = []
+
+    def paint(image, look):
+        seen.append(look.strength)
+        return image
+
+    run(FakeSource(10), paint, [FakeSink()], look_at=lambda time: Look(strength=float(time / 10)))
+    assert seen == [pytest.approx(index * 3 / 250) for index in range(10)]
+
+
+def test_several_sinks_each_get_everything():
+    sinks = [FakeSink(), FakeSink()]
+    run(FakeSource(50), invert, sinks, look_at=still)
+    assert [len(sink.frames) for sink in sinks] == [50, 50]
+    assert [sink.packets for sink in sinks] == [50, 50]
+
+
+def test_an_empty_source_closes_the_sink():
+    sink = FakeSink()
+    assert run(FakeSource(0), invert, [sink], look_at=still).encoded == 0
+    assert sink.ended == ["closed"]
+
+
+def test_a_failing_source_is_raised_after_the_frames_before_it():
+    sink = FakeSink()
+    with pytest.raises(SourceError, match="cable"):
+        run(FakeSource(100, fails_after=20), invert, [sink], look_at=still)
+    assert len(sink.frames) == 20
+    assert sink.ended == ["aborted"]
+
+
+def test_a_failing_engine_is_raised():
+    def paint(image, look):
+        if image[0, 0, 0] == 20:
+            raise InferenceError("out of memory")
+        return image
+
+    source, sink = FakeSource(10_000), FakeSink()
+    with pytest.raises(InferenceError, match="memory"):
+        run(source, paint, [sink], look_at=still)
+    assert len(sink.frames) == 20
+    assert sink.ended == ["aborted"]
+    assert source.read < 40
+
+
+def test_a_failing_sink_stops_the_source():
+    source, sink = FakeSource(10_000), FakeSink(fails_after=20)
+    with pytest.raises(SinkError, match="disk"):
+        run(source, invert, [sink], look_at=still)
+    assert sink.ended == ["aborted"]
+    assert source.read < 60
+
+
+def test_one_failing_sink_leaves_the_other_its_frames():
+    broken, whole = FakeSink(fails_after=5), FakeSink()
+    with pytest.raises(SinkError):
+        run(FakeSource(100), invert, [broken, whole], look_at=still)
+    assert len(whole.frames) == 100
+    assert whole.ended == ["closed"]
+
+
+def test_a_sink_that_cannot_finish_is_aborted_and_raised():
+    sink = FakeSink()
+
+    def close():
+        raise SinkError("cannot be finished")
+
+    sink.close = close
+    with pytest.raises(SinkError, match="finished"):
+        run(FakeSource(5), invert, [sink], look_at=still)
+    assert sink.ended == ["aborted"]
+
+
+def test_ctrl_c_stops_and_aborts():
+    sink = FakeSink()
+
+    def interrupt(stats):
+        if stats.encoded > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FakeSource(10**9), invert, [sink], look_at=still, progress=interrupt)
+    assert sink.ended == ["aborted"]
+
+
+def test_stopping_ends_the_video_properly():
+    stop, sink = threading.Event(), FakeSink()
+
+    def paint(image, look):
+        if image[0, 0, 0] == 10:
+            stop.set()
+        return image
+
+    stats = run(FakeSource(10**9), paint, [sink], look_at=still, stop=stop)
+    assert sink.ended == ["closed"]
+    assert len(sink.frames) == stats.decoded >= 11
+
+
+def test_a_sink_without_readers_never_hangs_the_source():
+    """All sound first and then all pictures, and the other way round."""
+
+    class Lopsided(FakeSource):
+        def __iter__(self):
+            items = list(super().__iter__())
+            yield from [item for item in items if isinstance(item, Packet)]
+            yield from [item for item in items if isinstance(item, Frame)]
+
+    sink = FakeSink()
+    run(Lopsided(200), invert, [sink], look_at=still)
+    assert (len(sink.frames), sink.packets) == (200, 200)
