@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from engines.engine import Engine, Image
+from engines.engine import Engine, Hint, Image
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, StyleError
 from engines.look import Look
 from engines.style import Golden, Size, Style, bundled
@@ -17,6 +17,7 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "Golden",
+    "Hint",
     "Image",
     "InferenceError",
     "Look",
@@ -52,6 +53,7 @@ def load(
     style: Style | str | Path,
     precision: str = "auto",
     threads: int | None = None,
+    hint: Hint = "latency",
 ) -> Engine:
     """The engine `name` with `style`.
 
@@ -62,6 +64,8 @@ def load(
         name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
         precision: "auto", "float32", "bfloat16" or "float16".
         threads: CPU threads; None leaves it to the runtime.
+        hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
+            once, in `Engine.streams` calls from different threads.
 
     Raises:
         StyleError: the style cannot be used.
@@ -71,11 +75,11 @@ def load(
     if not isinstance(style, Style):
         style = Style.load(style)
     if name != "auto":
-        return _engine(name)(style, precision, threads)
+        return _engine(name)(style, precision, threads, hint)
     reasons = []
     for candidate in PREFERENCE:
         try:
-            engine = _engine(candidate)(style, precision, threads)
+            engine = _engine(candidate)(style, precision, threads, hint)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
@@ -85,19 +89,19 @@ def load(
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
-def _engine(name: str) -> Callable[[Style, str, int | None], Engine]:
+def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
     runtime, _, device = name.partition(":")
     if runtime == "openvino":
         from engines.openvino import OpenVinoEngine
 
-        return lambda style, precision, threads: OpenVinoEngine(
-            style, device or "cpu", precision=precision, threads=threads
+        return lambda style, precision, threads, hint: OpenVinoEngine(
+            style, device or "cpu", precision=precision, threads=threads, hint=hint
         )
     if runtime == "onnxruntime":
         from engines.onnxruntime import OnnxRuntimeEngine
 
-        return lambda style, precision, threads: OnnxRuntimeEngine(
-            style, device or "cpu", precision=precision, threads=threads
+        return lambda style, precision, threads, hint: OnnxRuntimeEngine(
+            style, device or "cpu", precision=precision, threads=threads, hint=hint
         )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 

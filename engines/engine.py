@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -12,12 +12,15 @@ from engines.errors import InferenceError
 from engines.look import Look
 from engines.style import Style
 
+Hint = Literal["latency", "throughput"]
+"""What to optimise for: one picture soon, or many pictures altogether."""
+
 Image = NDArray[np.uint8]
 """A picture, uint8 [height, width, 3], RGB."""
 
 
 class Engine(ABC):
-    """One style pack on one runtime; called by one thread at a time.
+    """One style pack on one runtime; called by up to `streams` threads at a time.
 
     A subclass implements `_infer` and `close`, and says in `device` and `precision` what really executes.
     """
@@ -30,6 +33,9 @@ class Engine(ABC):
 
     precision: str
     """The precision that executes: "float32", "bfloat16" or "float16"."""
+
+    streams: int = 1
+    """How many calls may run at the same time, each in a thread of its own."""
 
     def __init__(self, style: Style) -> None:
         self.style = style
@@ -76,7 +82,7 @@ class Engine(ABC):
     def _infer(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
-        """Run the graph on a contiguous batch whose size it takes; the result lives until the next call."""
+        """Run the graph on a contiguous batch whose size it takes; it lives until the thread's next call."""
 
     def reset(self) -> None:
         """Forget earlier frames, at a cut or a seek; nothing to do for a feed-forward style."""

@@ -1,12 +1,13 @@
 """OpenVINO: the engine of choice on CPUs, and the one for Intel's GPUs and NPUs."""
 
+import threading
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.engine import Engine
+from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
 from engines.style import Style
 
@@ -24,6 +25,7 @@ class OpenVinoEngine(Engine):
         precision: "auto" (what OpenVINO finds fastest: bfloat16 where the CPU has it), "float32",
             "bfloat16" or "float16".
         threads: CPU threads; None uses all cores.
+        hint: "throughput" paints as many pictures at once as OpenVINO finds best for the device.
 
     Raises:
         EngineUnavailable: OpenVINO, the device or the precision is not here.
@@ -37,6 +39,7 @@ class OpenVinoEngine(Engine):
         *,
         precision: str = "auto",
         threads: int | None = None,
+        hint: Hint = "latency",
     ) -> None:
         super().__init__(style)
         if precision != "auto" and precision not in PRECISIONS:
@@ -53,12 +56,17 @@ class OpenVinoEngine(Engine):
         }:
             has = ", ".join(f"openvino:{name.lower()}" for name in self._core.available_devices)
             raise EngineUnavailable(f"openvino:{device}: no such device here; there is {has or 'none'}")
-        self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        # Not pinned to cores: decoder and encoder threads run beside, and the slowest core decides.
+        self._options: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
+        if self._target == "CPU":
+            self._options["ENABLE_CPU_PINNING"] = False
         if threads and self._target == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads
         if precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = PRECISIONS[precision]
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._compiling = threading.Lock()
+        self._local = threading.local()
         try:
             self.device = str(self._core.get_property(self._target, "FULL_DEVICE_NAME"))
         except RuntimeError as error:
@@ -66,32 +74,44 @@ class OpenVinoEngine(Engine):
         self.name = "openvino" if self._target == "CPU" else f"openvino:{device}"
         side = 8 * style.multiple
         self.precision = ""
-        self._request((1, side, side, 3) if style.size is None else (1, style.size[1], style.size[0], 3))
+        self._model((1, side, side, 3) if style.size is None else (1, style.size[1], style.size[0], 3))
         if precision not in ("auto", self.precision):
             raise EngineUnavailable(f"{self.name}: {self.device} runs {self.precision}, not {precision}")
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """The inference request for pictures of `shape` [n, h, w, 3], compiled at its first use."""
-        request = self._requests.get(shape)
-        if request is not None:
-            self._requests.move_to_end(shape)
-            return request
-        try:
-            model = self._core.read_model(self.style.model())
-            model.reshape({"image": shape})
-            compiled = self._core.compile_model(model, self._target, self._options)
-            request = compiled.create_infer_request()
-            executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        except RuntimeError as error:
-            size = f"{shape[2]}x{shape[1]}"
-            raise EngineBuildError(
-                f"{self.name} refuses {self.style.name} at {size}: {_last_line(error)}"
-            ) from error
-        self.precision = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
-        self._requests[shape] = request
-        if len(self._requests) > COMPILED_SIZES:
-            self._requests.popitem(last=False)
-        return request
+        """The calling thread's inference request for pictures of `shape` [n, h, w, 3]."""
+        if getattr(self._local, "shape", None) != shape:
+            self._local.request = self._model(shape).create_infer_request()
+            self._local.shape = shape
+        return self._local.request
+
+    def _model(self, shape: tuple[int, ...]) -> Any:
+        """The model compiled for `shape`, at its first use."""
+        with self._compiling:
+            if shape in self._compiled:
+                self._compiled.move_to_end(shape)
+                return self._compiled[shape]
+            try:
+                model = self._core.read_model(self.style.model())
+                model.reshape({"image": shape})
+                compiled = self._core.compile_model(model, self._target, self._options)
+                executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+                self.streams = self._streams(compiled)
+            except RuntimeError as error:
+                size = f"{shape[2]}x{shape[1]}"
+                raise EngineBuildError(
+                    f"{self.name} refuses {self.style.name} at {size}: {_last_line(error)}"
+                ) from error
+            self.precision = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
+            self._compiled[shape] = compiled
+            if len(self._compiled) > COMPILED_SIZES:
+                self._compiled.popitem(last=False)
+            return compiled
+
+    def _streams(self, compiled: Any) -> int:
+        if self._options["PERFORMANCE_HINT"] == "LATENCY":
+            return 1
+        return int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def _infer(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
@@ -106,7 +126,8 @@ class OpenVinoEngine(Engine):
         return stylized
 
     def close(self) -> None:
-        self._requests.clear()
+        self._compiled.clear()
+        self._local = threading.local()
 
 
 def _last_line(error: Exception) -> str:

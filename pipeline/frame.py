@@ -43,7 +43,7 @@ class Track:
     codec: str
     """FFmpeg's name of its codec: "aac"."""
     template: Any
-    """The `av` stream to make the output's stream from."""
+    """The `av` stream to make the output's stream from; only while the source is open."""
 
 
 @dataclass(frozen=True, slots=True)

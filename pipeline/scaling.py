@@ -11,8 +11,8 @@ from engines import Engine, Image, Look, Size
 
 Detail = float | Literal["full"]
 
-SLOPE_WINDOW = 5
-"""Side of the window, in working pixels, over which painting and input are compared."""
+SLOPE_WINDOW = 3
+"""Side of the window over which painting and input are compared, in pixels of half the working size."""
 
 SLOPE_NOISE = 36.0
 """Variance (of 0..255) below which a step of the input counts as noise and is not carried over."""
@@ -69,10 +69,13 @@ def stylizer(engine: Engine, source: Size, detail: Detail = 1.0) -> Callable[[Im
 
 
 def resize(image: Image, size: Size) -> Image:
-    """`image` [h, w, 3] at `size`: by area where that shrinks it, else by cubic interpolation."""
-    height, width = image.shape[:2]
-    shrinks = size[0] <= width and size[1] <= height
-    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    """`image` [h, w, 3] at `size`: by the average of four pixels for each halving, the rest interpolated."""
+    width, height = size
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC)
     return resized
 
 
@@ -114,12 +117,18 @@ def upsample(painted: Image, small: Image, image: Image) -> Image:
 
 
 def local_slope(painted: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How much `painted` rises where `luma` does, both [h, w]: the slope of their fit in a small window."""
-    p, g = painted.astype(np.float32), luma.astype(np.float32)
+    """How much `painted` rises where `luma` does, both [h, w]: the slope of their fit in a small window.
+
+    At half the size, as in the fast guided filter, because slopes change slowly: [h / 2, w / 2], rounded up.
+    """
+    half = ((luma.shape[1] + 1) // 2, (luma.shape[0] + 1) // 2)
+    p, g = (
+        cv2.resize(plane, half, interpolation=cv2.INTER_AREA).astype(np.float32) for plane in (painted, luma)
+    )
 
     def mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
         blurred: NDArray[np.float32] = cv2.blur(
-            x, (SLOPE_WINDOW, SLOPE_WINDOW), borderType=cv2.BORDER_REFLECT
+            x, (SLOPE_WINDOW, SLOPE_WINDOW), borderType=cv2.BORDER_REFLECT_101
         )
         return blurred
 

@@ -1,9 +1,13 @@
-"""Source, engine, sink: three threads and the channels between them."""
+"""Source, engine, sink: their threads and the channels between them."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
+
+import cv2
 
 from engines import Image, Look
 from pipeline.channel import Cancelled, Channel
@@ -25,6 +29,7 @@ def run(
     sinks: Sequence[Sink],
     *,
     look_at: Callable[[Fraction], Look],
+    streams: int = 1,
     progress: Callable[[Stats], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Stats:
@@ -34,8 +39,9 @@ def run(
     sink is closed when all went well, and aborted when anything failed, before this returns or raises.
 
     Args:
-        paint: called for each frame by one thread; an `Engine` or what `scaling.stylizer` made of one.
-        look_at: the look at a time of the video, in seconds.
+        paint: called for each frame; an `Engine` or what `scaling.stylizer` made of one.
+        look_at: the look at a time of the video, in seconds; called in order, by one thread.
+        streams: how many frames are painted at the same time, each by a thread; `Engine.streams`.
         progress: called by the caller's thread several times a second.
         stop: when set, the video ends after the frame being read.
 
@@ -43,6 +49,8 @@ def run(
         SourceError, EngineError, SinkError: what went wrong first.
         KeyboardInterrupt: after everything was stopped and aborted.
     """
+    # Each stage has a thread; OpenCV's own would wait for one another in a spin while those have work to do.
+    cv2.setNumThreads(1)
     stats = Stats()
     decoded: Channel[Frame] = Channel(CAPACITY)
     styled: list[Channel[Any]] = [Channel(CAPACITY) for _ in sinks]
@@ -66,20 +74,28 @@ def run(
 
     def stylize() -> None:
         try:
-            for frame in decoded:
-                painted = frame.with_image(paint(frame.image, look_at(frame.time)))
-                stats.stylized += 1
-                stats.position = frame.time
-                taken = [channel.put(painted) for channel in styled]
-                if not any(taken):
-                    decoded.cancel()
-                    return
+            with ThreadPoolExecutor(streams, "paint") as painters:
+                painting: deque[tuple[Frame, Future[Image]]] = deque()
+                for frame in decoded:
+                    painting.append((frame, painters.submit(paint, frame.image, look_at(frame.time))))
+                    if len(painting) >= streams and not hand_over(*painting.popleft()):
+                        decoded.cancel()
+                        return
+                while painting:
+                    hand_over(*painting.popleft())
             for channel in styled:
                 channel.close()
         except BaseException as error:
             decoded.cancel()
             for channel in styled:
                 channel.close(error)
+
+    def hand_over(frame: Frame, painted: "Future[Image]") -> bool:
+        finished = frame.with_image(painted.result())
+        stats.stylized += 1
+        stats.position = frame.time
+        taken = [channel.put(finished) for channel in styled]
+        return any(taken)
 
     def write(sink: Sink, channel: Channel[Any]) -> None:
         try:

@@ -298,3 +298,19 @@ def test_graphs_that_are_no_stylizers(tmp_path, shape, message):
     info = [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, shape)]
     with pytest.raises(engines.StyleError, match=message):
         Style.load(save(tmp_path, serialized(helper.make_graph(nodes, "g", *info))))
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_several_threads_paint_at_once_what_one_would(style, name):
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = [picture(120 + 8 * (index % 3), 80, index) for index in range(24)]
+    with engines.load(name, style=style, precision="float32") as one:
+        expected = [one(image, Look()) for image in images]
+    with engines.load(name, style=style, precision="float32", hint="throughput") as engine:
+        assert engine.streams >= 1
+        with ThreadPoolExecutor(engine.streams) as pool:
+            painted = list(pool.map(lambda image: engine(image, Look()), images))
+    for a, b in zip(painted, expected, strict=True):
+        agrees, difference = engines.agreement(a, b, "float32")
+        assert agrees, difference

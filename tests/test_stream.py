@@ -187,3 +187,34 @@ def test_a_sink_without_readers_never_hangs_the_source():
     sink = FakeSink()
     run(Lopsided(200), invert, [sink], look_at=still)
     assert (len(sink.frames), sink.packets) == (200, 200)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_frames_painted_at_the_same_time_come_out_in_order(streams):
+    running, most = [], []
+
+    def paint(image, look):
+        running.append(1)
+        most.append(len(running))
+        threading.Event().wait(0.002 if image[0, 0, 0] % 3 else 0.01)
+        running.pop()
+        return 255 - image
+
+    sink = FakeSink()
+    stats = run(FakeSource(100), paint, [sink], look_at=still, streams=streams)
+    assert [int(frame.image[0, 0, 0]) for frame in sink.frames] == [255 - index for index in range(100)]
+    assert stats.stylized == 100
+    assert max(most) == streams
+
+
+def test_an_engine_that_fails_in_one_of_several_streams():
+    def paint(image, look):
+        if image[0, 0, 0] == 20:
+            raise InferenceError("out of memory")
+        return image
+
+    sink = FakeSink()
+    with pytest.raises(InferenceError, match="memory"):
+        run(FakeSource(10_000), paint, [sink], look_at=still, streams=3)
+    assert [frame.pts for frame in sink.frames] == [3 * index for index in range(20)]
+    assert sink.ended == ["aborted"]

@@ -85,14 +85,21 @@ def run(
         click.echo(f"{style}: {pack.notes}", err=True)
     with (
         FileSource(video, audio=not no_audio) as source,
-        engines.load(engine, style=pack, precision=precision, threads=threads) as runtime,
+        engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime,
     ):
         info = source.info
         paint = stylizer(runtime, (info.width, info.height), detail)
         sink = FileSink(output, info, crf=crf, preset=preset, force=force)
         how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
         with Progress(info.frames, how) as progress:
-            stats = run_stream(source, paint, [sink], look_at=lambda time: chosen, progress=progress.show)
+            stats = run_stream(
+                source,
+                paint,
+                [sink],
+                look_at=lambda time: chosen,
+                streams=runtime.streams,
+                progress=progress.show,
+            )
         result = {
             "output": str(output),
             "frames": stats.encoded,

@@ -1,0 +1,36 @@
+"""The facts of the machine that numbers were measured on, and the file that holds both."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from engines.cpu import cpu_name, instruction_sets
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, instruction sets, system and the versions that decide speed."""
+    packages = ("av", "numpy", "opencv-python-headless", "openvino", "onnxruntime")
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "instruction_sets": instruction_sets(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in packages},
+    }
+
+
+def write_results(name: str, results: Mapping[str, Any]) -> Path:
+    """Write `results` with the machine's facts to `results/name.json` and return its path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    report = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), **results}
+    path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    return path
