@@ -246,6 +246,16 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
     return report
 
 
+def table(report: dict[str, Any]) -> str:
+    """The report's rates as the README shows them, in Markdown."""
+    rows = ["| | " + " | ".join(report["sizes"]) + " |", "| --- |" + " --- |" * len(report["sizes"])]
+    names = dict.fromkeys(name for result in report["sizes"].values() for name in result["fps"])
+    for name in names:
+        cells = [result["fps"].get(name) for result in report["sizes"].values()]
+        rows.append(f"| {name} | " + " | ".join(f"{fps:g} fps" if fps else "" for fps in cells) + " |")
+    return "\n".join(rows)
+
+
 def rounded(value: Any) -> Any:
     """`value` with its numbers at three digits."""
     if isinstance(value, dict):

@@ -17,6 +17,7 @@ FAILED = 2
 
 COMMANDS = {
     "run": ("pipeline.commands.run:run", "Paint a video file into a video file."),
+    "verify": ("pipeline.commands.verify:verify", "Compare a painted file with its video, frame by frame."),
     "preview": ("pipeline.commands.preview:preview", "Show frames in styles and strengths on one sheet."),
     "styles": ("pipeline.commands.styles:styles", "List the bundled styles and their paintings."),
     "doctor": ("pipeline.commands.doctor:doctor", "Tell which engines run here, and why others do not."),

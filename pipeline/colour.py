@@ -129,13 +129,13 @@ def _packed(frame: av.VideoFrame) -> Image:
     return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 
-def to_yuv(image: Image, colour: Colour) -> av.VideoFrame:
-    """`image` as a frame for an encoder: yuv420p, or yuv444p where a side is odd and 4:2:0 cannot hold it."""
+def to_yuv(image: Image, colour: Colour, pixels: str = "yuv420p") -> av.VideoFrame:
+    """`image` as a frame for an encoder, in the pixel format `pixels` and tagged with `colour`."""
     height, width = image.shape[:2]
+    if pixels == "bgr0":
+        return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
     yuv = cv2.transform(image, yuv_from_rgb(colour))
-    if height % 2 or width % 2:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.transpose(2, 0, 1)), format="yuv444p")
-    else:
+    if pixels == "yuv420p" and width % 2 == height % 2 == 0:
         buffer = np.empty((height * 3 // 2, width), np.uint8)
         cv2.extractChannel(yuv, 0, buffer[:height])
         half = (width // 2, height // 2)
@@ -144,6 +144,16 @@ def to_yuv(image: Image, colour: Colour) -> av.VideoFrame:
             # By area, which is the average of the four pixels that share the sample.
             cv2.resize(cv2.extractChannel(yuv, index + 1), half, chroma[index], interpolation=cv2.INTER_AREA)
         frame = av.VideoFrame.from_numpy_buffer(buffer, format="yuv420p")
+    else:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.transpose(2, 0, 1)), format="yuv444p")
+        if pixels != "yuv444p":
+            # The same range on both sides: swscale must not touch the numbers.
+            frame = frame.reformat(
+                format=pixels,
+                src_color_range=colour.range,
+                dst_color_range=colour.range,
+                interpolation="AREA",
+            )
     frame.colorspace, frame.color_range = colour.matrix, colour.range
     frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
     return frame

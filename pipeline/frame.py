@@ -34,16 +34,18 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A track beside the picture whose packets are copied, such as sound."""
+    """A track beside the picture, such as sound."""
 
     index: int
     """Number of the track in its source; a packet's `stream_index`."""
     kind: str
-    """FFmpeg's word for it: "audio"."""
+    """"audio", "subtitle", "data", "attachment", or "cover" for a still picture."""
     codec: str
     """FFmpeg's name of its codec: "aac"."""
     template: Any
     """The `av` stream to make the output's stream from; only while the source is open."""
+    packet: Any = None
+    """The picture of a cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +67,7 @@ class VideoInfo:
     tracks: tuple[Track, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Title and the like."""
+    chapters: tuple[Any, ...] = ()
+    """As `av` gives and takes them."""
+    stream: Any = None
+    """The `av` stream of the picture, for its language, title and timecode; only while the source is open."""

@@ -236,11 +236,11 @@ def test_help_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    for verb in ("run", "preview", "styles", "doctor", "train", "export"):
+    for verb in ("run", "verify", "preview", "styles", "doctor", "train", "export"):
         assert f"  {verb} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "preview", "styles", "doctor", "train", "export"])
+@pytest.mark.parametrize("verb", ["run", "verify", "preview", "styles", "doctor", "train", "export"])
 def test_every_verb_has_help(verb):
     result = fauve(verb, "--help")
     assert result.returncode == 0, result.stderr
@@ -318,3 +318,18 @@ def test_verbose_tells_which_engine_runs(tmp_path, video, pack):
     result = fauve("--verbose", "run", video, "-o", tmp_path / "out.mp4", "--style", pack)
     assert "fauve: engine openvino runs" in result.stderr
     assert Style.load(pack).name == "tiny"
+
+
+def test_verify_finds_nothing_and_then_everything(tmp_path, video, pack):
+    out = tmp_path / "out.mp4"
+    assert fauve("run", video, "-o", out, "--style", pack, "--verify").returncode == 0
+    result = fauve("verify", video, out)
+    assert (result.returncode, result.stdout) == (0, f"{out}: 40 frames, nothing differs\n"), result.stderr
+    shorter = make_video(tmp_path / "shorter.mp4", frames=39, size=(98, 64))
+    result = fauve("verify", video, shorter, "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["frames"] == 39
+    assert report["differences"][0] == "frames: 40 in the source, 39 in the output"
+    assert "size: 96x64 in the source, 98x64 in the output" in report["differences"]
+    assert_one_line(fauve("verify", video, tmp_path / "none.mp4"), "none.mp4")

@@ -46,8 +46,8 @@ def test_the_numbers_of_the_standards(rgb, matrix, range_, yuv):
 @pytest.mark.parametrize("range_", [LIMITED, FULL])
 def test_there_and_back_is_the_same_picture(matrix, range_):
     colour = Colour(matrix, range_)
-    image = np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)  # odd, so that it is 4:4:4
-    frame = to_yuv(image, colour)
+    image = np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)
+    frame = to_yuv(image, colour, "yuv444p")
     assert frame.format.name == "yuv444p"
     difference = Decoded().image(frame, colour).astype(int) - image
     assert np.abs(difference).max() <= 3

@@ -314,3 +314,11 @@ def test_several_threads_paint_at_once_what_one_would(style, name):
     for a, b in zip(painted, expected, strict=True):
         agrees, difference = engines.agreement(a, b, "float32")
         assert agrees, difference
+
+
+@pytest.mark.parametrize("name", engines.bundled())
+@pytest.mark.parametrize("engine_name", PRESENT)
+def test_a_bundled_style_at_strength_0_is_the_input(engine_name, name):
+    with engines.load(engine_name, style=name) as engine:
+        image = picture(121, 75)
+        assert np.array_equal(engine(image, Look(strength=0)), image)

@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -157,11 +158,77 @@ def test_a_folder_in_its_place(tmp_path):
         FileSink(tmp_path / "b.mp4", INFO, force=True)
 
 
-def test_sound_that_the_container_cannot_hold(tmp_path):
-    path = make_video(tmp_path / "a.mkv", audio_codec="tta")
-    with FileSource(path) as source, pytest.raises(SinkError, match="cannot hold tta audio"):
-        FileSink(tmp_path / "b.mov", source.info)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mkv"]
+@pytest.mark.parametrize(
+    ("suffix", "before", "codec"),
+    [
+        ("mov", "wavpack", "aac"),
+        ("webm", "aac", "opus"),
+        ("webm", "pcm_s16le", "opus"),
+        ("webm", "ac3", "opus"),
+    ],
+)
+def test_sound_that_the_container_cannot_hold_is_encoded_anew(tmp_path, caplog, suffix, before, codec):
+    path = make_video(tmp_path / "a.mkv", frames=50, audio_codec=before)
+    _, after = copy(path, tmp_path / f"b.{suffix}")
+    assert f"a .{suffix} file cannot hold {before} sound; track 1 is re-encoded" in caplog.text
+    with av.open(str(tmp_path / f"b.{suffix}")) as container:
+        sound = container.streams.audio[0]
+        assert sound.codec_context.name.endswith(codec)
+        frames = list(container.decode(sound))
+    samples = np.concatenate([frame.to_ndarray().mean(0) for frame in frames])
+    assert abs(len(samples) / 48000 - 2) < 0.06
+    tone = np.abs(np.fft.rfft(samples[4800:52800] * np.hanning(48000)))
+    assert abs(int(np.argmax(tone)) - 440) <= 1
+    assert abs(float(frames[0].pts * frames[0].time_base)) < 0.03
+    assert len(after.images) == 50
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "name"),
+    [
+        ("mp4", "h264", "h264"),
+        ("mkv", "h264", "h264"),
+        ("mp4", "h265", "hevc"),
+        ("mkv", "h265", "hevc"),
+        ("mp4", "av1", "av1"),
+        ("webm", "av1", "av1"),
+        ("webm", None, "vp9"),
+        ("mov", "prores", "prores"),
+        ("mkv", "ffv1", "ffv1"),
+    ],
+)
+@pytest.mark.parametrize("size", [(96, 64), (97, 65)])
+def test_every_codec(tmp_path, suffix, codec, name, size):
+    info = VideoInfo(*size, Fraction(25), Fraction(1, 12800), Colour(1, 1, 1, 1))
+    sink = FileSink(tmp_path / f"b.{suffix}", info, codec=codec)
+    pts = [0, 512, 1024, 2048, 2560, 3072, 3584, 4096, 4608, 7680]
+    for index, at in enumerate(pts):
+        sink.write(Frame(picture(index, *size), at, 512, info.time_base))
+    sink.close()
+    after = read_video(tmp_path / f"b.{suffix}")
+    assert after.video.codec_context.name.removeprefix("lib") in (name, "dav1d", "vpx-vp9")
+    assert after.times == [Fraction(at, 12800) for at in pts]
+    assert [image.shape for image in after.images] == [(size[1], size[0], 3)] * 10
+    wrong = [np.abs(image.astype(int) - picture(i, *size)).mean() for i, image in enumerate(after.images)]
+    assert max(wrong) < (0.01 if name == "ffv1" else 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("b.webm", {"codec": "h264"}, "cannot hold h264; there is av1, vp9"),
+        ("b.mp4", {"codec": "prores"}, "cannot hold prores; there is h264, h265, av1, vp9, ffv1"),
+        ("b.mp4", {"codec": "xvid"}, "no codec 'xvid'; there is h264"),
+        ("b.mov", {"codec": "prores", "crf": 20}, "prores has no quality"),
+        ("b.mkv", {"codec": "ffv1", "preset": "slow"}, "ffv1 has no effort"),
+        ("b.mp4", {"crf": 52}, "h264 takes 0 to 51, not 52"),
+        ("b.mp4", {"preset": "turbo"}, "preset=turbo"),
+    ],
+)
+def test_codecs_and_settings_that_cannot_be(tmp_path, name, options, message):
+    with pytest.raises(SinkError, match=message):
+        FileSink(tmp_path / name, INFO, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_time_that_runs_backwards_is_an_error(tmp_path):

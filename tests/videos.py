@@ -36,6 +36,7 @@ def make_video(
     colour: tuple[int, int, int, int] | None = None,
     aspect: Fraction | None = None,
     metadata: dict[str, str] | None = None,
+    timecode: str | None = None,
 ) -> Path:
     """Encode a clip, with a tone for its sound, and return its path.
 
@@ -52,6 +53,8 @@ def make_video(
         video.codec_context.time_base = video.time_base = time_base
         if codec == "libx264":
             video.codec_context.options = {"preset": "ultrafast", "crf": "10", "bf": "2"}
+        if timecode:
+            video.metadata["timecode"] = timecode
         if aspect:
             video.codec_context.sample_aspect_ratio = aspect
         if colour:

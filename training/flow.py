@@ -11,11 +11,12 @@ def identity_grid(n: int, height: int, width: int) -> Tensor:
     return F.affine_grid(theta, [n, 1, height, width], align_corners=False)
 
 
-def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels: float = 12.0) -> Tensor:
+def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels: float = 40.0) -> Tensor:
     """Sampling positions of a random motion: shift, rotation, zoom and a smooth elastic field.
 
     Args:
-        pixels: the largest shift along each axis; the elastic field moves half as far.
+        pixels: the largest shift along each axis, large enough that what was near an edge is no longer: the
+            painting must not depend on how far the edge is. The elastic field moves a seventh as far.
 
     Returns:
         [n, h, w, 2] for `warp`; the flow is exact by construction.
@@ -31,7 +32,7 @@ def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels
     reach = torch.tensor([2 * pixels / width, 2 * pixels / height])
     theta[:, :, 2] = uniform(n, 2) * reach
     grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False)
-    coarse = uniform(n, 2, 4, 4) * reach[:, None, None] / 2
+    coarse = uniform(n, 2, 4, 4) * reach[:, None, None] / 7
     elastic = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
     return grid + elastic.permute(0, 2, 3, 1)
 

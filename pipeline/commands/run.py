@@ -9,17 +9,21 @@ import click
 import engines
 from engines import Style
 from pipeline.commands.options import PATH, Mix, detail_option, engine_options, look, onnx_options
+from pipeline.encoders import ENCODERS
 from pipeline.errors import SinkError
 from pipeline.progress import Mode, Progress
 from pipeline.scaling import stylizer
 from pipeline.sinks.file import FileSink
 from pipeline.sources.file import FileSource
 from pipeline.stream import run as run_stream
+from pipeline.verify import differences, read_contents
 
 
 @click.command()
 @click.argument("video", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The painted video: .mp4, .mov or .mkv.")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="The painted video: .mp4, .mov, .mkv or .webm."
+)
 @click.option(
     "-s",
     "--style",
@@ -34,21 +38,11 @@ from pipeline.stream import run as run_stream
 @detail_option
 @engine_options
 @onnx_options
+@click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
+@click.option("--crf", type=int, help="Quality: smaller is better and larger; 18 for h264 if not given.")
+@click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
 @click.option(
-    "--crf",
-    type=click.IntRange(0, 51),
-    default=18,
-    show_default=True,
-    help="Quality of x264: smaller is better and larger.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(
-        ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
-    ),
-    default="veryfast",
-    show_default=True,
-    help="Effort of x264.",
+    "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
@@ -66,8 +60,10 @@ def run(
     threads: int | None,
     layout: Any,
     value_range: Any,
-    crf: int,
-    preset: str,
+    codec: str | None,
+    crf: int | None,
+    preset: str | None,
+    check: bool,
     no_audio: bool,
     force: bool,
     quiet: bool,
@@ -89,7 +85,7 @@ def run(
     ):
         info = source.info
         paint = stylizer(runtime, (info.width, info.height), detail)
-        sink = FileSink(output, info, crf=crf, preset=preset, force=force)
+        sink = FileSink(output, info, codec=codec, crf=crf, preset=preset, force=force)
         how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
         with Progress(info.frames, how) as progress:
             stats = run_stream(
@@ -110,6 +106,10 @@ def run(
             "precision": runtime.precision,
             "damaged_packets": source.damaged,
         }
+    if check:
+        found = differences(read_contents(video), read_contents(output))
+        if found:
+            raise SinkError(f"{output}: is written, but differs from {video}: {'; '.join(found)}")
     progress.finish(result)
     if not quiet and not as_json:
         click.echo(

@@ -1,4 +1,4 @@
-"""Video files, encoded by x264 and muxed by PyAV."""
+"""Video files: encoded and muxed by FFmpeg through PyAV, in place when they are complete."""
 
 import contextlib
 import logging
@@ -12,13 +12,21 @@ import av.error
 from av.codec.context import Flags
 
 from pipeline.colour import to_yuv
+from pipeline.encoders import ENCODERS, Encoder
 from pipeline.errors import SinkError
-from pipeline.frame import Frame, VideoInfo
+from pipeline.frame import Frame, Track, VideoInfo
+from pipeline.sinks.tracks import CopiedTrack, ReencodedTrack, describe
 
 log = logging.getLogger("fauve")
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""FFmpeg's muxer by the end of the name: files that hold H.264 and most sound that comes with it."""
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""FFmpeg's muxer by the end of the name."""
+
+DEFAULT_CODEC = {"webm": "vp9"}
+"""What a muxer gets if no codec is chosen; h264 where nothing is said."""
+
+SOUND_CODEC = {"webm": "libopus"}
+"""What sound is re-encoded to where the muxer cannot hold it as it is; aac where nothing is said."""
 
 OPTIONS = {
     # The index comes first, so that a player on the web can begin before it has all.
@@ -26,23 +34,31 @@ OPTIONS = {
     "mov": {"movflags": "+faststart"},
     # AAC begins before 0; the muxer would move picture and sound by that much.
     "matroska": {"avoid_negative_ts": "disabled"},
+    "webm": {"avoid_negative_ts": "disabled"},
 }
 """Options of the muxers."""
+
+COVER_FILES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""How Matroska attaches a cover."""
 
 
 class FileSink:
     """A video file that appears under its name when it is complete, and not before.
 
+    Tracks beside the picture are copied; sound that the container cannot hold is re-encoded, other tracks
+    that it cannot hold are left out, and either is said in a warning.
+
     Args:
         path: ends with a key of `FORMATS`.
-        info: of the source.
-        crf: x264's constant rate factor, 0 (lossless) to 51; 18 cannot be told from the painting.
-        preset: of x264, "ultrafast" to "veryslow".
+        info: of the source, which must still be open.
+        codec: a key of `ENCODERS`; None takes the container's usual one.
+        crf: constant rate factor, smaller is better and larger; None takes the codec's default.
+        preset: effort, in the words of the encoder; None takes the codec's default.
         force: replace a file that is there.
 
     Raises:
         SinkError: there is a file already, the folder is not there or may not be written to, or the
-            container cannot hold the sound.
+            container or the encoder refuses what it is given.
     """
 
     def __init__(
@@ -50,8 +66,9 @@ class FileSink:
         path: str | Path,
         info: VideoInfo,
         *,
-        crf: int = 18,
-        preset: str = "veryfast",
+        codec: str | None = None,
+        crf: int | None = None,
+        preset: str | None = None,
         force: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -62,6 +79,12 @@ class FileSink:
             raise SinkError(f"{path}: the name of an output ends with {', '.join(FORMATS)}")
         if self.path.is_dir():
             raise SinkError(f"{path}: a folder is there; give the name of a file")
+        self._muxer = FORMATS[self.path.suffix.lower()]
+        name = codec or DEFAULT_CODEC.get(self._muxer, "h264")
+        if name not in ENCODERS:
+            raise SinkError(f"no codec {name!r}; there is {', '.join(ENCODERS)}")
+        self._encoder = ENCODERS[name]
+        settings = self._encoder.settings(name, crf, preset)
         self._refuse_existing()
         self._temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
         try:
@@ -71,7 +94,14 @@ class FileSink:
         except OSError as error:
             raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
         try:
-            self._open(info, crf, preset)
+            self._open(info, settings)
+        except av.error.FFmpegError as error:
+            self.abort()
+            chosen = " ".join(f"{key}={value}" for key, value in settings.items())
+            raise SinkError(
+                f"{path}: {self._encoder.library} or the {self._muxer} muxer refuses "
+                f"{info.width}x{info.height} with {chosen or 'its defaults'}: {error.strerror}"
+            ) from error
         except BaseException:
             self.abort()
             raise
@@ -82,45 +112,93 @@ class FileSink:
                 f"{self.path}: there is a file already; give another name, or --force to replace it"
             )
 
-    def _open(self, info: VideoInfo, crf: int, preset: str) -> None:
-        muxer = FORMATS[self.path.suffix.lower()]
+    def _open(self, info: VideoInfo, settings: dict[str, str]) -> None:
         name = f"file:{self._temporary}"
-        self._container: Any = av.open(name, "w", format=muxer, options=OPTIONS[muxer])
-        self._video: Any = self._container.add_stream("libx264", rate=info.rate)
+        self._container: Any = av.open(name, "w", format=self._muxer, options=OPTIONS[self._muxer])
+        if self._encoder.codec not in self._container.supported_codecs:
+            fit = [key for key, e in ENCODERS.items() if e.codec in self._container.supported_codecs]
+            raise SinkError(
+                f"{self.path}: a {self.path.suffix} file cannot hold {self._encoder.codec}; there is "
+                f"{', '.join(fit)}, or write another kind of file"
+            )
+        self._video: Any = self._container.add_stream(self._encoder.library, rate=info.rate)
+        self._set_up(self._video.codec_context, self._encoder, info, settings)
+        self._video.time_base = info.time_base
+        if info.stream is not None:
+            describe(self._video, info.stream)
+        self._tracks: dict[int, CopiedTrack | ReencodedTrack] = {}
+        covers = [track for track in info.tracks if track.kind == "cover"]
+        for track in info.tracks:
+            self._add(track)
+        self._container.metadata.update(info.metadata)
+        if info.chapters:
+            self._container.set_chapters(list(info.chapters))
+        self._container.start_encoding()
+        for track in covers:
+            if track.index in self._tracks:
+                self._mux(self._tracks[track.index].packets(track.packet))
+
+    def _set_up(self, context: Any, encoder: Encoder, info: VideoInfo, settings: dict[str, str]) -> None:
         odd = info.width % 2 or info.height % 2
-        if odd:
+        self._pixels = encoder.odd_pixels if odd else encoder.pixels
+        if odd and self._pixels == "yuv444p":
             log.warning(
                 "%s: %dx%d is odd, so that it is written as 4:4:4, which some players cannot show",
                 self.path,
                 info.width,
                 info.height,
             )
-        context = self._video.codec_context
-        context.width, context.height = info.width, info.height
-        context.pix_fmt = "yuv444p" if odd else "yuv420p"
-        context.time_base = self._video.time_base = info.time_base
+        context.width, context.height, context.pix_fmt = info.width, info.height, self._pixels
+        context.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        context.colorspace, context.color_range = info.colour.matrix, info.colour.range
+        if self._pixels != "bgr0":
+            context.colorspace, context.color_range = info.colour.matrix, info.colour.range
         context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
         context.flags |= Flags.frame_duration
-        context.options = {"crf": str(crf), "preset": preset}
-        self._tracks: dict[int, Any] = {}
-        supported = self._container.supported_codecs
-        for track in info.tracks:
-            if track.codec not in supported:
-                raise SinkError(
-                    f"{self.path}: a {self.path.suffix} file cannot hold {track.codec} {track.kind}; "
-                    f"write a .mkv, or leave the sound out with --no-audio"
-                )
-            stream = self._container.add_stream_from_template(track.template)
-            stream.metadata.update(track.template.metadata)
-            stream.disposition = track.template.disposition
-            self._tracks[track.index] = stream
-        self._container.metadata.update(info.metadata)
+        context.options = settings
+        if encoder.tag and self._muxer in ("mp4", "mov"):
+            context.codec_tag = encoder.tag
+
+    def _add(self, track: Track) -> None:
+        """Make room for a track, or say what becomes of it."""
+        if track.kind == "cover" and self._muxer == "matroska" and track.codec in COVER_FILES:
+            self._container.add_attachment(*COVER_FILES[track.codec], bytes(track.packet))
+            return
+        if track.kind == "data" or (track.kind == "attachment" and self._muxer != "matroska"):
+            self._leave_out(track)
+            return
+        try:
+            self._tracks[track.index] = CopiedTrack(self._container, track)
+        except ValueError:
+            if track.kind != "audio":
+                self._leave_out(track)
+                return
+            codec = SOUND_CODEC.get(self._muxer, "aac")
+            self._tracks[track.index] = ReencodedTrack(self._container, track, codec)
+            log.warning(
+                "%s: a %s file cannot hold %s sound; track %d is re-encoded by %s",
+                self.path,
+                self.path.suffix,
+                track.codec,
+                track.index,
+                codec,
+            )
+
+    def _leave_out(self, track: Track) -> None:
+        # A timecode track is made anew by the muxer, from the metadata of the picture.
+        if "timecode" not in track.template.metadata:
+            log.warning(
+                "%s: a %s file cannot hold %s (%s); track %d is left out",
+                self.path,
+                self.path.suffix,
+                track.kind,
+                track.codec,
+                track.index,
+            )
 
     def write(self, frame: Frame) -> None:
         """Encode one frame with its pts."""
-        picture = to_yuv(frame.image, self._colour)
+        picture = to_yuv(frame.image, self._colour, self._pixels)
         picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise SinkError(
@@ -130,9 +208,10 @@ class FileSink:
         self._mux(self._video.encode(picture))
 
     def mux(self, packet: Any) -> None:
-        """Copy a packet of another track."""
-        packet.stream = self._tracks[packet.stream_index]
-        self._mux(packet)
+        """Copy or re-encode a packet of another track."""
+        track = self._tracks.get(packet.stream_index)
+        if track is not None:
+            self._mux(track.packets(packet))
 
     def _mux(self, packets: Any) -> None:
         try:
@@ -144,9 +223,14 @@ class FileSink:
         """Finish the file and give it its name."""
         try:
             self._mux(self._video.encode(None))
+            for track in self._tracks.values():
+                self._mux(track.flush())
             self._container.close()
         except av.error.FFmpegError as error:
             raise SinkError(f"{self.path}: cannot be finished: {error.strerror}") from error
+        moved = sum(track.moved for track in self._tracks.values())
+        if moved:
+            log.warning("%s: %d packets of sound did not rise in time and were moved", self.path, moved)
         self._refuse_existing()
         try:
             os.replace(self._temporary, self.path)

@@ -67,7 +67,8 @@ class FileSource:
 
     def _open(self, audio: bool, start: Fraction | None) -> None:
         streams = self._container.streams
-        pictures = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+        covers = [s for s in streams.video if s.disposition & Disposition.attached_pic]
+        pictures = [s for s in streams.video if s not in covers]
         if not pictures:
             has = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
             raise SourceError(f"{self.path}: there is no video in it, only {has}")
@@ -76,15 +77,21 @@ class FileSource:
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
         self._video.thread_type = "AUTO"
-        tracks = tuple(
-            Track(stream.index, stream.type, stream.codec_context.name, stream)
-            for stream in streams.audio
-            if audio and stream.codec_context is not None
-        )
+        self._covers: dict[int, Any] = {}
+        others = [
+            stream
+            for stream in streams
+            if stream is not self._video and (audio or stream.type != "audio") and start is None
+        ]
+        for stream in streams.video:
+            if stream in others and stream not in covers:
+                log.warning("%s: another video track, %d, is left out", self.path, stream.index)
+                others.remove(stream)
         self._start = start
         if start is not None:
             self._container.seek(int(start * av.time_base))
-        wanted = [self._video, *(track.template for track in tracks)]
+        self._cover_indices = {stream.index for stream in covers}
+        wanted = [self._video, *(stream for stream in others if stream.type != "attachment")]
         self._items = self._demux(wanted)
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
@@ -112,9 +119,17 @@ class FileSource:
             self._colour,
             aspect,
             self._video.frames or round(seconds * rate),
-            tracks,
+            tuple(self._track(stream) for stream in others),
             {key: text for key, text in self._container.metadata.items() if key not in OF_THE_FILE},
+            tuple(self._container.chapters()),
+            self._video,
         )
+
+    def _track(self, stream: Any) -> Track:
+        context = stream.codec_context
+        codec = context.codec.canonical_name if context is not None else stream.name or "unknown codec"
+        cover = self._covers.get(stream.index)
+        return Track(stream.index, "cover" if cover else stream.type, codec, stream, cover)
 
     def _first_frame(self) -> av.VideoFrame:
         """The first frame, which tells size, colour and orientation; what came before it waits."""
@@ -130,7 +145,10 @@ class FileSource:
             for packet in self._container.demux(wanted):
                 if packet.stream is self._video:
                     yield from self._decode(packet)
-                elif packet.dts is not None:
+                elif packet.stream_index in self._cover_indices:
+                    if packet.size:
+                        self._covers[packet.stream_index] = packet
+                elif packet.size:
                     yield packet
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error

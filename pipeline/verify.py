@@ -1,0 +1,226 @@
+"""Whether a painted file keeps what was promised of it, found out from the two files alone.
+
+Reads both with FFmpeg's demuxers and decoders and nothing of the pipeline that wrote the one from the other.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.stream import Disposition
+
+from pipeline.colour import Colour, colour_of
+from pipeline.errors import SourceError
+from pipeline.languages import same_language
+from pipeline.orientation import Orientation, orientation_of
+
+KINDS = ("audio", "subtitle")
+"""Tracks beside the picture whose packets are compared."""
+
+
+@dataclass(frozen=True)
+class TrackContents:
+    """A track beside the picture."""
+
+    kind: str
+    codec: str
+    language: str | None
+    time_base: Fraction
+    times: tuple[Fraction, ...]
+    """Of its packets, in seconds."""
+    digests: tuple[bytes, ...]
+    """Of its packets' contents."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a video file holds, as far as the promise goes."""
+
+    time_base: Fraction
+    times: tuple[Fraction | None, ...]
+    """Of its frames, in seconds; None where the file does not tell."""
+    end: Fraction | None
+    """Of its last frame, in seconds."""
+    size: tuple[int, int]
+    """Of the upright picture."""
+    aspect: Fraction
+    """Width of a pixel through its height, for the upright picture."""
+    orientation: Orientation
+    colour: Colour
+    tracks: tuple[TrackContents, ...]
+    chapters: tuple[tuple[Fraction, Fraction, str], ...]
+    title: str
+    holds: frozenset[str]
+    """Codecs that its container can hold; empty if FFmpeg cannot write that kind."""
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Decode the pictures of `path` and read the packets beside them.
+
+    Raises:
+        SourceError: it cannot be read, or there is no picture in it.
+    """
+    try:
+        return _read(path)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read(path: str | Path) -> Contents:
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not pictures:
+            raise SourceError(f"{path}: there is no video in it")
+        best = container.streams.best("video")
+        video: Any = best if best in pictures else pictures[0]
+        video.thread_type = "AUTO"
+        others = [stream for stream in container.streams if stream.type in KINDS]
+        packets: dict[int, list[tuple[Fraction, bytes]]] = {stream.index: [] for stream in others}
+        frames: list[tuple[int | None, int]] = []
+        first: Any = None
+        for packet in container.demux([video, *others]):
+            if packet.stream is not video:
+                if packet.size and packet.pts is not None:
+                    digest = hashlib.sha1(bytes(packet), usedforsecurity=False).digest()
+                    packets[packet.stream_index].append((packet.pts * packet.time_base, digest))
+                continue
+            try:
+                decoded: list[Any] = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            for frame in decoded:
+                first = first or frame
+                frames.append((frame.pts, frame.duration or 0))
+        if first is None:
+            raise SourceError(f"{path}: none of its frames can be decoded")
+        orientation = orientation_of(first)
+        size, aspect = (first.width, first.height), video.sample_aspect_ratio or Fraction(1)
+        if orientation.transpose:
+            size, aspect = (first.height, first.width), 1 / aspect
+        last, duration = frames[-1]
+        return Contents(
+            time_base=video.time_base,
+            times=tuple(None if pts is None else pts * video.time_base for pts, _ in frames),
+            end=None if last is None or not duration else (last + duration) * video.time_base,
+            size=size,
+            aspect=aspect,
+            orientation=orientation,
+            colour=colour_of(first),
+            tracks=tuple(_track(stream, packets[stream.index]) for stream in others),
+            chapters=tuple(
+                (
+                    c["start"] * Fraction(c["time_base"] or 0),
+                    c["end"] * Fraction(c["time_base"] or 0),
+                    c["metadata"].get("title", ""),
+                )
+                for c in container.chapters()
+            ),
+            title=container.metadata.get("title", ""),
+            holds=_holds(Path(path).suffix.lower(), container.format.name),
+        )
+
+
+def _track(stream: Any, packets: list[tuple[Fraction, bytes]]) -> TrackContents:
+    context = stream.codec_context
+    return TrackContents(
+        stream.type,
+        context.codec.canonical_name if context is not None else "unknown",
+        stream.metadata.get("language"),
+        stream.time_base,
+        tuple(time for time, _ in packets),
+        tuple(digest for _, digest in packets),
+    )
+
+
+def _holds(suffix: str, demuxer: str) -> frozenset[str]:
+    # A demuxer's name is a list of all that it reads, such as "matroska,webm"; the file's name tells which.
+    muxer = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}.get(suffix)
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer or demuxer.partition(",")[0]) as container:
+            return frozenset(container.supported_codecs)
+    except ValueError:
+        return frozenset()
+
+
+def differences(source: Contents, output: Contents) -> list[str]:
+    """What `output` lacks of the promise about `source`, a line each; none if it is kept."""
+    found = []
+    tick = output.time_base
+    if len(output.times) != len(source.times):
+        found.append(f"frames: {len(source.times)} in the source, {len(output.times)} in the output")
+    else:
+        found += _moved("frames", source.times, output.times, tick)
+    if source.end is not None and output.end is not None and abs(source.end - output.end) > tick:
+        found.append(
+            f"end: at {float(source.end):.4f} s in the source, {float(output.end):.4f} s in the output"
+        )
+    if output.orientation != Orientation():
+        found.append("orientation: the output has a display matrix, so that players turn it once more")
+    for name, before, after in (
+        ("size", "{}x{}".format(*source.size), "{}x{}".format(*output.size)),
+        ("pixel aspect", source.aspect, output.aspect),
+        ("colour matrix", source.colour.matrix, output.colour.matrix),
+        ("colour range", source.colour.range, output.colour.range),
+        ("colour primaries", source.colour.primaries, output.colour.primaries),
+        ("colour transfer", source.colour.transfer, output.colour.transfer),
+        ("title", source.title, output.title),
+        ("chapters", len(source.chapters), len(output.chapters)),
+    ):
+        if before != after:
+            found.append(f"{name}: {before} in the source, {after} in the output")
+    if len(source.chapters) == len(output.chapters):
+        for number, (a, b) in enumerate(zip(source.chapters, output.chapters, strict=True)):
+            if a[2] != b[2] or abs(a[0] - b[0]) > Fraction(1, 1000):
+                found.append(
+                    f"chapter {number}: {a[2]!r} at {float(a[0])} s became {b[2]!r} at {float(b[0])} s"
+                )
+    for kind in KINDS:
+        found += _track_differences(kind, source, output)
+    return found
+
+
+def _track_differences(kind: str, source: Contents, output: Contents) -> list[str]:
+    found = []
+    # Sound is re-encoded where its codec cannot be held; other tracks may then be missing.
+    before = [t for t in source.tracks if t.kind == kind and (kind == "audio" or t.codec in output.holds)]
+    after = [track for track in output.tracks if track.kind == kind]
+    if len(before) != len(after):
+        return [f"{kind} tracks: {len(before)} in the source, {len(after)} in the output"]
+    for number, (a, b) in enumerate(zip(before, after, strict=True)):
+        where = f"{kind} {number}"
+        if a.language not in (None, "und") and not same_language(a.language, b.language or ""):
+            found.append(f"{where}: language {a.language} became {b.language}")
+        if a.codec != b.codec and a.codec not in output.holds:
+            if a.times and b.times and abs(a.times[-1] - b.times[-1]) > Fraction(1, 10):
+                found.append(
+                    f"{where}: ends at {float(a.times[-1]):.2f} s, re-encoded at {float(b.times[-1]):.2f} s"
+                )
+        elif a.digests != b.digests:
+            same = sum(x == y for x, y in zip(a.digests, b.digests, strict=False))
+            found.append(
+                f"{where}: {len(a.digests)} packets in the source, {same} of them the same in the output"
+            )
+        else:
+            found += _moved(f"{where} packets", a.times, b.times, b.time_base)
+    return found
+
+
+def _moved(what: str, before: Any, after: Any, tick: Fraction) -> list[str]:
+    """A line if times differ by more than half a tick, which is what rounding to the nearest may do."""
+    pairs = [
+        (index, a, b)
+        for index, (a, b) in enumerate(zip(before, after, strict=True))
+        if a is not None and b is not None and abs(a - b) > tick / 2
+    ]
+    if not pairs:
+        return []
+    index, a, b = pairs[0]
+    first = f"the first is number {index}: {float(a):.4f} s became {float(b):.4f} s"
+    return [f"{what}: {len(pairs)} are moved, {first}"]

@@ -1,0 +1,238 @@
+"""What travels beside the picture: kept where the container can hold it, named where it cannot."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from pipeline.frame import Frame
+from pipeline.sinks.file import FileSink
+from pipeline.sources.file import FileSource
+from tests.videos import make_video, picture, read_video
+
+SRT = """1
+00:00:00,100 --> 00:00:00,500
+Guten Tag
+
+2
+00:00:00,900 --> 00:00:01,400
+Auf Wiedersehen
+"""
+
+
+def paint(source_path, path, **options):
+    with FileSource(source_path) as source:
+        sink = FileSink(path, source.info, **options)
+        for item in source:
+            if isinstance(item, Frame):
+                sink.write(item)
+            else:
+                sink.mux(item)
+        sink.close()
+
+
+@pytest.fixture
+def rich(tmp_path):
+    """A Matroska film: two languages, subtitles, a font, chapters, a title."""
+    plain = make_video(tmp_path / "plain.mp4", frames=50)
+    (tmp_path / "words.srt").write_text(SRT)
+    path = tmp_path / "rich.mkv"
+    with (
+        av.open(str(plain)) as film,
+        av.open(str(plain)) as spoken,
+        av.open(str(plain)) as dubbed,
+        av.open(str(tmp_path / "words.srt")) as words,
+        av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out,
+    ):
+        out.metadata.update({"title": "Der Film", "ARTIST": "Niemand"})
+        pairs = []
+        for container, stream, language, disposition in (
+            (film, film.streams.video[0], "eng", Disposition.default),
+            (spoken, spoken.streams.audio[0], "eng", Disposition.default),
+            (dubbed, dubbed.streams.audio[0], "deu", Disposition.dub),
+            (words, words.streams.subtitles[0], "deu", Disposition.forced),
+        ):
+            copy = out.add_stream_from_template(stream)
+            copy.metadata["language"] = language
+            copy.disposition = disposition
+            pairs.append((container, stream, copy))
+        out.add_attachment("font.ttf", "font/ttf", b"not really a font")
+        out.set_chapters(
+            [
+                {
+                    "id": 1,
+                    "start": 0,
+                    "end": 1000,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": "Eins"},
+                },
+                {
+                    "id": 2,
+                    "start": 1000,
+                    "end": 2000,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": "Zwei"},
+                },
+            ]
+        )
+        packets = []
+        for container, stream, copy in pairs:
+            for packet in container.demux(stream):
+                if packet.size:
+                    packets.append((float(packet.dts * packet.time_base), len(packets), packet, copy))
+        for _, _, packet, copy in sorted(packets, key=lambda entry: entry[:2]):
+            packet.stream = copy
+            out.mux(packet)
+    return path
+
+
+def contents(path):
+    """Kind, language, disposition and the packets (time in ms, bytes) of each track."""
+    tracks = []
+    with av.open(str(path)) as container:
+        for stream in container.streams:
+            if stream.type == "attachment":
+                tracks.append((stream.type, stream.metadata["filename"], stream.data))
+                continue
+            packets = []
+            with av.open(str(path)) as again:
+                for packet in again.demux(again.streams[stream.index]):
+                    if packet.size and stream.type != "video":
+                        packets.append((round(packet.pts * packet.time_base * 1000), bytes(packet)))
+            language = stream.metadata.get("language")
+            tracks.append((stream.type, language, int(stream.disposition), packets))
+        chapters = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+            for c in container.chapters()
+        ]
+        return tracks, chapters, dict(container.metadata)
+
+
+def test_matroska_keeps_everything(tmp_path, rich, caplog):
+    paint(rich, tmp_path / "out.mkv")
+    before, chapters, _ = contents(rich)
+    after, chapters_after, metadata = contents(tmp_path / "out.mkv")
+    assert after == before
+    assert [track[0] for track in after] == ["video", "audio", "audio", "subtitle", "attachment"]
+    assert [len(track[3]) for track in after[1:4]] == [95, 95, 2]
+    assert chapters_after == chapters == [(0, 1, "Eins"), (1, 2, "Zwei")]
+    assert metadata["title"] == "Der Film"
+    assert metadata["ARTIST"] == "Niemand"
+    assert read_video(tmp_path / "out.mkv").times == read_video(rich).times
+    assert caplog.text == ""
+
+
+def test_mp4_keeps_what_it_can_and_names_the_rest(tmp_path, rich, caplog):
+    paint(rich, tmp_path / "out.mp4")
+    before, chapters, _ = contents(rich)
+    after, chapters_after, metadata = contents(tmp_path / "out.mp4")
+    sounds = [track for track in after if track[0] == "audio"]
+    assert [track[1] for track in sounds] == ["eng", "deu"]
+    assert [[data for _, data in track[3]] for track in sounds] == [
+        [data for _, data in track[3]] for track in before if track[0] == "audio"
+    ]
+    assert chapters_after == chapters
+    assert metadata["title"] == "Der Film"
+    assert "cannot hold subtitle (subrip); track 3 is left out" in caplog.text
+    assert "cannot hold attachment" in caplog.text
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_cover_stays(tmp_path, suffix):
+    path = tmp_path / "in.mp4"
+    plain = make_video(tmp_path / "plain.mp4", frames=20)
+    with av.open(str(plain)) as film, av.open(str(path), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in film.streams}
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        image = av.VideoFrame.from_ndarray(picture(7), format="rgb24").reformat(format="yuvj420p")
+        out.mux(cover.encode(image))
+        out.mux(cover.encode(None))
+        for packet in film.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    with av.open(str(path)) as container:
+        original = next(
+            bytes(packet)
+            for packet in container.demux()
+            if packet.stream.disposition & Disposition.attached_pic
+        )
+    paint(path, tmp_path / f"out.{suffix}")
+    assert read_video(tmp_path / f"out.{suffix}").times == read_video(path).times
+    with av.open(str(tmp_path / f"out.{suffix}")) as container:
+        covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
+        assert len(covers) == 1
+        assert next(bytes(p) for p in container.demux(covers[0]) if p.size) == original
+        sounds = [p for p in container.demux(container.streams.audio[0]) if p.size]
+    assert len(sounds) > 20
+
+
+def test_a_timecode_goes_on(tmp_path):
+    path = make_video(tmp_path / "in.mov", frames=10, audio=False, timecode="01:02:03:04")
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    paint(path, tmp_path / "out.mov")
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
+
+
+def test_sound_whose_time_does_not_rise_is_moved_and_counted(tmp_path, caplog):
+    path = make_video(tmp_path / "in.mkv", frames=20)
+    with FileSource(path) as source:
+        sink = FileSink(tmp_path / "out.mp4", source.info)
+        count = 0
+        for item in source:
+            if isinstance(item, Frame):
+                sink.write(item)
+            else:
+                count += 1
+                if count in (5, 6):
+                    item.dts -= 50
+                    item.pts -= 50
+                sink.mux(item)
+        sink.close()
+    assert "2 packets of sound did not rise in time and were moved" in caplog.text
+    assert len(read_video(tmp_path / "out.mp4").packets) == count
+
+
+def test_a_second_picture_is_named(tmp_path, caplog):
+    plain = make_video(tmp_path / "plain.mp4", frames=10, audio=False)
+    path = tmp_path / "in.mkv"
+    with av.open(str(plain)) as film, av.open(str(path), "w") as out:
+        streams = [out.add_stream_from_template(film.streams.video[0]) for _ in range(2)]
+        for packet in film.demux(video=0):
+            if packet.size:
+                for stream in streams:
+                    twin = av.Packet(bytes(packet))
+                    twin.pts, twin.dts, twin.time_base = packet.pts, packet.dts, packet.time_base
+                    twin.is_keyframe = packet.is_keyframe
+                    twin.stream = stream
+                    out.mux(twin)
+    with FileSource(path) as source:
+        assert sum(isinstance(item, Frame) for item in source) == 10
+    assert "another video track, 1, is left out" in caplog.text
+
+
+def test_metadata_in_a_broken_encoding_does_not_stop_it(tmp_path):
+    path = make_video(tmp_path / "in.mp4", frames=5, metadata={"title": "XXXXXXXX"})
+    path.write_bytes(path.read_bytes().replace(b"XXXXXXXX", b"\xff\xfe\xe4\xf6\xc3\x28\x80\x81"))
+    paint(path, tmp_path / "out.mp4")
+    after = read_video(tmp_path / "out.mp4")
+    assert len(after.images) == 5
+    assert np.abs(after.images[0].astype(int) - picture(0)).mean() < 4
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp2", "libmp3lame", "ac3", "flac", "libopus", "pcm_s16le"])
+def test_sound_that_it_can_hold_is_copied(tmp_path, codec, caplog):
+    path = make_video(tmp_path / "in.mkv", frames=20, audio_codec=codec)
+    paint(path, tmp_path / "out.mkv")
+    before, after = read_video(path), read_video(tmp_path / "out.mkv")
+    assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
+    assert len(after.packets) > 5
+    assert caplog.text == ""

@@ -1,0 +1,111 @@
+"""Each promise, broken on purpose, is found; a kept one is not."""
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+
+from pipeline.colour import Colour
+from pipeline.errors import SourceError
+from pipeline.orientation import Orientation
+from pipeline.verify import differences, read_contents
+from tests.test_tracks import paint, rich
+from tests.videos import make_video, turn
+
+__all__ = ["rich"]
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return read_contents(make_video(folder / "a.mp4", frames=20, metadata={"title": "A"}))
+
+
+def test_what_is_read(contents):
+    assert contents.times == tuple(Fraction(index, 25) for index in range(20))
+    assert contents.end == Fraction(20, 25)
+    assert (contents.size, contents.aspect) == ((96, 64), 1)
+    assert [track.kind for track in contents.tracks] == ["audio"]
+    assert len(contents.tracks[0].digests) > 20
+    assert "aac" in contents.holds
+    assert "subrip" not in contents.holds
+
+
+def test_a_file_and_itself(contents):
+    assert differences(contents, contents) == []
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_what_the_pipeline_writes(tmp_path, rich, suffix):
+    paint(rich, tmp_path / f"out.{suffix}")
+    assert differences(read_contents(rich), read_contents(tmp_path / f"out.{suffix}")) == []
+
+
+def test_a_turned_source_whose_output_is_upright(tmp_path):
+    path = turn(make_video(tmp_path / "in.mp4", frames=5, aspect=Fraction(4, 3)), (0, 1, -1, 0))
+    paint(path, tmp_path / "out.mp4")
+    before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
+    assert before.size == after.size == (64, 96)
+    assert after.aspect == Fraction(3, 4)
+    assert differences(before, after) == []
+
+
+def test_sound_that_had_to_be_encoded_anew_is_no_difference(tmp_path):
+    path = make_video(tmp_path / "in.mp4", frames=50)
+    paint(path, tmp_path / "out.webm")
+    assert differences(read_contents(path), read_contents(tmp_path / "out.webm")) == []
+
+
+def changed_track(contents, **changes):
+    return (dataclasses.replace(contents.tracks[0], **changes),)
+
+
+def shifted(times, at, by):
+    return (*times[:at], times[at] + by, *times[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda c: {"times": c.times[:-1]}, "frames: 20 in the source, 19 in the output"),
+        (lambda c: {"times": (*c.times, c.times[-1])}, "frames: 20 in the source, 21 in the output"),
+        (
+            lambda c: {"times": shifted(c.times, 7, Fraction(1, 12800))},
+            "frames: 1 are moved, the first is number 7: 0.2800 s became 0.2801 s",
+        ),
+        (lambda c: {"end": Fraction(21, 25)}, "end: at 0.8000 s in the source, 0.8400 s in the output"),
+        (lambda c: {"size": (64, 96)}, "size: 96x64 in the source, 64x96 in the output"),
+        (lambda c: {"aspect": Fraction(4, 3)}, "pixel aspect: 1 in the source, 4/3 in the output"),
+        (lambda c: {"orientation": Orientation(True)}, "orientation"),
+        (lambda c: {"colour": Colour(1, 1)}, "colour matrix: 6 in the source, 1 in the output"),
+        (lambda c: {"colour": Colour(6, 2)}, "colour range: 1 in the source, 2 in the output"),
+        (lambda c: {"title": ""}, "title: A in the source,  in the output"),
+        (lambda c: {"tracks": ()}, "audio tracks: 1 in the source, 0 in the output"),
+        (
+            lambda c: {"tracks": changed_track(c, digests=(b"", *c.tracks[0].digests[1:]))},
+            "of them the same in the output",
+        ),
+        (
+            lambda c: {"tracks": changed_track(c, times=shifted(c.tracks[0].times, 3, Fraction(1, 100)))},
+            "audio 0 packets: 1 are moved, the first is number 3",
+        ),
+        (lambda c: {"chapters": ((0, 1, "Eins"),)}, "chapters: 0 in the source, 1 in the output"),
+    ],
+)
+def test_every_broken_promise_is_a_line(contents, change, line):
+    found = differences(contents, dataclasses.replace(contents, **change(contents)))
+    assert len(found) == 1
+    assert line in found[0]
+
+
+def test_a_language_that_is_lost(contents):
+    german = dataclasses.replace(contents, tracks=changed_track(contents, language="deu"))
+    assert differences(german, contents) == ["audio 0: language deu became und"]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.mp4").write_text("hello")
+    with pytest.raises(SourceError, match=r"a\.mp4: cannot be read"):
+        read_contents(tmp_path / "a.mp4")
+    with pytest.raises(SourceError, match=r"none\.mp4: cannot be read"):
+        read_contents(tmp_path / "none.mp4")
