@@ -39,7 +39,7 @@ def test_every_frame_and_all_the_sound_come_back(tmp_path, suffix):
     if suffix != "mkv":  # Matroska rounds times to milliseconds
         assert after.durations[-1] * after.time_base == before.durations[-1] * before.time_base
         assert [packet[:3] for packet in after.packets] == [packet[:3] for packet in before.packets]
-        assert after.duration == before.duration
+        assert abs(after.duration - before.duration) <= 1000  # FFmpeg writes its own to the millisecond
     for a, b in zip(before.images, after.images, strict=True):
         assert np.abs(a.astype(int) - b).mean() < 2
 

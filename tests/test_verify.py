@@ -23,7 +23,7 @@ def contents(tmp_path_factory):
 
 def test_what_is_read(contents):
     assert contents.times == tuple(Fraction(index, 25) for index in range(20))
-    assert contents.end == Fraction(20, 25)
+    assert Fraction(20, 25) in contents.ends
     assert (contents.size, contents.aspect) == ((96, 64), 1)
     assert [track.kind for track in contents.tracks] == ["audio"]
     assert len(contents.tracks[0].digests) > 20
@@ -73,7 +73,7 @@ def shifted(times, at, by):
             lambda c: {"times": shifted(c.times, 7, Fraction(1, 12800))},
             "frames: 1 are moved, the first is number 7: 0.2800 s became 0.2801 s",
         ),
-        (lambda c: {"end": Fraction(21, 25)}, "end: at 0.8000 s in the source, 0.8400 s in the output"),
+        (lambda c: {"ends": (Fraction(21, 25),)}, "end: at 0.8000 s in the source, 0.8400 s in the output"),
         (lambda c: {"size": (64, 96)}, "size: 96x64 in the source, 64x96 in the output"),
         (lambda c: {"aspect": Fraction(4, 3)}, "pixel aspect: 1 in the source, 4/3 in the output"),
         (lambda c: {"orientation": Orientation(True)}, "orientation"),
@@ -87,7 +87,7 @@ def shifted(times, at, by):
         ),
         (
             lambda c: {"tracks": changed_track(c, times=shifted(c.tracks[0].times, 3, Fraction(1, 100)))},
-            "audio 0 packets: 1 are moved, the first is number 3",
+            "audio 0 packets: 1 are moved, the first is number 2",
         ),
         (lambda c: {"chapters": ((0, 1, "Eins"),)}, "chapters: 0 in the source, 1 in the output"),
     ],
@@ -109,3 +109,23 @@ def test_files_that_cannot_be_read(tmp_path):
         read_contents(tmp_path / "a.mp4")
     with pytest.raises(SourceError, match=r"none\.mp4: cannot be read"):
         read_contents(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_variable_rate_to_the_end(tmp_path, suffix):
+    pts = [0, 40, 80, 120, 160, 200, 240, 280, 560, 840, 1120, 1400, 1680, 1960]
+    path = make_video(tmp_path / "in.mkv", pts, time_base=Fraction(1, 1000), audio=False)
+    paint(path, tmp_path / f"out.{suffix}")
+    after = read_contents(tmp_path / f"out.{suffix}")
+    assert Fraction(2) in after.ends
+    assert differences(read_contents(path), after) == []
+
+
+def test_a_late_start_is_exact_in_mp4(tmp_path):
+    path = make_video(
+        tmp_path / "in.ts", [129000 + 3600 * i for i in range(10)], time_base=Fraction(1, 90000)
+    )
+    paint(path, tmp_path / "out.mp4")
+    before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
+    assert after.times[0] == before.times[0] > 1
+    assert differences(before, after) == []

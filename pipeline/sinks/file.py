@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ DEFAULT_CODEC = {"webm": "vp9"}
 
 SOUND_CODEC = {"webm": "libopus"}
 """What sound is re-encoded to where the muxer cannot hold it as it is; aac where nothing is said."""
+
+PRE_ROLL = Fraction(1, 20)
+"""Seconds of sound before the beginning that are kept where no edit list can hide it: what a decoder needs to
+warm up, and no more."""
 
 OPTIONS = {
     # The index comes first, so that a player on the web can begin before it has all.
@@ -74,7 +79,11 @@ class FileSink:
         self.path = Path(path)
         self._force = force
         self._colour = info.colour
+        self._first_pts: int | None = None
         self._last_pts: int | None = None
+        self._end_pts = 0
+        self._first_dts: int | None = None
+        self._last_packet: Any = None
         if self.path.suffix.lower() not in FORMATS:
             raise SinkError(f"{path}: the name of an output ends with {', '.join(FORMATS)}")
         if self.path.is_dir():
@@ -114,7 +123,11 @@ class FileSink:
 
     def _open(self, info: VideoInfo, settings: dict[str, str]) -> None:
         name = f"file:{self._temporary}"
-        self._container: Any = av.open(name, "w", format=self._muxer, options=OPTIONS[self._muxer])
+        options = dict(OPTIONS[self._muxer])
+        if self._muxer in ("mp4", "mov"):
+            # Edit lists count in this unit; a late start would be rounded to the millisecond.
+            options["movie_timescale"] = str(max(1000, info.time_base.denominator))
+        self._container: Any = av.open(name, "w", format=self._muxer, options=options)
         if self._encoder.codec not in self._container.supported_codecs:
             fit = [key for key, e in ENCODERS.items() if e.codec in self._container.supported_codecs]
             raise SinkError(
@@ -204,13 +217,38 @@ class FileSink:
             raise SinkError(
                 f"{self.path}: the source goes back in time (pts {frame.pts} after {self._last_pts})"
             )
-        self._last_pts = frame.pts
-        self._mux(self._video.encode(picture))
+        if self._first_pts is None:
+            self._first_pts = frame.pts
+        self._last_pts, self._end_pts = frame.pts, frame.pts + frame.duration
+        self._mux_video(self._video.encode(picture))
+
+    def _mux_video(self, packets: Any, *, last: bool = False) -> None:
+        """Mux all packets but the newest, which is kept until it is known whether it is the last.
+
+        .mp4 stores how long each packet lasts in the order of decoding, and the sum is the length of the
+        film. With a variable rate and B-frames the sum can fall short, and players stop before the end.
+        """
+        for packet in packets:
+            if self._last_packet is None:
+                self._first_dts = packet.dts
+            else:
+                self._mux(self._last_packet)
+            self._last_packet = packet
+        if last and self._last_packet is not None:
+            assert self._first_pts is not None
+            assert self._first_dts is not None
+            missing = self._end_pts - self._first_pts - (self._last_packet.dts - self._first_dts)
+            if self._muxer in ("mp4", "mov"):
+                self._last_packet.duration = max(self._last_packet.duration or 0, missing)
+            self._mux(self._last_packet)
 
     def mux(self, packet: Any) -> None:
         """Copy or re-encode a packet of another track."""
         track = self._tracks.get(packet.stream_index)
-        if track is not None:
+        if track is None:
+            return
+        hidden = packet.is_discard and self._muxer in ("matroska", "webm")
+        if not hidden or packet.pts * packet.time_base > -PRE_ROLL:
             self._mux(track.packets(packet))
 
     def _mux(self, packets: Any) -> None:
@@ -222,7 +260,7 @@ class FileSink:
     def close(self) -> None:
         """Finish the file and give it its name."""
         try:
-            self._mux(self._video.encode(None))
+            self._mux_video(self._video.encode(None), last=True)
             for track in self._tracks.values():
                 self._mux(track.flush())
             self._container.close()
