@@ -60,11 +60,6 @@ class Progress:
                 }
             )
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Tell a machine what came out; a person is told by the command."""
-        if self._how == "json":
-            self._print({"event": "done", **result})
-
     @staticmethod
     def _print(event: Mapping[str, Any]) -> None:
         print(json.dumps(event), flush=True, file=sys.stdout)

@@ -112,7 +112,9 @@ def _read(path: str | Path) -> Contents:
         last, duration = frames[-1]
         ends = [] if last is None or not duration else [(last + duration) * video.time_base]
         if container.duration:
-            ends.append(Fraction((container.start_time or 0) + container.duration, av.time_base))
+            # Matroska counts its duration from 0, others from the first packet.
+            for start in {0, container.start_time or 0}:
+                ends.append(Fraction(start + container.duration, av.time_base))
         return Contents(
             time_base=video.time_base,
             times=tuple(None if pts is None else pts * video.time_base for pts, _ in frames),

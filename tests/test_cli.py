@@ -333,3 +333,63 @@ def test_verify_finds_nothing_and_then_everything(tmp_path, video, pack):
     assert report["differences"][0] == "frames: 40 in the source, 39 in the output"
     assert "size: 96x64 in the source, 98x64 in the output" in report["differences"]
     assert_one_line(fauve("verify", video, tmp_path / "none.mp4"), "none.mp4")
+
+
+def test_a_folder_into_a_folder(tmp_path, pack):
+    folder, out = tmp_path / "films", tmp_path / "painted"
+    folder.mkdir()
+    make_video(folder / "one.mp4", frames=10)
+    make_video(folder / "two.mkv", frames=12)
+    make_video(folder / "three.ts", frames=14)
+    (folder / "broken.mp4").write_text("not a film")
+    (folder / "notes.txt").write_text("not a film either")
+    result = fauve("run", folder, "-o", out, "--style", pack)
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert "broken.mp4: not a video file" in lines[0]
+    assert lines[1] == "fauve: 1 of 4 videos failed"
+    assert sorted(path.name for path in out.iterdir()) == ["one.mp4", "three.mkv", "two.mkv"]
+    assert [len(read_video(out / name).images) for name in ("one.mp4", "two.mkv", "three.mkv")] == [
+        10,
+        12,
+        14,
+    ]
+
+    (folder / "broken.mp4").unlink()
+    (out / "two.mkv").unlink()
+    before = (out / "one.mp4").stat().st_mtime_ns
+    result = fauve("run", folder, "-o", out, "--style", pack)
+    assert result.returncode == 0, result.stderr
+    assert f"{out / 'one.mp4'}: finished before" in result.stdout
+    assert f"{out / 'two.mkv'}: 12 frames painted" in result.stdout
+    assert (out / "one.mp4").stat().st_mtime_ns == before
+
+    make_video(folder / "one.mp4", frames=11)
+    result = fauve("run", folder, "-o", out, "--style", pack)
+    assert result.returncode == 2
+    assert "11 in the source, 10 in the output); --force replaces it" in result.stderr
+    assert (out / "one.mp4").stat().st_mtime_ns == before
+
+
+def test_two_videos_that_would_have_one_name(tmp_path, pack):
+    make_video(tmp_path / "a.ts", frames=3)
+    make_video(tmp_path / "a.avi", frames=3, audio=False, codec="mpeg4")
+    result = fauve("run", tmp_path / "a.ts", tmp_path / "a.avi", "-o", tmp_path / "out", "--style", pack)
+    assert_one_line(result, "a.mkv: would be the result of", "rename one")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_videos(tmp_path, pack):
+    (tmp_path / "empty").mkdir()
+    result = fauve("run", tmp_path / "empty", "-o", tmp_path / "out", "--style", pack)
+    assert_one_line(result, "a folder without videos")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.webm", []), ("a.mov", ["--codec", "prores"]), ("a.mkv", ["--codec", "h265"])]
+)
+def test_other_codecs(tmp_path, video, pack, name, options):
+    result = fauve("run", video, "-o", tmp_path / name, "--style", pack, "--verify", *options)
+    assert result.returncode == 0, result.stderr
+    assert len(read_video(tmp_path / name).images) == 40

@@ -176,3 +176,62 @@ def test_damaged_packets_are_left_out_and_counted(tmp_path, caplog):
         frames = list(source)
     assert 0 < len(frames) <= 60
     assert {frame.time for frame in frames} <= set(whole.times)
+
+
+def combed(image):
+    """How much neighbouring lines differ beyond what lines two apart do."""
+    lines = image.astype(int).mean(-1)
+    return np.abs(lines[2:-2:2] - (lines[1:-3:2] + lines[3:-1:2]) / 2).mean()
+
+
+def interlaced_video(path, frames=12):
+    """A bar that moves from field to field, coded as interlaced MPEG-2."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.bit_rate = 2_000_000
+        stream.codec_context.options = {"flags": "+ilme+ildct", "bf": "0"}
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=96, height=64, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, 25)
+        )
+        field = graph.add("setfield", "tff")
+        source.link_to(field)
+        field.link_to(graph.add("buffersink"))
+        graph.configure()
+        for index in range(frames):
+            image = picture(2 * index)
+            image[1::2] = picture(2 * index + 1)[1::2]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            graph.vpush(frame)
+            woven = graph.vpull()
+            woven.pict_type = 0
+            container.mux(stream.encode(woven))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mkv"])
+def test_interlaced_frames_are_made_whole_and_said(tmp_path, suffix, caplog):
+    path = interlaced_video(tmp_path / f"a.{suffix}")
+    woven = read_video(path)
+    _, frames, _ = read(path)
+    assert "is interlaced" in caplog.text
+    assert len(caplog.records) == 1
+    assert [frame.time for frame in frames] == woven.times
+    assert len(frames) == 12
+    assert combed(woven.images[5]) > 3 * combed(frames[5].image)
+
+
+def test_a_size_that_changes_is_brought_back_and_said(tmp_path, caplog):
+    make_video(tmp_path / "a.h264", frames=6, audio=False)
+    make_video(tmp_path / "b.h264", frames=6, size=(192, 128), audio=False)
+    path = tmp_path / "c.h264"
+    path.write_bytes((tmp_path / "a.h264").read_bytes() + (tmp_path / "b.h264").read_bytes())
+    info, frames, _ = read(path)
+    assert (info.width, info.height) == (96, 64)
+    assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 12
+    assert [bar(frame.image) for frame in frames[:6]] == [4 + 5 * index for index in range(6)]
+    assert "changes from 96x64 to 192x128" in caplog.text
+    assert len(caplog.records) == 1

@@ -1,5 +1,6 @@
-"""`fauve run`: a video file in, a painted video file out."""
+"""`fauve run`: video files in, painted video files out."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,22 +8,24 @@ from typing import Any
 import click
 
 import engines
-from engines import Style
+from engines import EngineError, Style
+from pipeline.batch import plan
 from pipeline.commands.options import PATH, Mix, detail_option, engine_options, look, onnx_options
 from pipeline.encoders import ENCODERS
-from pipeline.errors import SinkError
+from pipeline.errors import SinkError, SourceError
+from pipeline.frame import VideoInfo
 from pipeline.progress import Mode, Progress
-from pipeline.scaling import stylizer
-from pipeline.sinks.file import FileSink
-from pipeline.sources.file import FileSource
-from pipeline.stream import run as run_stream
-from pipeline.verify import differences, read_contents
+from pipeline.render import Render
 
 
 @click.command()
-@click.argument("video", type=PATH)
+@click.argument("videos", type=PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", type=PATH, required=True, help="The painted video: .mp4, .mov, .mkv or .webm."
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="The painted video: .mp4, .mov, .mkv or .webm; or a folder.",
 )
 @click.option(
     "-s",
@@ -48,8 +51,10 @@ from pipeline.verify import differences, read_contents
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")
+@click.pass_context
 def run(
-    video: Path,
+    context: click.Context,
+    videos: tuple[Path, ...],
     output: Path,
     style: str,
     strength: float,
@@ -69,50 +74,69 @@ def run(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Paint VIDEO, every frame of it in order and with its sound.
+    """Paint VIDEOS, every frame in order and with their sound.
 
-    The result gets its name when it is complete; after an error or Ctrl-C nothing is left behind.
+    One video goes into one file. Several, or a folder of them, go into a folder under their own names; one
+    that fails does not stop the others, and what an earlier run has finished is not painted again.
+
+    A result gets its name when it is complete; after an error or Ctrl-C nothing is left of it.
     """
-    if output.exists() and video.exists() and output.samefile(video):
-        raise SinkError(f"{output}: is the video itself; give another name")
+    pairs = plan(videos, output)
     pack = Style.load(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack.styles)
     if pack.notes and not quiet:
         click.echo(f"{style}: {pack.notes}", err=True)
-    with (
-        FileSource(video, audio=not no_audio) as source,
-        engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime,
-    ):
-        info = source.info
-        paint = stylizer(runtime, (info.width, info.height), detail)
-        sink = FileSink(output, info, codec=codec, crf=crf, preset=preset, force=force)
-        how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
-        with Progress(info.frames, how) as progress:
-            stats = run_stream(
-                source,
-                paint,
-                [sink],
-                look_at=lambda time: chosen,
-                streams=runtime.streams,
-                progress=progress.show,
+    how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
+
+    def progress(info: VideoInfo) -> Progress:
+        return Progress(info.frames, how)
+
+    def tell(text: str, **event: Any) -> None:
+        if as_json:
+            click.echo(json.dumps(event))
+        elif not quiet:
+            click.echo(text)
+
+    failed = 0
+    with engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime:
+        render = Render(runtime, chosen, detail, codec, crf, preset, not no_audio, force)
+        for video, result in pairs:
+            try:
+                if len(pairs) > 1 and result.exists() and not force:
+                    _finished_before(render, video, result)
+                    tell(f"{result}: finished before", event="finished before", output=str(result))
+                    continue
+                report = render(video, result, progress)
+                found = render.differences(video, result) if check else []
+                if found:
+                    raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
+            except (SourceError, SinkError, EngineError) as error:
+                if len(pairs) == 1:
+                    raise
+                failed += 1
+                if as_json:
+                    click.echo(json.dumps({"event": "error", "video": str(video), "message": str(error)}))
+                click.echo(f"fauve: {error}", err=True)
+                continue
+            tell(
+                f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
+                f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})",
+                event="done",
+                **report,
             )
-        result = {
-            "output": str(output),
-            "frames": stats.encoded,
-            "seconds": round(stats.seconds, 2),
-            "fps": round(stats.fps, 1),
-            "style": pack.name,
-            "engine": runtime.name,
-            "precision": runtime.precision,
-            "damaged_packets": source.damaged,
-        }
-    if check:
-        found = differences(read_contents(video), read_contents(output))
-        if found:
-            raise SinkError(f"{output}: is written, but differs from {video}: {'; '.join(found)}")
-    progress.finish(result)
-    if not quiet and not as_json:
-        click.echo(
-            f"{output}: {stats.encoded} frames painted as {pack.title} in {stats.seconds:.1f} s "
-            f"({stats.fps:.1f} fps, {runtime.name} {runtime.precision})"
+    if failed:
+        click.echo(f"fauve: {failed} of {len(pairs)} videos failed", err=True)
+        context.exit(2)
+
+
+def _finished_before(render: Render, video: Path, result: Path) -> None:
+    """Make sure that `result` is what an earlier run made of `video`.
+
+    Raises:
+        SinkError: it is something else.
+    """
+    found = render.differences(video, result)
+    if found:
+        raise SinkError(
+            f"{result}: is there and differs from {video} ({'; '.join(found)}); --force replaces it"
         )

@@ -17,6 +17,8 @@ from pipeline.colour import Decoded, colour_of
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
 from pipeline.orientation import orientation_of
+from pipeline.scaling import resize
+from pipeline.sources.deinterlace import Deinterlacer
 
 log = logging.getLogger("fauve")
 
@@ -95,6 +97,8 @@ class FileSource:
         self._items = self._demux(wanted)
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
+        self._deinterlacer: Deinterlacer | None = None
+        self._said_interlaced = self._said_resized = False
         self._next_pts = 0
 
         first = self._first_frame()
@@ -150,6 +154,7 @@ class FileSource:
                         self._covers[packet.stream_index] = packet
                 elif packet.size:
                     yield packet
+            yield from self._deinterlaced(None)
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error
 
@@ -159,7 +164,26 @@ class FileSource:
         except av.error.InvalidDataError:
             self.damaged += 1
             return []
-        return [frame for frame in frames if not self._is_before_start(frame)]
+        return [
+            whole
+            for frame in frames
+            for whole in self._deinterlaced(frame)
+            if not self._is_before_start(whole)
+        ]
+
+    def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
+        """What is ready after `frame`, or at the end after None; progressive video passes as it is."""
+        if frame is None:
+            return self._deinterlacer.push(None) if self._deinterlacer is not None else []
+        left: list[av.VideoFrame] = []
+        if self._deinterlacer is not None and self._deinterlacer.size != (frame.width, frame.height):
+            left, self._deinterlacer = self._deinterlacer.push(None), None
+        if self._deinterlacer is None and frame.interlaced_frame:
+            if not self._said_interlaced:
+                log.warning("%s is interlaced; its frames are made whole by FFmpeg's bwdif", self.path)
+                self._said_interlaced = True
+            self._deinterlacer = Deinterlacer(frame, self._video.time_base)
+        return left + ([frame] if self._deinterlacer is None else self._deinterlacer.push(frame))
 
     def _is_before_start(self, frame: av.VideoFrame) -> bool:
         if self._start is None or frame.pts is None:
@@ -178,16 +202,19 @@ class FileSource:
         return self._frame(item) if isinstance(item, av.VideoFrame) else item
 
     def _frame(self, frame: av.VideoFrame) -> Frame:
-        if (frame.width, frame.height) != self._size:
-            raise SourceError(
-                f"{self.path}: the picture changes from {self._size[0]}x{self._size[1]} to "
-                f"{frame.width}x{frame.height}, which is not supported yet"
-            )
         time_base = self._video.time_base
         duration = frame.duration or round(1 / (self.info.rate * time_base))
         pts = self._next_pts if frame.pts is None else frame.pts
         self._next_pts = pts + duration
         image = self._orientation.upright(self._decoded.image(frame, self._colour))
+        if (frame.width, frame.height) != self._size:
+            if not self._said_resized:
+                log.warning(
+                    "%s: the picture changes from %dx%d to %dx%d at %.2f s; it is scaled back to the first",
+                    *(self.path, *self._size, frame.width, frame.height, pts * time_base),
+                )
+                self._said_resized = True
+            image = resize(image, (self.info.width, self.info.height))
         return Frame(image, pts, duration, time_base)
 
     def close(self) -> None:

@@ -1,0 +1,76 @@
+"""Which files a run paints, and what the results are called."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import SinkError, SourceError
+from pipeline.sinks.file import FORMATS
+
+VIDEO_SUFFIXES = (
+    *(
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".dv",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+    ),
+    *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+"""What is taken for a video in a folder."""
+
+ROOMIEST = ".mkv"
+"""For videos whose own kind of file is not written: it holds most."""
+
+
+def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Pairs of a video and its result: one pair for a file, else results by the same names in a folder.
+
+    Args:
+        videos: files and folders; of a folder, the videos directly in it.
+        output: a file's name for one file, a folder for more; made if missing.
+
+    Raises:
+        SourceError: a folder without videos.
+        SinkError: two results would have one name, or the folder cannot be made.
+    """
+    if len(videos) == 1 and not videos[0].is_dir() and not output.is_dir():
+        return [(videos[0], output)]
+    pairs: dict[Path, Path] = {}
+    for video in _files(videos):
+        suffix = video.suffix if video.suffix.lower() in FORMATS else ROOMIEST
+        result = output / (video.stem + suffix)
+        if result in pairs:
+            raise SinkError(f"{result}: would be the result of {pairs[result]} and of {video}; rename one")
+        if result.exists() and result.samefile(video):
+            raise SinkError(f"{result}: is the video itself; give another folder")
+        pairs[result] = video
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(
+            f"{output}: several videos go into a folder, which cannot be made: {error.strerror}"
+        ) from error
+    return [(video, result) for result, video in pairs.items()]
+
+
+def _files(videos: Sequence[Path]) -> list[Path]:
+    files = []
+    for path in videos:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(
+            file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "."
+        )
+        if not inside:
+            raise SourceError(f"{path}: a folder without videos in it")
+        files += inside
+    return files

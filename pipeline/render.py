@@ -1,0 +1,80 @@
+"""One video file painted into another, with everything that was asked for."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines import Engine, Look
+from pipeline.errors import SinkError
+from pipeline.frame import VideoInfo
+from pipeline.progress import Progress
+from pipeline.scaling import Detail, stylizer
+from pipeline.sinks.file import FileSink
+from pipeline.sources.file import FileSource
+from pipeline.stream import run
+from pipeline.verify import differences, read_contents
+
+
+@dataclass(frozen=True)
+class Render:
+    """How videos are to be painted and written."""
+
+    engine: Engine
+    look: Look
+    detail: Detail = 1.0
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    audio: bool = True
+    force: bool = False
+    """Replace files that are there."""
+
+    def __call__(
+        self, video: Path, output: Path, progress: Callable[[VideoInfo], Progress]
+    ) -> dict[str, Any]:
+        """Paint `video` into `output` and return what happened.
+
+        Args:
+            progress: makes the progress to show for such a video.
+
+        Raises:
+            SourceError, SinkError, EngineError: as `pipeline.stream.run`; nothing is left of `output`.
+        """
+        if output.exists() and video.exists() and output.samefile(video):
+            raise SinkError(f"{output}: is the video itself; give another name")
+        with FileSource(video, audio=self.audio) as source:
+            info = source.info
+            paint = stylizer(self.engine, (info.width, info.height), self.detail)
+            sink = FileSink(
+                output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force
+            )
+            with progress(info) as shown:
+                stats = run(
+                    source,
+                    paint,
+                    [sink],
+                    look_at=lambda time: self.look,
+                    streams=self.engine.streams,
+                    progress=shown.show,
+                )
+        return {
+            "video": str(video),
+            "output": str(output),
+            "frames": stats.encoded,
+            "seconds": round(stats.seconds, 2),
+            "fps": round(stats.fps, 1),
+            "style": self.engine.style.name,
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "damaged_packets": source.damaged,
+        }
+
+    def differences(self, video: Path, output: Path) -> list[str]:
+        """What `output` lacks of the promise about `video`, as `fauve verify` finds it."""
+        before, after = read_contents(video), read_contents(output)
+        if not self.audio:
+            silent = tuple(track for track in before.tracks if track.kind != "audio")
+            before = dataclasses.replace(before, tracks=silent)
+        return differences(before, after)
