@@ -9,7 +9,7 @@ from pathlib import Path
 from engines.engine import Engine, Hint, Image
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, StyleError
 from engines.look import Look
-from engines.style import Golden, Size, Style, bundled
+from engines.style import Golden, Layout, Size, Style, ValueRange, bundled
 
 __all__ = [
     "Engine",
@@ -27,6 +27,7 @@ __all__ = [
     "StyleError",
     "bundled",
     "load",
+    "load_style",
     "probe",
 ]
 
@@ -45,6 +46,27 @@ NAMES = (
     "onnxruntime:dml",
 )
 """Every engine by name."""
+
+
+def load_style(
+    style: str | Path, *, layout: Layout | None = None, value_range: ValueRange | None = None
+) -> Style:
+    """A bundled style by its name, a pack's folder or .zip, or somebody else's .onnx stylizer.
+
+    Args:
+        layout: order of the axes of an .onnx model; found in its shapes if not given.
+        value_range: range of the values of an .onnx model; found in its last layers if not given.
+
+    Raises:
+        StyleError: it cannot be used.
+    """
+    if Path(style).suffix.lower() == ".onnx":
+        from engines.foreign import load_foreign
+
+        return load_foreign(Path(style), layout=layout, value_range=value_range)
+    if layout or value_range:
+        raise StyleError(f"{style}: layout and range are for .onnx models; a style pack knows its own")
+    return Style.load(style)
 
 
 def load(
@@ -73,7 +95,7 @@ def load(
         EngineBuildError: the runtime refuses the model.
     """
     if not isinstance(style, Style):
-        style = Style.load(style)
+        style = load_style(style)
     if name != "auto":
         return _engine(name)(style, precision, threads, hint)
     reasons = []

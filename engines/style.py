@@ -98,26 +98,14 @@ class Style:
     """Contents of the pack by file name."""
 
     @classmethod
-    def load(
-        cls, pack: str | Path, *, layout: Layout | None = None, value_range: ValueRange | None = None
-    ) -> "Style":
-        """Read a pack: the name of a bundled style, a folder, a .zip, or somebody else's .onnx stylizer.
-
-        Args:
-            layout: order of the axes of an .onnx model; found in its shapes if not given.
-            value_range: range of the values of an .onnx model; found in its last layers if not given.
+    def load(cls, pack: str | Path) -> "Style":
+        """Read a pack: the name of a bundled style, a folder or a .zip.
 
         Raises:
             StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
                 file and says what to do.
         """
         path = Path(pack)
-        if path.suffix.lower() == ".onnx":
-            from engines.foreign import load_foreign
-
-            return load_foreign(path, layout=layout, value_range=value_range)
-        if layout or value_range:
-            raise StyleError(f"{pack}: layout and range are for .onnx models; a style pack knows its own")
         if os.sep not in str(pack) and (BUNDLED / pack / MANIFEST).is_file():
             path = BUNDLED / pack
         if path.is_dir():

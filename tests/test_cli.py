@@ -368,7 +368,8 @@ def test_a_folder_into_a_folder(tmp_path, pack):
     make_video(folder / "one.mp4", frames=11)
     result = fauve("run", folder, "-o", out, "--style", pack)
     assert result.returncode == 2
-    assert "11 in the source, 10 in the output); --force replaces it" in result.stderr
+    assert "frames: 11 in the source, 10 in the output" in result.stderr
+    assert "--force replaces it" in result.stderr
     assert (out / "one.mp4").stat().st_mtime_ns == before
 
 

@@ -227,7 +227,7 @@ def test_third_party_graphs_paint_what_they_would_alone(tmp_path, name, make, la
     import onnxruntime
 
     path = save(tmp_path, make(size))
-    style = Style.load(path)
+    style = engines.load_style(path)
     assert style.notes.startswith(f"{layout} (found), values in {value_range} ")
     image = picture(96, 64)
     scaled = image[None].astype(np.float32)
@@ -245,7 +245,7 @@ def test_third_party_graphs_paint_what_they_would_alone(tmp_path, name, make, la
 
 
 def test_a_third_party_graph_of_fixed_size_takes_that_size_only(tmp_path):
-    style = Style.load(save(tmp_path, animegan((64, 96))))
+    style = engines.load_style(save(tmp_path, animegan((64, 96))))
     assert style.size == (96, 64)
     with (
         engines.load("onnxruntime", style=style) as engine,
@@ -255,13 +255,13 @@ def test_a_third_party_graph_of_fixed_size_takes_that_size_only(tmp_path):
 
 
 def test_a_third_party_graph_of_any_size(tmp_path):
-    with engines.load("onnxruntime", style=Style.load(save(tmp_path, fast_neural_style()))) as engine:
+    with engines.load("onnxruntime", style=engines.load_style(save(tmp_path, fast_neural_style()))) as engine:
         assert engine(picture(353, 289), Look()).shape == (289, 353, 3)
 
 
 def test_layout_and_range_can_be_given(tmp_path):
     path = save(tmp_path, fast_neural_style())
-    style = Style.load(path, layout="nchw", value_range="0..1")
+    style = engines.load_style(path, layout="nchw", value_range="0..1")
     assert style.notes.startswith("NCHW (given), values in 0..1 (given)")
 
 
@@ -297,7 +297,7 @@ def test_graphs_that_are_no_stylizers(tmp_path, shape, message):
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     info = [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, shape)]
     with pytest.raises(engines.StyleError, match=message):
-        Style.load(save(tmp_path, serialized(helper.make_graph(nodes, "g", *info))))
+        engines.load_style(save(tmp_path, serialized(helper.make_graph(nodes, "g", *info))))
 
 
 @pytest.mark.parametrize("name", PRESENT)

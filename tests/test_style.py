@@ -74,7 +74,7 @@ def test_no_such_precision(pack):
 
 def test_layout_is_for_onnx_models(pack):
     with pytest.raises(StyleError, match=r"for \.onnx models"):
-        Style.load(pack, layout="nchw")
+        engines.load_style(pack, layout="nchw")
 
 
 def test_a_file_that_is_missing(pack):

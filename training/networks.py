@@ -37,7 +37,8 @@ class ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, styles: int | None = None
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+        # Zeros beyond the edge would tell every layer where it is, and a frame would be painted there.
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="replicate")
         self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
@@ -122,8 +123,8 @@ class Generator(nn.Module):
     MULTIPLE = 8
 
     MARGIN = 8
-    """Pixels around the picture to mirror on and cut off again: convolutions see zeros beyond the edge, and
-    a frame of colour grows there."""
+    """Pixels around the picture to mirror on and cut off again: as far as the zeros reach that the upsampling
+    layers see beyond the edge."""
 
     def __init__(self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 import engines
-from engines import Image, Look, Style
+from engines import Image, Look
 from engines.style import bundled
 from pipeline.commands.options import PATH, detail_option, engine_options, onnx_options
 from pipeline.errors import SinkError, SourceError
@@ -73,7 +73,7 @@ def preview(
     columns = [("input", images)]
     for name in styles or bundled():
         foreign = name.lower().endswith(".onnx")
-        pack = Style.load(
+        pack = engines.load_style(
             name, layout=layout if foreign else None, value_range=value_range if foreign else None
         )
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:

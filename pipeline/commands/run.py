@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import engines
-from engines import EngineError, Style
+from engines import EngineError
 from pipeline.batch import plan
 from pipeline.commands.options import PATH, Mix, detail_option, engine_options, look, onnx_options
 from pipeline.encoders import ENCODERS
@@ -82,7 +82,7 @@ def run(
     A result gets its name when it is complete; after an error or Ctrl-C nothing is left of it.
     """
     pairs = plan(videos, output)
-    pack = Style.load(style, layout=layout, value_range=value_range)
+    pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack.styles)
     if pack.notes and not quiet:
         click.echo(f"{style}: {pack.notes}", err=True)
