@@ -327,7 +327,9 @@ def _read_zip(path: Path) -> dict[str, bytes]:
 
             text = read(MANIFEST)
             return {MANIFEST: text, **{name: read(name) for name in _listed(text, str(path))}}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except StyleError:
+        raise
+    except Exception as error:  # zipfile lets through what any decompressor raises on damaged data
         raise StyleError(f"{path}: not a style pack, or a damaged .zip of one ({error})") from error
 
 

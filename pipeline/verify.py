@@ -188,13 +188,15 @@ def differences(source: Contents, output: Contents) -> list[str]:
         found.append(f"end: at {before:.4f} s in the source, {after:.4f} s in the output")
     if output.orientation != Orientation():
         found.append("orientation: the output has a display matrix, so that players turn it once more")
+    # High dynamic range is brought to BT.709; everything else keeps its tags.
+    colour = Colour(1, 1, 1, 1) if source.colour.transfer in (16, 18) else source.colour
     for name, expected, actual in (
         ("size", "{}x{}".format(*source.size), "{}x{}".format(*output.size)),
         ("pixel aspect", source.aspect, output.aspect),
-        ("colour matrix", source.colour.matrix, output.colour.matrix),
-        ("colour range", source.colour.range, output.colour.range),
-        ("colour primaries", source.colour.primaries, output.colour.primaries),
-        ("colour transfer", source.colour.transfer, output.colour.transfer),
+        ("colour matrix", colour.matrix, output.colour.matrix),
+        ("colour range", colour.range, output.colour.range),
+        ("colour primaries", colour.primaries, output.colour.primaries),
+        ("colour transfer", colour.transfer, output.colour.transfer),
         ("title", source.title, output.title),
         ("chapters", len(source.chapters), len(output.chapters)),
     ):

@@ -235,3 +235,60 @@ def test_a_size_that_changes_is_brought_back_and_said(tmp_path, caplog):
     assert [bar(frame.image) for frame in frames[:6]] == [4 + 5 * index for index in range(6)]
     assert "changes from 96x64 to 192x128" in caplog.text
     assert len(caplog.records) == 1
+
+
+def pq(nits):
+    """The signal of a luminance (SMPTE ST 2084)."""
+    y = (np.asarray(nits) / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+
+
+def hdr_video(path, transfer, signal):
+    """Grey columns of the given signals, ten bits, BT.2020."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 16 * len(signal), 64, "yuv420p10le"
+        context = stream.codec_context
+        context.options = {"x265-params": "log-level=error:lossless=1"}
+        context.colorspace, context.color_range = 9, 1
+        context.color_primaries, context.color_trc = 9, transfer
+        for index in range(3):
+            frame = av.VideoFrame(stream.width, 64, "yuv420p10le")
+            luma, *chroma = (np.frombuffer(plane, np.uint16) for plane in frame.planes)
+            codes = np.rint(np.asarray(signal) * 876 + 64).astype(np.uint16)
+            luma.reshape(64, -1)[:, : stream.width] = np.repeat(codes, 16)
+            for plane in chroma:
+                plane[:] = 512
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            frame.colorspace, frame.color_range = 9, 1
+            frame.color_primaries, frame.color_trc = 9, transfer
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("transfer", "signal"),
+    [(16, pq([0, 1, 10, 50, 100, 203, 400, 1000, 4000, 10000])), (18, np.linspace(0, 1, 10))],
+)
+def test_high_dynamic_range_is_tone_mapped_and_said(tmp_path, transfer, signal, caplog):
+    path = hdr_video(tmp_path / "a.mkv", transfer, signal)
+    info, frames, _ = read(path)
+    assert info.colour == Colour(1, 1, 1, 1)
+    assert "is HDR" in caplog.text
+    assert len(frames) == 3
+    columns = frames[1].image[32, 8::16].astype(int)
+    assert np.ptp(columns, axis=1).max() <= 2, "grey stays grey"
+    grey = columns.mean(1)
+    assert (np.diff(grey) > 4).all(), "no part is cut off"
+    assert grey[0] <= 1
+    assert grey[-1] >= 250
+    if transfer == 16:
+        assert 90 < grey[4] < 150, "100 nits, the white of the old range, is a middle tone"
+
+
+def test_dolby_vision_that_nobody_else_can_show_is_refused(tmp_path):
+    path = make_video(tmp_path / "a.mp4", codec="libx265", frames=5, audio=False)
+    path.write_bytes(path.read_bytes().replace(b"hev1", b"dvh1"))
+    with pytest.raises(SourceError, match="profile 5"):
+        FileSource(path)

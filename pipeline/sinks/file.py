@@ -183,7 +183,7 @@ class FileSink:
         try:
             self._tracks[track.index] = CopiedTrack(self._container, track)
         except ValueError:
-            if track.kind != "audio":
+            if track.kind != "audio" or track.template.codec_context is None:
                 self._leave_out(track)
                 return
             codec = SOUND_CODEC.get(self._muxer, "aac")

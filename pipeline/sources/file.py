@@ -19,6 +19,7 @@ from pipeline.frame import Frame, Track, VideoInfo
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources.deinterlace import Deinterlacer
+from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
 
 log = logging.getLogger("fauve")
 
@@ -28,8 +29,8 @@ FALLBACK_RATE = Fraction(25)
 OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Metadata that tells of the file itself and not of what is in it."""
 
-PQ, HLG = 16, 18
-"""Transfer characteristics (H.273 table 3) of high dynamic range."""
+DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
+"""Codec tags of streams that only Dolby Vision players show right."""
 
 
 class FileSource:
@@ -105,10 +106,15 @@ class FileSource:
         self._size = (first.width, first.height)
         self._orientation = orientation_of(first)
         self._colour = colour_of(first)
-        if first.color_trc in (PQ, HLG):
-            log.warning(
-                "%s is HDR; it is painted as if it were not, and its colours come out pale", self.path
+        if self._video.codec_context.codec_tag in DOLBY_VISION and first.color_trc not in (PQ, HLG):
+            raise SourceError(
+                f"{self.path}: Dolby Vision profile 5, which only its own players show; convert it first"
             )
+        self._tone_mapper: ToneMapper | None = None
+        if first.color_trc in (PQ, HLG):
+            log.warning("%s is HDR; it is tone-mapped to BT.709 and painted in standard range", self.path)
+            self._tone_mapper = ToneMapper(first, self._video.time_base)
+            self._colour = SDR
         width, height = self._size
         aspect = self._video.sample_aspect_ratio or Fraction(1)
         if self._orientation.transpose:
@@ -131,7 +137,11 @@ class FileSource:
 
     def _track(self, stream: Any) -> Track:
         context = stream.codec_context
-        codec = context.codec.canonical_name if context is not None else stream.name or "unknown codec"
+        codec = (
+            context.codec.canonical_name
+            if context is not None
+            else getattr(stream, "name", None) or "unknown"
+        )
         cover = self._covers.get(stream.index)
         return Track(stream.index, "cover" if cover else stream.type, codec, stream, cover)
 
@@ -206,6 +216,8 @@ class FileSource:
         duration = frame.duration or round(1 / (self.info.rate * time_base))
         pts = self._next_pts if frame.pts is None else frame.pts
         self._next_pts = pts + duration
+        if self._tone_mapper is not None:
+            frame = self._tone_mapper.map(frame)
         image = self._orientation.upright(self._decoded.image(frame, self._colour))
         if (frame.width, frame.height) != self._size:
             if not self._said_resized:

@@ -1,0 +1,49 @@
+"""High dynamic range brought to the range that styles are made for, by FFmpeg's colour management."""
+
+from typing import Any
+
+import av
+from av.filter import Graph
+
+from pipeline.colour import BT709, LIMITED, Colour
+
+PQ, HLG = 16, 18
+"""Transfer characteristics (H.273 table 3) of high dynamic range."""
+
+SDR = Colour(BT709, LIMITED, primaries=1, transfer=1)
+"""What is painted of a picture of high dynamic range."""
+
+SCALE = (
+    "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:out_range=pc:intent=perceptual:"
+    "flags=accurate_rnd+full_chroma_int"
+)
+
+
+class ToneMapper:
+    """Brings PQ and HLG pictures to BT.709, bright parts compressed and not cut off.
+
+    The peak comes from the mastering metadata of the frames, or is what the transfer can hold.
+
+    Args:
+        like: a frame of the size and pixel format to come.
+    """
+
+    def __init__(self, like: av.VideoFrame, time_base: Any) -> None:
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=like.width, height=like.height, format=like.format, time_base=time_base
+        )
+        scale = self._graph.add("scale", SCALE)
+        pixels = self._graph.add("format", "gbrp")
+        source.link_to(scale)
+        scale.link_to(pixels)
+        pixels.link_to(self._graph.add("buffersink"))
+        self._graph.configure()
+
+    def map(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """`frame` in BT.709, of the same size and at the same time."""
+        stamps = frame.pts, frame.duration
+        self._graph.vpush(frame)
+        mapped: Any = self._graph.vpull()
+        mapped.pts, mapped.duration = stamps
+        return mapped  # type: ignore[no-any-return]
