@@ -217,7 +217,8 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
     found = []
     # Sound is re-encoded where its codec cannot be held; other tracks may then be missing.
     before = [t for t in source.tracks if t.kind == kind and (kind == "audio" or t.codec in output.holds)]
-    after = [track for track in output.tracks if track.kind == kind]
+    before = [track for track in before if track.times]
+    after = [track for track in output.tracks if track.kind == kind and track.times]
     if len(before) != len(after):
         return [f"{kind} tracks: {len(before)} in the source, {len(after)} in the output"]
     for number, (a, b) in enumerate(zip(before, after, strict=True)):

@@ -347,7 +347,7 @@ def test_a_folder_into_a_folder(tmp_path, pack):
     assert result.returncode == 2
     lines = result.stderr.splitlines()
     assert len(lines) == 2
-    assert "broken.mp4: not a video file" in lines[0]
+    assert "broken.mp4: not a video" in lines[0]
     assert lines[1] == "fauve: 1 of 4 videos failed"
     assert sorted(path.name for path in out.iterdir()) == ["one.mp4", "three.mkv", "two.mkv"]
     assert [len(read_video(out / name).images) for name in ("one.mp4", "two.mkv", "three.mkv")] == [
@@ -394,3 +394,33 @@ def test_other_codecs(tmp_path, video, pack, name, options):
     result = fauve("run", video, "-o", tmp_path / name, "--style", pack, "--verify", *options)
     assert result.returncode == 0, result.stderr
     assert len(read_video(tmp_path / name).images) == 40
+
+
+def test_a_pipe_in_and_a_pipe_out(tmp_path, pack):
+    video = make_video(tmp_path / "in.mkv", frames=40)
+    command = [*FAUVE, "run", "-", "-o", "-", "--style", str(pack)]
+    result = subprocess.run(command, input=video.read_bytes(), capture_output=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert b"-: 40 frames painted" in result.stderr
+    (tmp_path / "out.mkv").write_bytes(result.stdout)
+    before, after = read_video(video), read_video(tmp_path / "out.mkv")
+    assert after.times == before.times
+    assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
+
+
+def test_a_pipe_that_breaks(tmp_path, pack):
+    video = make_video(tmp_path / "in.mkv", frames=400, size=(320, 240))
+    command = [*FAUVE, "run", str(video), "-o", "-", "--style", str(pack), "--crf", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1000)
+        process.stdout.close()
+        error = process.stderr.read().decode()
+        assert process.wait(60) == 2
+    assert error == "fauve: -: cannot be written: Broken pipe\n"
+
+
+def test_nothing_in_the_pipe(pack):
+    command = [*FAUVE, "run", "-", "-o", "-", "--style", str(pack)]
+    result = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+    assert_one_line(result, "standard input: not a video")
+    assert result.stdout == ""

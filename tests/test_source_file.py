@@ -123,11 +123,11 @@ def cover_art(path):
         ("missing.mp4", lambda path: None, "no such file"),
         ("folder.mp4", lambda path: path.mkdir(), "a folder"),
         ("empty.mp4", lambda path: path.touch(), "the file is empty"),
-        ("text.mp4", lambda path: path.write_text("not a video\n" * 100), "not a video file"),
+        ("text.mp4", lambda path: path.write_text("not a video\n" * 100), "not a video"),
         (
             "noise.mp4",
             lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
-            "not a video file",
+            "not a video",
         ),
         ("sound.m4a", audio_only, "there is no video in it, only audio"),
         ("cover.mp4", cover_art, "there is no video in it"),
@@ -292,3 +292,18 @@ def test_dolby_vision_that_nobody_else_can_show_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"hev1", b"dvh1"))
     with pytest.raises(SourceError, match="profile 5"):
         FileSource(path)
+
+
+def test_a_recording_that_jumps_back_goes_on(tmp_path, caplog):
+    first = make_video(tmp_path / "a.ts", frames=50, time_base=Fraction(1, 25))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() * 3)
+    _, frames, packets = read(path)
+    assert len(frames) == 150
+    steps = [b.time - a.time for a, b in pairwise(frames)]
+    assert set(steps) - {Fraction(1, 25)} <= {steps[49], steps[99]}
+    assert all(0 < step < Fraction(1, 5) for step in steps)
+    times = [packet.pts * packet.time_base for packet in packets]
+    assert all(a < b for a, b in pairwise(times))
+    assert abs((times[-1] - times[0]) - (frames[-1].time - frames[0].time)) < Fraction(1, 10)
+    assert "jumps back in time 2 times" in caplog.text

@@ -25,7 +25,7 @@ from pipeline.render import Render
     "--output",
     type=PATH,
     required=True,
-    help="The painted video: .mp4, .mov, .mkv or .webm; or a folder.",
+    help="The painted video: .mp4, .mov, .mkv or .webm; a folder; or - for standard output.",
 )
 @click.option(
     "-s",
@@ -76,12 +76,16 @@ def run(
 ) -> None:
     """Paint VIDEOS, every frame in order and with their sound.
 
-    One video goes into one file. Several, or a folder of them, go into a folder under their own names; one
-    that fails does not stop the others, and what an earlier run has finished is not painted again.
+    One video (- is standard input) goes into one file. Several, or a folder of them, go into a folder under
+    their own names; one that fails does not stop the others, and what an earlier run has finished is not
+    painted again.
 
     A result gets its name when it is complete; after an error or Ctrl-C nothing is left of it.
     """
     pairs = plan(videos, output)
+    piped = str(output) == "-"
+    if piped and (as_json or check):
+        raise click.UsageError("standard output is the video; it leaves no room for --json or --verify")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack.styles)
     if pack.notes and not quiet:
@@ -95,7 +99,7 @@ def run(
         if as_json:
             click.echo(json.dumps(event))
         elif not quiet:
-            click.echo(text)
+            click.echo(text, err=piped)
 
     failed = 0
     with engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime:

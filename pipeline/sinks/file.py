@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 from fractions import Fraction
@@ -54,7 +55,7 @@ class FileSink:
     that it cannot hold are left out, and either is said in a warning.
 
     Args:
-        path: ends with a key of `FORMATS`.
+        path: ends with a key of `FORMATS`; "-" writes Matroska to standard output.
         info: of the source, which must still be open.
         codec: a key of `ENCODERS`; None takes the container's usual one.
         crf: constant rate factor, smaller is better and larger; None takes the codec's default.
@@ -84,24 +85,19 @@ class FileSink:
         self._end_pts = 0
         self._first_dts: int | None = None
         self._last_packet: Any = None
-        if self.path.suffix.lower() not in FORMATS:
+        self._piped = str(path) == "-"
+        suffix = ".mkv" if self._piped else self.path.suffix.lower()
+        if suffix not in FORMATS:
             raise SinkError(f"{path}: the name of an output ends with {', '.join(FORMATS)}")
         if self.path.is_dir():
             raise SinkError(f"{path}: a folder is there; give the name of a file")
-        self._muxer = FORMATS[self.path.suffix.lower()]
+        self._muxer = FORMATS[suffix]
         name = codec or DEFAULT_CODEC.get(self._muxer, "h264")
         if name not in ENCODERS:
             raise SinkError(f"no codec {name!r}; there is {', '.join(ENCODERS)}")
         self._encoder = ENCODERS[name]
         settings = self._encoder.settings(name, crf, preset)
-        self._refuse_existing()
-        self._temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
-        try:
-            self._temporary.touch(exist_ok=False)
-        except FileNotFoundError as error:
-            raise SinkError(f"{path}: there is no folder {self.path.parent}") from error
-        except OSError as error:
-            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+        self._temporary: Path | None = None if self._piped else self._make_temporary()
         try:
             self._open(info, settings)
         except av.error.FFmpegError as error:
@@ -115,6 +111,17 @@ class FileSink:
             self.abort()
             raise
 
+    def _make_temporary(self) -> Path:
+        self._refuse_existing()
+        temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
+        try:
+            temporary.touch(exist_ok=False)
+        except FileNotFoundError as error:
+            raise SinkError(f"{self.path}: there is no folder {self.path.parent}") from error
+        except OSError as error:
+            raise SinkError(f"{self.path}: cannot be written: {error.strerror}") from error
+        return temporary
+
     def _refuse_existing(self) -> None:
         if self.path.exists() and not self._force:
             raise SinkError(
@@ -122,11 +129,12 @@ class FileSink:
             )
 
     def _open(self, info: VideoInfo, settings: dict[str, str]) -> None:
-        name = f"file:{self._temporary}"
+        name = "pipe:1" if self._temporary is None else f"file:{self._temporary}"
         options = dict(OPTIONS[self._muxer])
         if self._muxer in ("mp4", "mov"):
-            # Edit lists count in this unit; a late start would be rounded to the millisecond.
-            options["movie_timescale"] = str(max(1000, info.time_base.denominator))
+            # Edit lists count in this unit; a late start of a track would be rounded to the millisecond.
+            units = [info.time_base, *(track.template.time_base for track in info.tracks)]
+            options["movie_timescale"] = str(_common_timescale([unit.denominator for unit in units if unit]))
         self._container: Any = av.open(name, "w", format=self._muxer, options=options)
         if self._encoder.codec not in self._container.supported_codecs:
             fit = [key for key, e in ENCODERS.items() if e.codec in self._container.supported_codecs]
@@ -269,6 +277,8 @@ class FileSink:
         moved = sum(track.moved for track in self._tracks.values())
         if moved:
             log.warning("%s: %d packets of sound did not rise in time and were moved", self.path, moved)
+        if self._temporary is None:
+            return
         self._refuse_existing()
         try:
             os.replace(self._temporary, self.path)
@@ -279,5 +289,15 @@ class FileSink:
         """Remove what was written."""
         with contextlib.suppress(Exception):
             self._container.close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+
+def _common_timescale(denominators: list[int]) -> int:
+    """A timescale that every track's start is whole in, if there is one below the 32 bits of the format."""
+    scale = 1000
+    for denominator in denominators:
+        common = math.lcm(scale, denominator)
+        scale = common if common < 1 << 31 else scale
+    return scale

@@ -20,6 +20,7 @@ from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
+from pipeline.sources.timeline import Timeline
 
 log = logging.getLogger("fauve")
 
@@ -37,7 +38,7 @@ class FileSource:
     """The frames of a video file, upright and in RGB, and the packets of its sound.
 
     Args:
-        path: a file.
+        path: a file, or "-" for standard input.
         audio: give the packets of the sound too.
         start: leave out the frames before this time, in seconds.
 
@@ -46,22 +47,23 @@ class FileSource:
     """
 
     def __init__(self, path: str | Path, *, audio: bool = True, start: Fraction | None = None) -> None:
-        self.path = str(path)
+        self.path = "standard input" if str(path) == "-" else str(path)
         self.damaged = 0
         """Packets that could not be decoded."""
         if Path(path).is_dir():
             raise SourceError(f"{path}: a folder, not a video file")
         try:
             # "file:" because FFmpeg would take the part before a colon for a protocol.
-            self._container = av.open(f"file:{path}", metadata_errors="replace")
+            name = "pipe:0" if str(path) == "-" else f"file:{path}"
+            self._container = av.open(name, metadata_errors="replace")
         except FileNotFoundError as error:
             raise SourceError(f"{path}: no such file") from error
         except PermissionError as error:
             raise SourceError(f"{path}: may not be read; check its permissions") from error
         except (av.error.FFmpegError, ValueError) as error:
-            if os.path.getsize(path) == 0:
+            if os.path.isfile(path) and os.path.getsize(path) == 0:
                 raise SourceError(f"{path}: the file is empty") from error
-            raise SourceError(f"{path}: not a video file that FFmpeg can read, or a damaged one") from error
+            raise SourceError(f"{self.path}: not a video that FFmpeg can read, or a damaged one") from error
         try:
             self._open(audio, start)
         except BaseException:
@@ -98,6 +100,7 @@ class FileSource:
         self._items = self._demux(wanted)
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
+        self._timeline = Timeline()
         self._deinterlacer: Deinterlacer | None = None
         self._said_interlaced = self._said_resized = False
         self._next_pts = 0
@@ -157,6 +160,7 @@ class FileSource:
         """Decoded frames, and the packets of the other tracks."""
         try:
             for packet in self._container.demux(wanted):
+                self._timeline.place(packet)
                 if packet.stream is self._video:
                     yield from self._decode(packet)
                 elif packet.stream_index in self._cover_indices:
@@ -205,6 +209,10 @@ class FileSource:
             yield self._frame_or_packet(self._waiting.popleft())
         for item in self._items:
             yield self._frame_or_packet(item)
+        if self._timeline.jumps:
+            log.warning(
+                "%s jumps back in time %d times; it is made to go on", self.path, self._timeline.jumps
+            )
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
 
