@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from engines import Engine, Look
+from engines import Engine, Image, Look, Size
 from pipeline.errors import SinkError
 from pipeline.frame import VideoInfo
 from pipeline.progress import Progress
-from pipeline.scaling import Detail, stylizer
+from pipeline.rate import ConstantRate
+from pipeline.scaling import Detail, resize, stylizer
 from pipeline.sinks.file import FileSink
+from pipeline.sources import Source
 from pipeline.sources.file import FileSource
 from pipeline.stream import run
 from pipeline.verify import differences, read_contents
@@ -27,6 +30,10 @@ class Render:
     codec: str | None = None
     crf: int | None = None
     preset: str | None = None
+    size: Size | None = None
+    """(width, height) of the output; the source's if not given. Another shape changes that of the pixels."""
+    rate: Fraction | None = None
+    """Frames per second of the output; each frame at its own time if not given."""
     audio: bool = True
     force: bool = False
     """Replace files that are there."""
@@ -44,9 +51,11 @@ class Render:
         """
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
-        with FileSource(video, audio=self.audio) as source:
-            info = source.info
-            paint = stylizer(self.engine, (info.width, info.height), self.detail)
+        with FileSource(video, audio=self.audio) as file:
+            source: Source = file if self.rate is None else ConstantRate(file, self.rate)
+            info, paint = source.info, stylizer(self.engine, (file.info.width, file.info.height), self.detail)
+            if self.size is not None:
+                info, paint = _at_size(info, self.size), _resized(paint, self.size)
             sink = FileSink(
                 output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force
             )
@@ -68,7 +77,7 @@ class Render:
             "style": self.engine.style.name,
             "engine": self.engine.name,
             "precision": self.engine.precision,
-            "damaged_packets": source.damaged,
+            "damaged_packets": file.damaged,
         }
 
     def differences(self, video: Path, output: Path) -> list[str]:
@@ -78,3 +87,17 @@ class Render:
             silent = tuple(track for track in before.tracks if track.kind != "audio")
             before = dataclasses.replace(before, tracks=silent)
         return differences(before, after)
+
+
+def _at_size(info: VideoInfo, size: Size) -> VideoInfo:
+    shape = info.sample_aspect_ratio * Fraction(info.width * size[1], info.height * size[0])
+    return dataclasses.replace(
+        info, width=size[0], height=size[1], sample_aspect_ratio=shape.limit_denominator(255)
+    )
+
+
+def _resized(paint: Callable[[Image, Look], Image], size: Size) -> Callable[[Image, Look], Image]:
+    def paint_and_resize(image: Image, look: Look) -> Image:
+        return resize(paint(image, look), size)
+
+    return paint_and_resize

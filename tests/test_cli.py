@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import av
 import cv2
@@ -424,3 +425,17 @@ def test_nothing_in_the_pipe(pack):
     result = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
     assert_one_line(result, "standard input: not a video")
     assert result.stdout == ""
+
+
+def test_another_size_and_rate(tmp_path, video, pack):
+    out = tmp_path / "out.mp4"
+    result = fauve("run", video, "-o", out, "--style", pack, "--size", "192x64", "--fps", "50")
+    assert result.returncode == 0, result.stderr
+    after = read_video(out)
+    assert [image.shape for image in after.images] == [(64, 192, 3)] * 80
+    assert after.times == [Fraction(index, 50) for index in range(80)]
+    assert after.video.sample_aspect_ratio == Fraction(1, 2)
+    assert_one_line(
+        fauve("run", video, "-o", out, "--style", pack, "--size", "big", "-f"), "'big' is no size"
+    )
+    assert_one_line(fauve("run", video, "-o", out, "--style", pack, "--fps", "1/0", "-f"), "'1/0' is no rate")

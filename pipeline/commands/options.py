@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +53,37 @@ class Detail(click.ParamType):  # type: ignore[type-arg]
         if not 0 < detail < float("inf"):
             self.fail(f"{value!r} is neither a number above 0 nor 'full'", param, context)
         return detail
+
+
+class Dimensions(click.ParamType):  # type: ignore[type-arg]
+    """A size such as 1280x720."""
+
+    name = "WIDTHxHEIGHT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse the text of the option."""
+        width, _, height = value.lower().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+            self.fail(f"{value!r} is no size such as 1280x720", param, context)
+        return int(width), int(height)
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]
+    """Frames per second, such as 25 or 30000/1001."""
+
+    name = "FPS"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Fraction:
+        """Parse the text of the option."""
+        try:
+            rate = Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1000:
+            self.fail(f"{value!r} is no rate such as 25 or 30000/1001", param, context)
+        return rate
 
 
 def look(mix: dict[str, float] | None, strength: float, styles: tuple[str, ...]) -> Look:

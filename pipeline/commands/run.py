@@ -2,6 +2,7 @@
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import click
 import engines
 from engines import EngineError
 from pipeline.batch import plan
-from pipeline.commands.options import PATH, Mix, detail_option, engine_options, look, onnx_options
+from pipeline.commands.options import (
+    PATH,
+    Dimensions,
+    Mix,
+    Rate,
+    detail_option,
+    engine_options,
+    look,
+    onnx_options,
+)
 from pipeline.encoders import ENCODERS
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
@@ -41,6 +51,10 @@ from pipeline.render import Render
 @detail_option
 @engine_options
 @onnx_options
+@click.option("--size", type=Dimensions(), help="Of the output, such as 1280x720; the video's if not given.")
+@click.option(
+    "--fps", type=Rate(), help="Constant rate of the output; each frame at its own time if not given."
+)
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 18 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
@@ -65,6 +79,8 @@ def run(
     threads: int | None,
     layout: Any,
     value_range: Any,
+    size: tuple[int, int] | None,
+    fps: Fraction | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -86,6 +102,10 @@ def run(
     piped = str(output) == "-"
     if piped and (as_json or check):
         raise click.UsageError("standard output is the video; it leaves no room for --json or --verify")
+    if check and (size or fps):
+        raise click.UsageError(
+            "--verify compares with the video as it is; it does not go with --size or --fps"
+        )
     pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack.styles)
     if pack.notes and not quiet:
@@ -103,7 +123,9 @@ def run(
 
     failed = 0
     with engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime:
-        render = Render(runtime, chosen, detail, codec, crf, preset, not no_audio, force)
+        render = Render(
+            runtime, chosen, detail, codec, crf, preset, size, fps, audio=not no_audio, force=force
+        )
         for video, result in pairs:
             try:
                 if len(pairs) > 1 and result.exists() and not force:
