@@ -1,0 +1,140 @@
+"""From a checkpoint to a pack that every engine paints alike."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import engines
+from engines import Look, Style, StyleError
+from tests.videos import picture
+from training.checkpoint import save_checkpoint
+from training.cli import export
+from training.export import export_pack, to_onnx
+from training.networks import Generator
+from training.recipe import Recipe, StyleRecipe
+
+RECIPE = Recipe(
+    name="trial",
+    title="Trial",
+    styles=(StyleRecipe("one", "1.png", "One", "A", 1900), StyleRecipe("two", "2.png", "Two", "B", 1901)),
+    widths=(8, 16, 16),
+    blocks=2,
+    native_height=160,
+)
+
+
+def generator() -> Generator:
+    """One that paints something: random weights all over, statistics that are not 0 and 1."""
+    torch.manual_seed(1)
+    network = Generator(2, RECIPE.widths, RECIPE.blocks)
+    with torch.no_grad():
+        network.to_image.weight.normal_(std=0.05)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.3)
+                module.running_var.uniform_(0.5, 2)
+            for name in ("scale", "shift"):
+                if hasattr(module, name):
+                    getattr(module, name).normal_(std=0.3)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    state = generator().state_dict()
+    recipe = json.dumps(dataclasses.asdict(RECIPE))
+    save_checkpoint(
+        folder / "checkpoint.pt", {"generator": state, "average": state, "step": 7, "recipe": recipe}
+    )
+    cv2.imwrite(str(folder / "photo.png"), picture(3, 240, 200)[..., ::-1])
+    export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", engines.PREFERENCE)
+def test_engines_paint_the_golden_picture(folder, name):
+    style = Style.load(folder / "trial")
+    golden = style.golden()
+    assert np.abs(golden.stylized.astype(int) - golden.image).mean() > 5
+    with engines.load(name, style=style, precision="float32") as engine:
+        agrees, difference = engines.agreement(engine(golden.image, golden.look), golden.stylized, "float32")
+        assert agrees, difference
+        assert np.array_equal(engine(golden.image, Look(strength=0)), golden.image)
+        one, two = (engine(golden.image, Look({name: 1})).astype(int) for name in ("one", "two"))
+        both = engine(golden.image, Look({"one": 1, "two": 1})).astype(int)
+    assert np.abs(one - two).mean() > 3
+    assert np.abs(both - one).mean() > 1
+    assert np.abs(both - two).mean() > 1
+
+
+def test_the_float16_model_is_the_same_picture(folder):
+    style = Style.load(folder / "trial")
+    golden = style.golden()
+    with engines.load("onnxruntime", style=style, precision="float16") as engine:
+        agrees, difference = engines.agreement(engine(golden.image, golden.look), golden.stylized, "float16")
+    assert agrees, difference
+
+
+def test_what_the_pack_tells(folder):
+    style = Style.load(folder / "trial")
+    assert (style.name, style.title, style.styles) == ("trial", "Trial", ("one", "two"))
+    assert (style.multiple, style.margin, style.native_height) == (8, 8, 160)
+    assert style.capabilities == {"mix": True, "strength": True}
+    assert style.recipe == RECIPE.digest()
+    assert style.card["steps"] == 7
+    preview = cv2.imdecode(np.frombuffer(style.preview, np.uint8), cv2.IMREAD_COLOR)
+    assert preview.shape == (160, 192, 3)
+
+
+def test_the_margin_hides_every_zero_beyond_the_edge(folder):
+    """A picture cut out of a larger one is painted as it was there, up to what mirrors cannot know."""
+    large = picture(5, 320, 256)
+    style = Style.load(folder / "trial")
+    with engines.load("onnxruntime", style=style, precision="float32") as engine:
+        flat = np.full((64, 64, 3), 120, np.uint8)
+        painted = engine(flat, Look()).astype(int)
+        assert np.ptp(painted.reshape(8, 8, 8, 8, 3), axis=(0, 2)).max() <= 2, "no frame on an even picture"
+        assert engine(large, Look()).shape == large.shape
+
+
+def test_an_output_that_is_there_stays_unless_forced(folder):
+    arguments = [
+        str(folder / "checkpoint.pt"),
+        "-o",
+        str(folder / "trial"),
+        "--preview",
+        str(folder / "photo.png"),
+    ]
+    with pytest.raises(StyleError, match="there already"):
+        export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png")
+    result = CliRunner().invoke(export, arguments)
+    assert result.exit_code != 0
+    assert "there already" in result.output
+    result = CliRunner().invoke(export, [*arguments, "--force"])
+    assert result.exit_code == 0, result.output
+    assert "Trial (one, two)" in result.output
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
+def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
+    path = tmp_path / "x.pt"
+    if content is not None:
+        path.write_bytes(content)
+    result = CliRunner().invoke(
+        export, [str(path), "-o", str(tmp_path / "p"), "--preview", str(folder / "photo.png")]
+    )
+    assert result.exit_code == 1
+    assert str(path) in result.output
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_graph_stays_small():
+    """The bundled networks must run live on two CPU cores: 15 kMAC a pixel at most."""
+    assert Generator(1).macs_per_pixel() < 15_000
+    assert len(to_onnx(Generator(1).eval())) < 2_000_000
