@@ -28,6 +28,7 @@ from benchmarks.machine import write_results
 from benchmarks.networks import fast_style_network
 from engines import Engine, EngineUnavailable, Look, Style
 from pipeline.colour import Decoded, colour_of, to_yuv
+from pipeline.encoders import ENCODERS
 from pipeline.scaling import stylizer
 from pipeline.sinks.file import FileSink
 from pipeline.sources.file import FileSource
@@ -69,7 +70,7 @@ def cpu_ms(work: Callable[[], int]) -> float:
     return (time.process_time() - began) / items * 1000
 
 
-def stages(clip: Path, engine: Engine, folder: Path) -> dict[str, float]:
+def stages(clip: Path, engine: Engine) -> dict[str, float]:
     """CPU milliseconds a frame of each stage, measured apart."""
     with av.open(str(clip)) as container:
         frames = list(itertools.islice(container.decode(video=0), SAMPLE))
@@ -84,13 +85,15 @@ def stages(clip: Path, engine: Engine, folder: Path) -> dict[str, float]:
             return sum(1 for _ in container.decode(video=0))
 
     def encode() -> int:
-        with FileSource(clip, audio=False) as source:
-            sink = FileSink(folder / "encoded.mp4", source.info, force=True)
-        video = sink._video  # the encoder alone, without the conversion before it
+        chosen = ENCODERS["h264"]
+        encoder: Any = av.CodecContext.create(chosen.library, "w")
+        encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, chosen.pixels
+        encoder.time_base, encoder.framerate = frames[0].time_base, Fraction(25)
+        encoder.options = chosen.settings("h264", None, None)
         for picture, frame in zip(pictures, frames, strict=True):
             picture.pts, picture.time_base = frame.pts, frame.time_base
-            sink._mux(video.encode(picture))
-        sink.close()
+            encoder.encode(picture)
+        encoder.encode(None)
         return len(frames)
 
     def each(work: Callable[[Any], Any], items: list[Any]) -> Callable[[], int]:
@@ -101,7 +104,7 @@ def stages(clip: Path, engine: Engine, folder: Path) -> dict[str, float]:
 
         return all_of_them
 
-    pictures = [to_yuv(image, colour) for image in images]
+    pictures = [to_yuv(engine(image, look), colour) for image in images]
     return {
         "decode": cpu_ms(decode),
         "to_rgb": cpu_ms(each(lambda frame: decoded.image(frame, colour), frames)),
@@ -181,10 +184,11 @@ def classic(size: tuple[int, int]) -> dict[str, float]:
 
 
 def peak_memory(clip: Path, folder: Path) -> float:
-    """Peak memory of `fauve run` on `clip`, in MiB."""
+    """Peak memory of `fauve run` on `clip`, in MiB; from /proc, so on Linux."""
+    # Not from getrusage: a process inherits the peak of the one that started it.
     program = (
-        "import resource, sys; from pipeline.cli import main; main(); "
-        "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+        "import re, sys; from pathlib import Path; from pipeline.cli import main; main(); "
+        "sys.stderr.write(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])"
     )
     arguments = ["run", str(clip), "-o", str(folder / "memory.mp4"), "--style", STYLE, "--force", "--quiet"]
     result = subprocess.run(
@@ -216,7 +220,7 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
         fps: dict[str, list[float]] = {}
         for _ in range(rounds):
             for name, engine in loaded.items():
-                cpu[name].append(stages(clip, engine, folder))
+                cpu[name].append(stages(clip, engine))
                 fps.setdefault(f"fauve, {name}", []).append(fauve(clip, engine, folder, "full"))
             first = next(iter(loaded.values()))
             if size[1] > style.native_height:

@@ -52,7 +52,7 @@ class Encoder:
 
 
 ENCODERS = {
-    "h264": Encoder("libx264", "h264", crf=18, preset="veryfast"),
+    "h264": Encoder("libx264", "h264", crf=20, preset="veryfast"),
     "h265": Encoder(
         "libx265",
         "hevc",

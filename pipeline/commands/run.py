@@ -56,7 +56,7 @@ from pipeline.render import Render
     "--fps", type=Rate(), help="Constant rate of the output; each frame at its own time if not given."
 )
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
-@click.option("--crf", type=int, help="Quality: smaller is better and larger; 18 for h264 if not given.")
+@click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
