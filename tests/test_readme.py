@@ -35,7 +35,10 @@ def test_what_it_links_to_is_there(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"^(fauve [^#\n]*)", README, re.MULTILINE))))
+BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^(fauve [^#\n]*)", BLOCKS, re.MULTILINE))))
 def test_its_commands_have_the_options_that_it_uses(line):
     verb, *arguments = shlex.split(line)[1:]
     usage = subprocess.run(
