@@ -19,7 +19,7 @@ INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour())
 
 def copy(source_path, path, **options):
     with FileSource(source_path) as source:
-        sink = FileSink(path, source.info, **options)
+        sink = FileSink(path, source.info, **{"crf": 10, **options})
         for item in source:
             if isinstance(item, Frame):
                 sink.write(item)
