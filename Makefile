@@ -18,6 +18,7 @@ test: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.flicker
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

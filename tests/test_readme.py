@@ -21,6 +21,14 @@ def test_the_rates_are_the_measured_ones():
     assert f"<!-- throughput -->\n{table(report)}\n<!-- /throughput -->" in README
 
 
+def test_the_flicker_is_the_measured_one():
+    report = json.loads((ROOT / "benchmarks/results/flicker.json").read_text("utf-8"))
+    levels = report["grey_levels"]["pointillism"]
+    assert f"{levels['painting']} grey levels of 255 where the video itself changes by {levels['video']}" in (
+        README.replace("\n", " ")
+    )
+
+
 def test_every_style_is_listed_with_its_painting():
     for name in bundled():
         style = Style.load(name)
