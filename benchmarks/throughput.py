@@ -86,7 +86,7 @@ def stages(clip: Path, engine: Engine) -> dict[str, float]:
 
     def encode() -> int:
         chosen = ENCODERS["h264"]
-        encoder: Any = av.CodecContext.create(chosen.library, "w")
+        encoder: Any = av.CodecContext.create(chosen.name, "w")
         encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, chosen.pixels
         encoder.time_base, encoder.framerate = frames[0].time_base, Fraction(25)
         encoder.options = chosen.settings("h264", None, None)

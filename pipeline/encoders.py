@@ -10,7 +10,7 @@ from pipeline.errors import SinkError
 class Encoder:
     """One of FFmpeg's encoders, as users name and set it."""
 
-    library: str
+    name: str
     """FFmpeg's name of it."""
     codec: str
     """FFmpeg's name of what it makes."""

@@ -29,7 +29,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Version of each of `PACKAGES`, "" for one that is not installed, and of FFmpeg's libraries."""
-    import av
+    from av import library_versions
 
     found = {}
     for package in PACKAGES:
@@ -37,8 +37,8 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = ""
-    for library, version in av.library_versions.items():
-        found[library] = ".".join(map(str, version))
+    for part, version in library_versions.items():
+        found[part] = ".".join(map(str, version))
     return found
 
 

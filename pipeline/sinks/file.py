@@ -104,7 +104,7 @@ class FileSink:
             self.abort()
             chosen = " ".join(f"{key}={value}" for key, value in settings.items())
             raise SinkError(
-                f"{path}: {self._encoder.library} or the {self._muxer} muxer refuses "
+                f"{path}: {self._encoder.name} or the {self._muxer} muxer refuses "
                 f"{info.width}x{info.height} with {chosen or 'its defaults'}: {error.strerror}"
             ) from error
         except BaseException:
@@ -142,7 +142,7 @@ class FileSink:
                 f"{self.path}: a {self.path.suffix} file cannot hold {self._encoder.codec}; there is "
                 f"{', '.join(fit)}, or write another kind of file"
             )
-        self._video: Any = self._container.add_stream(self._encoder.library, rate=info.rate)
+        self._video: Any = self._container.add_stream(self._encoder.name, rate=info.rate)
         self._set_up(self._video.codec_context, self._encoder, info, settings)
         self._video.time_base = info.time_base
         if info.stream is not None:
