@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sources import Source
 
 
-class ConstantRate:
+class ConstantRate(Source):
     """A source whose frames come at a constant rate, from the first frame's time to the last one's end.
 
     The packets of other tracks pass.
@@ -54,11 +53,3 @@ class ConstantRate:
     def close(self) -> None:
         """Give back the source's file."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

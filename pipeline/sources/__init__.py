@@ -1,17 +1,19 @@
 """Where frames come from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pipeline.frame import Frame, VideoInfo
 
 
-class Source(Protocol):
+class Source(ABC):
     """Frames of a constant size, and the packets of the tracks beside them, in the order they come in."""
 
     info: VideoInfo
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Frame | Any]:
         """Frames, and `av.Packet`s of `info.tracks`; can be iterated once.
 
@@ -19,11 +21,14 @@ class Source(Protocol):
             SourceError: it stopped being readable. An error never looks like the end.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Give back the file or device."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()

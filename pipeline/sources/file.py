@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import av
 import av.error
@@ -18,6 +17,7 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
+from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
 from pipeline.sources.timeline import Timeline
@@ -34,7 +34,7 @@ DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 """Codec tags of streams that only Dolby Vision players show right."""
 
 
-class FileSource:
+class FileSource(Source):
     """The frames of a video file, upright and in RGB, and the packets of its sound.
 
     Args:
@@ -240,11 +240,3 @@ class FileSource:
     def close(self) -> None:
         """Give back the file."""
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
