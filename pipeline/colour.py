@@ -6,6 +6,7 @@ five times as long.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import av
@@ -65,6 +66,7 @@ def colour_of(frame: av.VideoFrame) -> Colour:
     return Colour(matrix, FULL if full else LIMITED, frame.color_primaries, frame.color_trc)
 
 
+@cache
 def rgb_from_yuv(colour: Colour) -> NDArray[np.float32]:
     """The matrix [3, 4] from 8-bit Y, Cb, Cr, 1 to R, G, B on 0..255 (H.273 section 8.3)."""
     kr, kb = LUMA[colour.matrix]
@@ -82,6 +84,7 @@ def rgb_from_yuv(colour: Colour) -> NDArray[np.float32]:
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
+@cache
 def yuv_from_rgb(colour: Colour) -> NDArray[np.float32]:
     """The matrix [3, 4] from R, G, B, 1 on 0..255 to 8-bit Y, Cb, Cr; inverse of `rgb_from_yuv`."""
     matrix = rgb_from_yuv(colour).astype(np.float64)
