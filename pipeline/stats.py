@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 
 @dataclass
@@ -15,8 +14,6 @@ class Stats:
     """Frames painted."""
     encoded: int = 0
     """Frames handed to the sink's encoder."""
-    position: Fraction = Fraction(0)
-    """Time of the frame painted last, in seconds."""
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -31,7 +31,6 @@ def run(
     look_at: Callable[[Fraction], Look],
     streams: int = 1,
     progress: Callable[[Stats], None] | None = None,
-    stop: threading.Event | None = None,
 ) -> Stats:
     """Paint every frame of `source` and write it to every sink, in order, with its pts.
 
@@ -43,7 +42,6 @@ def run(
         look_at: the look at a time of the video, in seconds; called in order, by one thread.
         streams: how many frames are painted at the same time, each by a thread; `Engine.streams`.
         progress: called by the caller's thread several times a second.
-        stop: when set, the video ends after the frame being read.
 
     Raises:
         SourceError, EngineError, SinkError: what went wrong first.
@@ -66,8 +64,6 @@ def run(
                 else:
                     for channel in styled:
                         channel.put_packet(item, item.size)
-                if stop is not None and stop.is_set():
-                    break
             decoded.close()
         except BaseException as error:
             decoded.close(error)
@@ -93,7 +89,6 @@ def run(
     def hand_over(frame: Frame, painted: "Future[Image]") -> bool:
         finished = frame.with_image(painted.result())
         stats.stylized += 1
-        stats.position = frame.time
         taken = [channel.put(finished) for channel in styled]
         return any(taken)
 
