@@ -59,15 +59,20 @@ class Render:
             sink = FileSink(
                 output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force
             )
-            with progress(info) as shown:
-                stats = run(
-                    source,
-                    paint,
-                    [sink],
-                    look_at=lambda time: self.look,
-                    streams=self.engine.streams,
-                    progress=shown.show,
-                )
+            try:
+                with progress(info) as shown:
+                    stats = run(
+                        source,
+                        paint,
+                        [sink],
+                        look_at=lambda time: self.look,
+                        streams=self.engine.streams,
+                        progress=shown.show,
+                    )
+            except BaseException:
+                # Ctrl-C may come before the threads that would abort it.
+                sink.abort()
+                raise
         return {
             "video": str(video),
             "output": str(output),
@@ -81,11 +86,18 @@ class Render:
         }
 
     def differences(self, video: Path, output: Path) -> list[str]:
-        """What `output` lacks of the promise about `video`, as `fauve verify` finds it."""
+        """What `output` lacks of the promise about `video`, as `fauve verify` finds it.
+
+        A size or rate that was asked for is no difference; the frames of another rate are not compared.
+        """
         before, after = read_contents(video), read_contents(output)
         if not self.audio:
             silent = tuple(track for track in before.tracks if track.kind != "audio")
             before = dataclasses.replace(before, tracks=silent)
+        if self.size is not None:
+            before = dataclasses.replace(before, size=self.size, aspect=after.aspect)
+        if self.rate is not None:
+            before = dataclasses.replace(before, times=after.times, ends=after.ends)
         return differences(before, after)
 
 
