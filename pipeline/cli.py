@@ -16,7 +16,7 @@ FAILED = 2
 """Exit code after bad input, a failure that has a cause, or Ctrl-C."""
 
 COMMANDS = {
-    "run": ("pipeline.commands.run:run", "Paint a video file into a video file."),
+    "run": ("pipeline.commands.run:run", "Paint video files into video files."),
     "verify": ("pipeline.commands.verify:verify", "Compare a painted file with its video, frame by frame."),
     "preview": ("pipeline.commands.preview:preview", "Show frames in styles and strengths on one sheet."),
     "styles": ("pipeline.commands.styles:styles", "List the bundled styles and their paintings."),
