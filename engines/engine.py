@@ -66,17 +66,17 @@ class Engine(ABC):
             raise ValueError(f"{self.style.name} paints pictures of {fixed} only, not {width}x{height}")
         mix = look.weights(self.style.styles)
         strength = np.array([look.strength], np.float32)
-        margin, multiple = (0, 1) if self.style.size else (self.style.margin, self.style.multiple)
-        below, right = (margin + -(side + 2 * margin) % multiple for side in (height, width))
+        multiple = 1 if self.style.size else self.style.multiple
+        below, right = (-side % multiple for side in (height, width))
         if below or right:
-            batch = mirror(batch, (margin, below, margin, right))
+            batch = mirror(batch, below, right)
         stylized = self._infer(np.ascontiguousarray(batch), mix, strength)
         if stylized.dtype != np.uint8 or stylized.shape != batch.shape:
             raise InferenceError(
                 f"{self.style.name} gave {stylized.dtype} {list(stylized.shape)} for a picture of "
                 f"{list(batch.shape)}: this model cannot paint this size"
             )
-        return stylized[:, margin : margin + height, margin : margin + width].copy()
+        return stylized[:, :height, :width].copy()
 
     @abstractmethod
     def _infer(
@@ -100,6 +100,8 @@ class Engine(ABC):
         self.close()
 
 
-def mirror(batch: NDArray[np.uint8], border: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """`batch` [n, h, w, 3] with `border` (top, bottom, left, right) mirrored on, repeatedly if it is tiny."""
-    return np.stack([cv2.copyMakeBorder(image, *border, cv2.BORDER_REFLECT_101) for image in batch])
+def mirror(batch: NDArray[np.uint8], below: int, right: int) -> NDArray[np.uint8]:
+    """`batch` [n, h, w, 3] with pixels mirrored on below and at the right, repeatedly if it is tiny."""
+    return np.stack(
+        [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101) for image in batch]
+    )

@@ -76,8 +76,6 @@ class Style:
     """The model's file name by precision: "float32", "float16"."""
     multiple: int = 1
     """What the graph needs width and height to be multiples of."""
-    margin: int = 0
-    """Pixels to mirror on at each edge and to cut off again, where the graph would paint a frame."""
     native_height: int = 480
     """Shorter side of the picture, in pixels, at which the strokes look as they should."""
     run_in: int = 0
@@ -165,7 +163,6 @@ def write_pack(
     files: Mapping[str, bytes],
     models: Mapping[str, str],
     multiple: int,
-    margin: int,
     native_height: int,
     license: str,
     capabilities: Mapping[str, bool],
@@ -193,7 +190,6 @@ def write_pack(
         "styles": [asdict(credit) for credit in credits],
         "models": dict(models),
         "multiple": multiple,
-        "margin": margin,
         "native_height": native_height,
         "run_in": run_in,
         "capabilities": dict(capabilities),
@@ -386,13 +382,9 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
     models = cast(dict[str, str], entry("models", dict))
     if "float32" not in models or not set(models.values()) <= set(manifest["files"]):
         raise StyleError(f"{where}: 'models' in {MANIFEST} must name a float32 model among the files")
-    multiple, margin, native_height = (
-        entry("multiple", int),
-        entry("margin", int, 0),
-        entry("native_height", int),
-    )
-    if multiple < 1 or native_height < 1 or not 0 <= margin <= 256:
-        raise StyleError(f"{where}: 'multiple', 'margin' or 'native_height' in {MANIFEST} is out of range")
+    multiple, native_height = entry("multiple", int), entry("native_height", int)
+    if multiple < 1 or native_height < 1:
+        raise StyleError(f"{where}: 'multiple' or 'native_height' in {MANIFEST} is out of range")
     for file in models.values():
         check_contract(contents[file], len(names), f"{where}: {file}")
     return Style(
@@ -401,7 +393,6 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
         styles=names,
         models=models,
         multiple=multiple,
-        margin=margin,
         native_height=native_height,
         run_in=entry("run_in", int, 0),
         capabilities=entry("capabilities", dict, {}),

@@ -67,7 +67,7 @@ def golden(image: np.ndarray, stylized: np.ndarray, styles: int) -> bytes:
     return content.getvalue()
 
 
-def tiny_pack(folder: Path, *, multiple: int = 8, margin: int = 0, native_height: int = 96) -> Style:
+def tiny_pack(folder: Path, *, multiple: int = 8, native_height: int = 96) -> Style:
     """A pack of two styles, "warm" and "cold", written to `folder`."""
     return write_pack(
         folder,
@@ -80,7 +80,6 @@ def tiny_pack(folder: Path, *, multiple: int = 8, margin: int = 0, native_height
         files={"model.onnx": tiny_model(2)},
         models={"float32": "model.onnx"},
         multiple=multiple,
-        margin=margin,
         native_height=native_height,
         license="CC0-1.0",
         capabilities={"mix": True, "strength": True},

@@ -8,7 +8,6 @@ import pytest
 
 import engines
 from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, Style
-from engines.engine import mirror
 from tests.packs import animegan, fast_neural_style, golden, tiny_model, tiny_pack
 
 
@@ -138,16 +137,6 @@ def test_the_golden_picture(engine_name, name, precision):
     with engines.load(engine_name, style=style, precision=precision) as engine:
         agrees, difference = engines.agreement(engine(pair.image, pair.look), pair.stylized, engine.precision)
     assert agrees, f"{engine.precision}: {difference}"
-
-
-def test_the_margin_is_painted_and_cut_off(tmp_path):
-    image = picture(40, 24)
-    with (
-        engines.load("onnxruntime", style=tiny_pack(tmp_path / "a", margin=8)) as margin,
-        engines.load("onnxruntime", style=tiny_pack(tmp_path / "b")) as plain,
-    ):
-        wider = mirror(image[None], (8, 8, 8, 8))[0]
-        assert np.array_equal(margin(image, Look()), plain(wider, Look())[8:-8, 8:-8])
 
 
 def test_auto_takes_the_first_that_runs(style):

@@ -35,14 +35,15 @@ def test_image_phases_equal_the_transposed_convolution():
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
     x = torch.randn(2, 5, 6, 4)
-    expected = F.conv_transpose2d(x, interpolating(layer.weight), layer.bias, stride=2, padding=2)
+    wider = F.pad(x, (1,) * 4, mode="replicate")
+    expected = F.conv_transpose2d(wider, interpolating(layer.weight), layer.bias, stride=2, padding=4)
     torch.testing.assert_close(F.pixel_shuffle(layer(x), 2), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_upsampling_a_flat_field_leaves_no_checkerboard():
     layer = UpsampleConv(4, 3, styles=1)
     torch.nn.init.normal_(layer.weight)
-    painted = layer.eval()(torch.ones(1, 4, 8, 8), torch.ones(1, 1))[..., 2:-2, 2:-2]
+    painted = layer.eval()(torch.ones(1, 4, 8, 8), torch.ones(1, 1))
     torch.testing.assert_close(painted, painted[..., :1, :1].expand_as(painted), atol=1e-5, rtol=1e-5)
 
 

@@ -181,7 +181,7 @@ def test_a_model_with_another_number_of_styles(pack):
     [
         ({"multiple": 0}, "out of range"),
         ({"multiple": "8"}, "'multiple'"),
-        ({"margin": -1}, "out of range"),
+        ({"multiple": -1}, "out of range"),
         ({"native_height": True}, "'native_height'"),
         ({"models": {"float16": "model.onnx"}}, "float32"),
         ({"models": {"float32": "other.onnx"}}, "float32"),
@@ -220,7 +220,6 @@ def write(folder, force=False, model=None):
         files={"model.onnx": model or tiny_model(1)},
         models={"float32": "model.onnx"},
         multiple=8,
-        margin=8,
         native_height=480,
         license="CC0-1.0",
         capabilities={},
@@ -244,4 +243,4 @@ def test_a_pack_that_is_there_stays_unless_forced(tmp_path):
     assert (tmp_path / "pack" / "model.onnx").read_bytes() == before
     write(tmp_path / "pack", model=tiny_model(1, gain=0.5), force=True)
     assert (tmp_path / "pack" / "model.onnx").read_bytes() != before
-    assert Style.load(tmp_path / "pack").margin == 8
+    assert Style.load(tmp_path / "pack").multiple == 8

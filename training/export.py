@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines import Image, Style
@@ -24,8 +25,9 @@ OPSET = 18
 GOLDEN_SIDE = 120
 """Shorter side of the golden pair, in pixels: small in the repository, large enough for every layer."""
 
-INTERLEAVED = torch.arange(12).view(3, 2, 2).permute(1, 2, 0).flatten()
-"""The channels of `pixel_unshuffle(2)` (colour, row, column) in the order of the bytes of a 2x2 block."""
+BYTES = torch.arange(12).view(3, 2, 2).permute(1, 2, 0).flatten()
+"""The channels of `pixel_unshuffle(2)` (colour, row, column) in the order of a picture's bytes: row, column,
+colour."""
 
 
 class PackGraph(nn.Module):
@@ -43,17 +45,16 @@ class PackGraph(nn.Module):
         n, height, width, _ = image.shape
         dtype = self.generator.encode_half.conv.weight.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
-        # Shuffled as bytes, in runs of two whole pixels, and never out of channels-last: the transpositions
-        # around the convolutions then cost nothing, because those compute in channels-last themselves.
-        x = image.reshape(n, height // 2, 2, width // 2, 6).transpose(2, 3)
-        x = x.reshape(n, height // 2, width // 2, 12).to(dtype)
-        residual = self.generator.residual(x.permute(0, 3, 1, 2), (mix * strength)[None])
+        # Padded as bytes, and never out of channels-last: the convolutions compute in it themselves. Two
+        # pixels side by side are the channels of the first one, which steps down by two rows.
+        wider = F.pad(image[None], (0, 0, 2, 2, 2, 2), mode="replicate")[0]
+        x = wider.reshape(n, height + 4, width // 2 + 2, 6).to(dtype).permute(0, 3, 1, 2)
+        residual = self.generator.residual(x, (mix * strength)[None]).permute(0, 2, 3, 1)
+        rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
-        x = x + strength * residual.permute(0, 2, 3, 1)
+        painted = image.to(dtype) + strength * rows
         # Rounded here because TensorRT's cast to uint8 truncates.
-        x = x.round().clamp(0, 255).to(torch.uint8)
-        x = x.reshape(n, height // 2, width // 2, 2, 6).transpose(2, 3)
-        return x.reshape(n, height, width, 3)
+        return painted.round().clamp(0, 255).to(torch.uint8)
 
 
 def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = False) -> Style:
@@ -76,13 +77,11 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
     graph = PackGraph(generator)
 
     def painted(image: Image) -> Image:
-        margin = Generator.MARGIN
         below, right = (-side % Generator.MULTIPLE for side in image.shape[:2])
-        edges = (margin, margin + below, margin, margin + right)
-        wider = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REFLECT_101)
+        wider = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
         with torch.inference_mode():
             result = graph(*map(torch.from_numpy, (wider[None], mix, strength)))[0].numpy()
-        return result[margin:, margin:][: image.shape[0], : image.shape[1]]
+        return result[: image.shape[0], : image.shape[1]]
 
     small, large = (_shorter(photo, side) for side in (GOLDEN_SIDE, recipe.native_height))
     golden = io.BytesIO()
@@ -102,7 +101,6 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
         },
         models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
         multiple=Generator.MULTIPLE,
-        margin=Generator.MARGIN,
         native_height=recipe.native_height,
         license=recipe.license,
         capabilities={"mix": len(recipe.styles) > 1, "strength": True},
@@ -120,7 +118,11 @@ def _shorter(image: Image, side: int) -> Image:
 
 
 def fold(generator: Generator) -> Generator:
-    """A copy of `generator` with plain convolutions, on 0..255, its 2x2 blocks in their bytes' order."""
+    """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
+
+    Its `residual` takes [n, 6, h + 4, w/2 + 2], two pixels side by side as channels, and gives
+    [n, 12, h/2, w/2], whose first six channels are the upper row.
+    """
     folded = deepcopy(generator).eval().requires_grad_(False)
     for module in list(folded.modules()):
         for name, child in module.named_children():
@@ -130,8 +132,7 @@ def fold(generator: Generator) -> Generator:
                 weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
-    first = folded.encode_half.conv
-    first.weight.data = first.weight.data[:, INTERLEAVED] / 255
+    folded.encode_half.conv = _from_rows(folded.encode_half.conv)
     folded.to_image = _to_image(folded.to_image)
     return folded
 
@@ -153,21 +154,30 @@ class _TransposedConv(nn.Module):
         self.affine = affine
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = self.conv(F.pad(x, (1,) * 4, mode="replicate"))
         return x if self.affine is None else self.affine(x, weights)
 
 
 def _transposed(layer: UpsampleConv) -> _TransposedConv:
     weight, bias = _absorb(layer.norm, interpolating(layer.weight), layer.bias, output_axis=1)
-    conv = nn.ConvTranspose2d(*weight.shape[:3], stride=2, padding=1)
+    conv = nn.ConvTranspose2d(*weight.shape[:3], stride=2, padding=3)
     conv.weight.data, conv.bias.data = weight, bias
     return _TransposedConv(conv, layer.affine)
 
 
+def _from_rows(conv: nn.Conv2d) -> nn.Conv2d:
+    """`conv` over 2x2 blocks as one over pairs of pixels that steps down by two rows; takes 0..255."""
+    outputs = conv.out_channels
+    weight = conv.weight.data[:, BYTES].view(outputs, 2, 6, 3, 3).permute(0, 2, 3, 1, 4)
+    rows = nn.Conv2d(6, outputs, (6, 3), stride=(2, 1))
+    rows.weight.data, rows.bias.data = weight.reshape(outputs, 6, 6, 3) / 255, conv.bias.data
+    return rows
+
+
 def _to_image(layer: UpsampleToImage) -> nn.Conv2d:
     weight, bias = layer.phase_weight() * 255, layer.bias.repeat_interleave(4) * 255
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-    conv.weight.data, conv.bias.data = weight[INTERLEAVED], bias[INTERLEAVED]
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, padding_mode="replicate")
+    conv.weight.data, conv.bias.data = weight[BYTES], bias[BYTES]
     return conv
 
 

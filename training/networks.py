@@ -31,14 +31,14 @@ class ConditionalAffine(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch normalisation (folded away at export) and, if asked for, a conditional affine."""
+    """A 3x3 convolution, batch normalisation (folded away at export) and perhaps a conditional affine."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, styles: int | None = None
+        self, inputs: int, outputs: int, stride: int = 1, padding: int = 1, styles: int | None = None
     ) -> None:
         super().__init__()
         # Zeros beyond the edge would tell every layer where it is, and a frame would be painted there.
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="replicate")
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding, padding_mode="replicate")
         self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
@@ -73,7 +73,8 @@ class UpsampleConv(nn.Module):
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        x = self.norm(F.conv_transpose2d(x, interpolating(self.weight), self.bias, stride=2, padding=1))
+        x = F.pad(x, (1,) * 4, mode="replicate")
+        x = self.norm(F.conv_transpose2d(x, interpolating(self.weight), self.bias, stride=2, padding=3))
         return x if self.affine is None else self.affine(x, weights)
 
 
@@ -97,7 +98,8 @@ class UpsampleToImage(nn.Module):
         return taps.permute(1, 3, 5, 0, 2, 4).reshape(12, inputs, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4), padding=1)
+        x = F.pad(x, (1,) * 4, mode="replicate")
+        return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4))
 
 
 class ResidualBlock(nn.Module):
@@ -122,15 +124,11 @@ class Generator(nn.Module):
 
     MULTIPLE = 8
 
-    MARGIN = 8
-    """Pixels around the picture to mirror on and cut off again: as far as the zeros reach that the upsampling
-    layers see beyond the edge."""
-
     def __init__(self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4) -> None:
         super().__init__()
         self.styles = styles
         half, quarter, eighth = widths
-        self.encode_half = ConvNorm(12, half)
+        self.encode_half = ConvNorm(12, half, padding=0)
         self.encode_quarter = ConvNorm(half, quarter, stride=2)
         self.encode_eighth = ConvNorm(quarter, eighth, stride=2, styles=styles)
         self.blocks = nn.ModuleList(ResidualBlock(eighth, styles) for _ in range(blocks))
@@ -148,7 +146,10 @@ class Generator(nn.Module):
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
     def residual(self, x: Tensor, weights: Tensor) -> Tensor:
-        """What full strength adds to `x`, both [n, 12, h/2, w/2] in `pixel_unshuffle(2)` order."""
+        """What full strength adds, [n, 12, h/2, w/2] in `pixel_unshuffle(2)` order.
+
+        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture in that order, with two more pixels at each edge.
+        """
         half = F.relu(self.encode_half(x, weights))
         quarter = F.relu(self.encode_quarter(half, weights))
         x = F.relu(self.encode_eighth(quarter, weights))
@@ -169,9 +170,9 @@ class Generator(nn.Module):
         Returns:
             [n, 3, h, w], near 0..1 but not clamped, so that gradients do not die at the ends.
         """
-        x = F.pixel_unshuffle(image, 2)
-        painted = x + strength[:, None, None, None] * self.residual(x, mix * strength[:, None])
-        return F.pixel_shuffle(painted, 2)
+        x = F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
+        residual = self.residual(x, mix * strength[:, None])
+        return image + strength[:, None, None, None] * F.pixel_shuffle(residual, 2)
 
     def freeze_statistics(self) -> None:
         """Run on the stored batch-norm statistics from now on, as the exported network will."""

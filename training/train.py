@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import losses
@@ -180,14 +179,13 @@ def generator_losses(
     strength[torch.rand(n, generator=rng) < recipe.full_strength] = 1
     mix = torch.zeros(n, len(recipe.styles))
     mix[:, style] = 1
-    whole = generator(photo, mix, strength).float()
-    painted = trim(whole)
+    painted = generator(photo, mix, strength).float()
     # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with every
     # step, no pixel of the generator's own 8x8 blocks is favoured, and no pattern of blocks grows.
     top, left = torch.randint(8, (2,), generator=rng).tolist()
     features = vgg(painted[..., top:, left:])
     with torch.no_grad():
-        photo_content = vgg(trim(photo)[..., top:, left:])[Vgg19.CONTENT]
+        photo_content = vgg(photo[..., top:, left:])[Vgg19.CONTENT]
 
     # A weak strength asks for little style and keeps more of the photograph.
     terms = {
@@ -215,16 +213,10 @@ def generator_losses(
         noise = recipe.noise * torch.rand(n, 1, 1, 1, generator=rng)
         moved = (moved + noise * torch.randn(moved.shape, generator=rng)).clamp(0, 1)
         moved = moved.contiguous(memory_format=torch.channels_last)
-        moved_painted, warped = generator(moved, mix, strength), warp(whole, grid)
-        change = losses.temporal(trim(moved_painted), trim(warped), trim(inside(grid)))
+        moved_painted, warped = generator(moved, mix, strength), warp(painted, grid)
+        change = losses.temporal(moved_painted, warped, inside(grid))
         terms["temporal"] = recipe.temporal * change.mean()
     return terms, painted
-
-
-def trim(x: Tensor) -> Tensor:
-    """`x` [..., h, w] without its margin, whose convolutions saw zeros in place of a picture."""
-    margin = Generator.MARGIN
-    return x[..., margin:-margin, margin:-margin]
 
 
 @contextmanager
@@ -276,12 +268,12 @@ def sheet(generator: Generator, photos: list[Tensor]) -> np.ndarray:
     """A contact sheet uint8 RGB: a row for each photograph, the input and each style at full strength."""
     rows = []
     for photo in photos:
-        image = F.pad(photo[None].float() / 255, [Generator.MARGIN] * 4, mode="reflect")
+        image = photo[None].float() / 255
         row = [photo]
         for style in range(generator.styles):
             mix = torch.eye(generator.styles)[style : style + 1]
             with torch.no_grad():
-                painted = trim(generator(image, mix, torch.ones(1)))
+                painted = generator(image, mix, torch.ones(1))
             row.append((painted[0].clamp(0, 1) * 255).round().byte())
         rows.append(torch.cat(row, 2))
     half = (len(rows) + 1) // 2
