@@ -16,6 +16,10 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 COMPILED_SIZES = 4
 """How many sizes stay compiled at once. A graph of fixed size runs faster than a dynamic one."""
 
+_TYPES = threading.Lock()
+"""OpenVINO makes a table of types when one is first asked for. Two threads that paint their first pictures at
+the same time would each wait for the other there, one for the table and one for Python's global lock."""
+
 
 class OpenVinoEngine(Engine):
     """A style pack in OpenVINO, compiled for each size that it is called with.
@@ -48,6 +52,8 @@ class OpenVinoEngine(Engine):
             import openvino
         except ImportError as error:
             raise EngineUnavailable(f"OpenVINO is not installed ({error}): pip install openvino") from error
+        with _TYPES:
+            openvino.Type.u8.to_dtype()
         self._core: Any = openvino.Core()
         self._target = device.upper()
         # "GPU.1" and the like name one device of a kind.

@@ -1,0 +1,244 @@
+"""A render in parts that outlive it: encoded pictures, kept until they are joined into one file.
+
+A part is a closed group of pictures, encoded by itself. Every render is made of them, on a fixed grid of
+frames, so that one which was killed and resumed, or was made by several processes, has the same pictures as
+one that ran undisturbed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+
+from pipeline.encoders import Encoding, VideoEncoder
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
+from pipeline.sinks import Sink
+
+GRID = 120
+"""Frames in a part: what is lost when a render is killed, against what a key frame costs."""
+
+JOURNAL = "journal.json"
+"""What a render was asked for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part: a file of packets back to back, and beside it this."""
+
+    path: Path
+    """Of the packets."""
+    packets: tuple[tuple[int, int, int, bool], ...]
+    """Pts, duration, size in bytes and whether it is a key frame, in the order of decoding."""
+    header: str
+    """What a decoder must know first, in hexadecimal."""
+
+    @property
+    def first(self) -> int:
+        """The pts of the frame that is shown first."""
+        return min(pts for pts, *_ in self.packets)
+
+    @property
+    def last(self) -> int:
+        """The pts of the frame that is shown last."""
+        return max(pts for pts, *_ in self.packets)
+
+
+class Parts:
+    """The folder that holds the parts of one render, beside its output.
+
+    Args:
+        output: the file that they will be joined into.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output.with_name(f".{output.name}.parts")
+
+    @property
+    def joined(self) -> Path:
+        """Where the parts are joined, before the file gets its name."""
+        return self.folder / f"joined{self.output.suffix}"
+
+    def begin(self, journal: Mapping[str, Any], *, resume: bool, force: bool) -> None:
+        """Make the folder, or go on with the one that an earlier run left.
+
+        Args:
+            journal: what is asked for; the parts of another render are not taken over.
+            resume: go on.
+            force: begin anew where an earlier run left parts.
+
+        Raises:
+            SinkError: an earlier run left parts and neither is given, or they are of another render; or the
+                folder cannot be made.
+        """
+        if self.folder.exists() and (resume or not force):
+            self._take_over(journal, resume)
+            return
+        self.remove()
+        try:
+            self.folder.mkdir()
+            _write(self.folder / JOURNAL, json.dumps(journal, indent=2).encode())
+        except FileNotFoundError as error:
+            raise SinkError(f"{self.output}: there is no folder {self.output.parent}") from error
+        except OSError as error:
+            raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
+
+    def _take_over(self, journal: Mapping[str, Any], resume: bool) -> None:
+        try:
+            before = json.loads((self.folder / JOURNAL).read_text())
+        except (OSError, ValueError):
+            before = {}
+        done = sum(len(part.packets) for part in self)
+        if not resume:
+            raise SinkError(
+                f"{self.output}: an earlier run got {done} frames far or still goes on; --resume goes on "
+                "with it, --force begins anew"
+            )
+        # Through JSON, where there are no tuples.
+        wanted = json.loads(json.dumps(journal))
+        other = [key for key in wanted if wanted[key] != before.get(key)]
+        if other:
+            told = ", ".join(f"{key} {before.get(key)!r} and not {wanted[key]!r}" for key in other)
+            raise SinkError(f"{self.output}: the earlier run had {told}; give the same, or --force")
+        self.joined.unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Part]:
+        """The finished parts, in the order in which they are shown."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            if path.name != JOURNAL:
+                content = json.loads(path.read_text())
+                packets = tuple(tuple(packet) for packet in content["packets"])
+                found.append(Part(path.with_suffix(".packets"), packets, content["header"]))
+        return iter(sorted(found, key=lambda part: part.first))
+
+    def remove(self) -> None:
+        """Delete the folder and what is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PartSink(Sink):
+    """Encodes frames into parts.
+
+    Args:
+        parts: whose folder it writes to; others may write other frames there at the same time.
+        info: of the frames.
+        encoding: the same for all parts of a render.
+    """
+
+    def __init__(self, parts: Parts, info: VideoInfo, encoding: Encoding) -> None:
+        self._parts = parts
+        self._info = info
+        self._encoding = encoding
+        self._encoder: VideoEncoder | None = None
+        self._last_pts: int | None = None
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame with its pts."""
+        if self._last_pts is not None and frame.pts <= self._last_pts:
+            raise SinkError(
+                f"{self._parts.output}: the source goes back in time "
+                f"(pts {frame.pts} after {self._last_pts})"
+            )
+        self._last_pts = frame.pts
+        try:
+            if self._encoder is None:
+                self._encoder = VideoEncoder(self._encoding, self._info)
+                self._name = self._parts.folder / str(frame.pts)
+                self._file = open(self._name.with_suffix(".packets"), "wb")
+                self._packets: list[tuple[int, int, int, bool]] = []
+                self._frames = 0
+            self._keep(self._encoder.encode(frame))
+            self._frames += 1
+            if self._frames == GRID:
+                self._finish()
+        except av.error.FFmpegError as error:
+            raise SinkError(
+                f"{self._parts.output}: {self._encoding} refuses {self._info.width}x{self._info.height}: "
+                f"{error.strerror}"
+            ) from error
+        except OSError as error:
+            raise SinkError(f"{self._parts.output}: cannot be written: {error.strerror}") from error
+
+    def _keep(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            self._file.write(bytes(packet))
+            self._packets.append((packet.pts, packet.duration, packet.size, packet.is_keyframe))
+
+    def _finish(self) -> None:
+        if self._encoder is None:
+            return
+        self._keep(self._encoder.flush())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        # The packets count from the moment this is there, whatever is killed.
+        content = {"header": self._encoder.header.hex(), "packets": self._packets}
+        _write(self._name.with_suffix(".json"), json.dumps(content).encode())
+        self._encoder = None
+
+    def mux(self, packet: Any) -> None:
+        """Other tracks are not of the parts; they are muxed when these are joined."""
+
+    def close(self) -> None:
+        """Finish the last part."""
+        try:
+            self._finish()
+        except OSError as error:
+            raise SinkError(f"{self._parts.output}: cannot be written: {error.strerror}") from error
+
+    def abort(self) -> None:
+        """Leave the finished parts, and forget the one that was begun."""
+        if self._encoder is not None:
+            self._file.close()
+            self._name.with_suffix(".packets").unlink(missing_ok=True)
+
+
+def joined(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterator[Any]:
+    """The packets of `parts` as one stream.
+
+    The encoder of each part counted dts for itself. Here they are given anew: each packet is decoded when
+    the frame is shown that lies as many frames back as any packet comes early, and the first ones that many
+    steps before the beginning. So pts stay, dts rise, and no packet is shown before it is decoded.
+
+    Args:
+        time_base: of the times in `parts`.
+        step: the usual duration of a frame.
+    """
+    early = max(
+        (number - sorted(times).index(pts) for times in map(_times, parts) for number, pts in enumerate(times)),
+        default=0,
+    )
+    shown = chain.from_iterable(sorted(_times(part)) for part in parts)
+    start = parts[0].first if parts else 0
+    before = (start - (early - number) * step for number in range(early))
+    decoded = chain(before, shown)
+    for part in parts:
+        with open(part.path, "rb") as file:
+            for pts, duration, size, key in part.packets:
+                packet = av.Packet(file.read(size))
+                packet.pts, packet.dts, packet.duration = pts, next(decoded), duration
+                packet.time_base, packet.is_keyframe = time_base, key
+                yield packet
+
+
+def _times(part: Part) -> list[int]:
+    return [pts for pts, *_ in part.packets]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, also after a power cut."""
+    temporary = path.with_suffix(".writing")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

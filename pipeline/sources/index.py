@@ -1,0 +1,75 @@
+"""When each frame of a video is shown and where reading may begin, found out without decoding."""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.stream import Disposition
+
+from pipeline.errors import SourceError
+from pipeline.sources.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Index:
+    """The frames of a video in the order in which they are shown, in units of its time base."""
+
+    times: tuple[int, ...]
+    """The pts of each frame, rising."""
+    keys: tuple[int, ...]
+    """Those that decoding may begin at."""
+    end: int
+    """When the last frame has been shown."""
+
+    def entry(self, pts: int) -> int | None:
+        """Where to begin reading, so that every frame from `pts` on is decoded as it would be from the start.
+
+        The last key frame but one: frames after a key frame may need others before it (open GOP), and a
+        deinterlacer the frame before. None is the beginning.
+        """
+        number = bisect_right(self.keys, pts)
+        return self.keys[number - 2] if number > 2 else None
+
+
+def read_index(path: Path) -> Index | None:
+    """The index of the video in `path`, as `FileSource` reads it.
+
+    Returns:
+        None where packets do not tell when their frames are shown, or jump back in time: such a video can
+        only be read from its beginning.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    times: list[int] = []
+    keys: list[int] = []
+    end = 0
+    timeline = Timeline()
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            video = picture_stream(container)
+            for packet in container.demux(video):
+                if not packet.size or packet.is_discard:
+                    continue
+                timeline.place(packet)
+                if packet.pts is None or packet.is_corrupt or timeline.jumps:
+                    return None
+                times.append(packet.pts)
+                end = max(end, packet.pts + (packet.duration or 0))
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+    except av.error.FFmpegError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    if not times or len(set(times)) < len(times):
+        return None
+    return Index(tuple(sorted(times)), tuple(sorted(keys)), end)
+
+
+def picture_stream(container: Any) -> Any:
+    """The stream of `container` that is painted; None if there is only sound, or a cover."""
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    best = container.streams.best("video")
+    return best if best in pictures else next(iter(pictures), None)
