@@ -28,11 +28,11 @@ from benchmarks.machine import write_results
 from benchmarks.networks import fast_style_network
 from engines import Engine, EngineUnavailable, Look, Style
 from pipeline.colour import Decoded, colour_of, to_yuv
-from pipeline.encoders import ENCODERS
+from pipeline.progress import VideoProgress
+from pipeline.render import Render
 from pipeline.scaling import stylizer
-from pipeline.sinks.file import FileSink
+from pipeline.sinks.encoders import ENCODERS
 from pipeline.sources.file import FileSource
-from pipeline.stream import run
 
 CLIP = Path(__file__).parent.parent / "docs" / "big_buck_bunny.mp4"
 SIZES = ((1280, 720), (640, 360))
@@ -116,14 +116,14 @@ def stages(clip: Path, engine: Engine) -> dict[str, float]:
 
 def fauve(clip: Path, engine: Engine, folder: Path, detail: Any) -> float:
     """Frames a second of the product's own path, file to file, with sound."""
-    with FileSource(clip) as source:
+    with FileSource(clip, tracks=False) as source:
         info = source.info
         paint = stylizer(engine, (info.width, info.height), detail)
         paint(np.zeros((info.height, info.width, 3), np.uint8), Look())  # compiled before the clock starts
-        sink = FileSink(folder / "fauve.mp4", info, force=True)
-        began = time.perf_counter()
-        stats = run(source, paint, [sink], look_at=lambda at: Look(), streams=engine.streams)
-        return stats.encoded / (time.perf_counter() - began)
+    render = Render(engine, Look(), detail, force=True)
+    began = time.perf_counter()
+    report = render(clip, folder / "fauve.mp4", lambda info: VideoProgress())
+    return int(report["frames"]) / (time.perf_counter() - began)
 
 
 def opencv_loop(clip: Path, stylize: Callable[[Any], Any], folder: Path) -> float:

@@ -35,6 +35,10 @@ class Look:
             raise ValueError(f"strength must be within 0 and 1, not {self.strength}")
         object.__setattr__(self, "mix", MappingProxyType(dict(self.mix)))
 
+    def __reduce__(self) -> tuple[type["Look"], tuple[dict[str, float], float]]:
+        # A mapping proxy cannot be sent to another process.
+        return Look, (dict(self.mix), self.strength)
+
     def weights(self, styles: Sequence[str]) -> NDArray[np.float32]:
         """The mix as an array [len(styles)] in the order of `styles`, summing to 1.
 

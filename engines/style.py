@@ -112,6 +112,11 @@ class Style:
             return _parse(_read_zip(path), str(pack))
         raise StyleError(_not_found(str(pack)))
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of its float32 model: what it paints."""
+        return hashlib.sha256(self.model()).hexdigest()
+
     def model(self, precision: str = "float32") -> bytes:
         """The ONNX model of that precision, serialised.
 

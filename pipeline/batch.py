@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import SinkError, SourceError
-from pipeline.sinks.file import FORMATS
+from pipeline.sinks.container import FORMATS
 
 VIDEO_SUFFIXES = (
     *(

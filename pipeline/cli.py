@@ -48,13 +48,30 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+class Once(logging.Filter):
+    """Lets each message pass once: a video is opened several times, and would be warned of each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is new."""
+        message = record.getMessage()
+        new = message not in self._said
+        self._said.add(message)
+        return new
+
+
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fauve")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is chosen and why.")
 def fauve(verbose: bool) -> None:
     """Turn video into abstract art: every frame is repainted, without flicker."""
     logging.basicConfig(level=logging.WARNING, format="fauve: %(message)s", stream=sys.stderr)
-    logging.getLogger("fauve").setLevel(logging.INFO if verbose else logging.WARNING)
+    log = logging.getLogger("fauve")
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.addFilter(Once())
 
 
 def main() -> None:

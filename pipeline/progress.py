@@ -1,4 +1,4 @@
-"""How a run shows how far it is: a bar for people, lines of JSON for machines, or nothing."""
+"""How a run shows how far it is: bars for people, lines of JSON for machines, or nothing."""
 
 import json
 import sys
@@ -9,68 +9,109 @@ from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as Bars
 
 from pipeline.stats import Stats
 
 Mode = Literal["bar", "json", "silent"]
 
 EVERY = 0.5
-"""Seconds between two lines of JSON."""
+"""Seconds between two lines of JSON about a video."""
 
 
 class Progress:
-    """Progress of a run of `total` frames, 0 if nobody knows how many there are.
+    """Progress of the videos of a run, several of which may be painted at the same time.
 
     Args:
         how: "bar" draws on standard error, "json" prints on standard output, "silent" does neither.
     """
 
-    def __init__(self, total: int, how: Mode) -> None:
-        self._total = total
+    def __init__(self, how: Mode) -> None:
         self._how = how
-        self._said = 0.0
-        self._bar: Bar | None = None
-        if how == "bar":
-            self._bar = Bar(
-                TextColumn("painting"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[fps]:.1f} fps"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=total or None, fps=0.0)
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[fps]:.1f} fps"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=how != "bar",
+        )
 
-    def show(self, stats: Stats) -> None:
-        """Show where the run is; may be called as often as one likes."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=stats.encoded, fps=stats.fps)
-        elif self._how == "json" and time.monotonic() - self._said >= EVERY:
-            self._said = time.monotonic()
-            left = (self._total - stats.encoded) / stats.fps if self._total and stats.fps else None
-            self._print(
-                {
-                    "event": "progress",
-                    "frame": stats.encoded,
-                    "frames": self._total or None,
-                    "fps": round(stats.fps, 1),
-                    "eta": None if left is None else round(max(0.0, left), 1),
-                }
-            )
-
-    @staticmethod
-    def _print(event: Mapping[str, Any]) -> None:
-        print(json.dumps(event), flush=True, file=sys.stdout)
+    def of(self, video: str, frames: int) -> "VideoProgress":
+        """Progress of one video of `frames` frames, 0 if nobody knows how many there are."""
+        if self._how == "json":
+            return LinesOfJson(video, frames)
+        return Bar(self._bars, video, frames) if self._how == "bar" else VideoProgress()
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bars.stop()
+
+
+class VideoProgress:
+    """Progress of one video; this one shows nothing."""
+
+    def show(self, stats: Stats) -> None:
+        """Show where the run is; may be called as often as one likes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class Bar(VideoProgress):
+    """A bar among those of `bars`, until the video is done."""
+
+    def __init__(self, bars: Bars, video: str, frames: int) -> None:
+        self._bars = bars
+        self._task = bars.add_task(video, total=frames or None, fps=0.0)
+
+    def show(self, stats: Stats) -> None:
+        self._bars.update(self._task, completed=stats.before + stats.encoded, fps=stats.fps)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.remove_task(self._task)
+
+
+class LinesOfJson(VideoProgress):
+    """A line of JSON on standard output, now and then."""
+
+    def __init__(self, video: str, frames: int) -> None:
+        self._video = video
+        self._frames = frames
+        self._said = 0.0
+
+    def show(self, stats: Stats) -> None:
+        if time.monotonic() - self._said < EVERY:
+            return
+        self._said = time.monotonic()
+        done = stats.before + stats.encoded
+        left = (self._frames - done) / stats.fps if self._frames and stats.fps else None
+        say(
+            {
+                "event": "progress",
+                "video": self._video,
+                "frame": done,
+                "frames": self._frames or None,
+                "fps": round(stats.fps, 1),
+                "eta": None if left is None else round(max(0.0, left), 1),
+            }
+        )
+
+
+def say(event: Mapping[str, Any]) -> None:
+    """Print `event` as a line of JSON on standard output."""
+    print(json.dumps(event), flush=True, file=sys.stdout)

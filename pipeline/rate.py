@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from math import floor
 from typing import Any
 
 from pipeline.frame import Frame, VideoInfo
@@ -16,11 +17,16 @@ class ConstantRate(Source):
 
     Args:
         rate: frames per second.
+        start: leave out the frames before this pts.
+        end: leave out the frames from this pts on.
     """
 
-    def __init__(self, source: Source, rate: Fraction) -> None:
+    def __init__(
+        self, source: Source, rate: Fraction, *, start: int | None = None, end: int | None = None
+    ) -> None:
         self._source = source
         self._rate = rate
+        self._start, self._end = start, end
         info = source.info
         self.info: VideoInfo = replace(
             info, rate=rate, time_base=1 / rate, frames=round(info.frames * rate / info.rate)
@@ -28,24 +34,29 @@ class ConstantRate(Source):
 
     def __iter__(self) -> Iterator[Frame | Any]:
         waiting: Frame | None = None
-        tick = 0
+        tick = self._start or 0
         for item in self._source:
             if not isinstance(item, Frame):
                 yield item
                 continue
-            if waiting is None:
+            if waiting is not None:
+                ticks = self._ticks(tick, item.time)
+                for number in ticks:
+                    yield self._at(waiting, number)
+                tick = max(tick, ticks.stop)
+            elif self._start is None:
                 tick = round(item.time * self._rate)
-            else:
-                # A tick belongs to the frame that is on display in its middle.
-                while (tick + Fraction(1, 2)) / self._rate <= item.time:
-                    yield self._at(waiting, tick)
-                    tick += 1
             waiting = item
+            if tick == self._end:
+                return
         if waiting is not None:
-            end = waiting.time + waiting.duration * waiting.time_base
-            while (tick + Fraction(1, 2)) / self._rate <= end:
-                yield self._at(waiting, tick)
-                tick += 1
+            for number in self._ticks(tick, waiting.time + waiting.duration * waiting.time_base):
+                yield self._at(waiting, number)
+
+    def _ticks(self, tick: int, end: Fraction) -> range:
+        """Those from `tick` on that belong to a frame on display until `end`: their middles are before it."""
+        until = floor(end * self._rate + Fraction(1, 2))
+        return range(tick, until if self._end is None else min(until, self._end))
 
     def _at(self, frame: Frame, tick: int) -> Frame:
         return Frame(frame.image, tick, 1, 1 / self._rate)

@@ -1,23 +1,70 @@
 """One video file painted into another, with everything that was asked for."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
-from pipeline.errors import SinkError
+from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
-from pipeline.progress import Progress
+from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
-from pipeline.sinks.file import FileSink
+from pipeline.segments import Segment, after, missing
+from pipeline.sinks.container import DEFAULT_CODEC, Container, muxer_of
+from pipeline.sinks.encoders import Encoding, choose
+from pipeline.sinks.file import FileSink, put_in_place, refuse_existing
+from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sources import Source
 from pipeline.sources.file import FileSource
+from pipeline.sources.index import read_index
+from pipeline.stats import Stats
 from pipeline.stream import run
 from pipeline.verify import differences, read_contents
+from pipeline.workers import Runtime, paint_in_processes
+
+log = logging.getLogger("fauve")
+
+
+@dataclass(frozen=True)
+class Painting:
+    """How the frames of one video become the parts of another; can be sent to another process."""
+
+    video: Path
+    parts: Parts
+    encoding: Encoding
+    look: Look
+    detail: Detail
+    size: Size | None
+    rate: Fraction | None
+
+    def paint(
+        self, engine: Engine, segment: Segment, stats: Stats, progress: Callable[[Stats], None] | None
+    ) -> None:
+        """Paint the frames of `segment`.
+
+        Raises:
+            SourceError, SinkError, EngineError: as `pipeline.stream.run`; finished parts stay.
+        """
+        file, source = segment.open(self.video, self.rate)
+        with source:
+            info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
+            run(
+                source,
+                paint,
+                [PartSink(self.parts, info, self.encoding)],
+                look_at=lambda time: self.look,
+                streams=engine.streams,
+                progress=progress,
+                stats=stats,
+            )
+        stats.damaged += file.damaged
 
 
 @dataclass(frozen=True)
@@ -36,10 +83,14 @@ class Render:
     """Frames per second of the output; each frame at its own time if not given."""
     audio: bool = True
     force: bool = False
-    """Replace files that are there."""
+    """Replace files that are there, and begin anew where an earlier run left parts."""
+    resume: bool = False
+    """Go on where an earlier run was stopped."""
+    workers: int = 1
+    """Processes that paint one video."""
 
     def __call__(
-        self, video: Path, output: Path, progress: Callable[[VideoInfo], Progress]
+        self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
     ) -> dict[str, Any]:
         """Paint `video` into `output` and return what happened.
 
@@ -47,42 +98,126 @@ class Render:
             progress: makes the progress to show for such a video.
 
         Raises:
-            SourceError, SinkError, EngineError: as `pipeline.stream.run`; nothing is left of `output`.
+            SourceError, SinkError, EngineError: as `pipeline.stream.run`; nothing is left under the name of
+                `output`, but the finished parts of a long render stay beside it.
         """
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
+        piped = "-" in (str(video), str(output))
         with FileSource(video, audio=self.audio) as file:
-            source: Source = file if self.rate is None else ConstantRate(file, self.rate)
-            info, paint = source.info, stylizer(self.engine, (file.info.width, file.info.height), self.detail)
-            if self.size is not None:
-                info, paint = _at_size(info, self.size), _resized(paint, self.size)
-            sink = FileSink(
-                output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force
-            )
-            try:
-                with progress(info) as shown:
-                    stats = run(
-                        source,
-                        paint,
-                        [sink],
-                        look_at=lambda time: self.look,
-                        streams=self.engine.streams,
-                        progress=shown.show,
-                    )
-            except BaseException:
-                # Ctrl-C may come before the threads that would abort it.
-                sink.abort()
-                raise
+            stats = (self._stream if piped else self._render)(video, file, output, progress)
         return {
             "video": str(video),
             "output": str(output),
-            "frames": stats.encoded,
+            "frames": stats.before + stats.encoded,
             "seconds": round(stats.seconds, 2),
             "fps": round(stats.fps, 1),
             "style": self.engine.style.name,
             "engine": self.engine.name,
             "precision": self.engine.precision,
-            "damaged_packets": file.damaged,
+            "damaged_packets": stats.damaged,
+        }
+
+    def _stream(
+        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
+    ) -> Stats:
+        """Paint from or to a pipe, which is read and written once: nothing to resume or to divide."""
+        if self.resume or self.workers > 1:
+            raise SinkError(f"{output}: a pipe can be neither resumed nor painted by several workers")
+        source: Source = file if self.rate is None else ConstantRate(file, self.rate)
+        info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
+        sink = FileSink(output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force)
+        try:
+            with progress(info) as shown:
+                stats = run(
+                    source,
+                    paint,
+                    [sink],
+                    look_at=lambda time: self.look,
+                    streams=self.engine.streams,
+                    progress=shown.show,
+                )
+        except BaseException:
+            # Ctrl-C may come before the threads that would abort it.
+            sink.abort()
+            raise
+        stats.damaged = file.damaged
+        return stats
+
+    def _render(
+        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
+    ) -> Stats:
+        """Paint parts, and join them with the other tracks of the video."""
+        info = file.info if self.rate is None else ConstantRate(file, self.rate).info
+        info, _ = at_size(info, file.info, self.engine, self.detail, self.size)
+        muxer = muxer_of(output)
+        codec = self.codec or DEFAULT_CODEC.get(muxer, "h264")
+        encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset)
+        refuse_existing(output, self.force)
+        parts = Parts(output)
+        parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
+        painting = Painting(video, parts, encoding, self.look, self.detail, self.size, self.rate)
+        try:
+            container = Container(output, parts.joined, info, encoding)
+            try:
+                with progress(info) as shown:
+                    stats = self._paint(painting, file.info.time_base, shown.show)
+                join(list(parts), container, file.packets(), info)
+                container.close()
+            except BaseException:
+                container.abort()
+                raise
+            put_in_place(parts.joined, output, self.force)
+        except BaseException as error:
+            done = sum(len(part.packets) for part in parts)
+            if done and not isinstance(error, SourceError):
+                parts.end()
+                log.warning("%s: %d frames are done; --resume goes on from there", output, done)
+            else:
+                parts.remove()
+            raise
+        parts.remove()
+        return stats
+
+    def _paint(self, painting: Painting, time_base: Fraction, progress: Callable[[Stats], None]) -> Stats:
+        """Paint what `painting` has no parts of."""
+        done = list(painting.parts)
+        stats = Stats(before=sum(len(part.packets) for part in done))
+        segments = [Segment()]
+        if done or self.workers > 1:
+            index = read_index(painting.video)
+            if index is not None:
+                segments = missing(done, index, time_base, self.rate, self.workers)
+            else:
+                segments = [after(done)]
+                if self.workers > 1:
+                    log.warning(
+                        "%s: does not tell when its frames are shown, so that one worker paints it",
+                        painting.video,
+                    )
+        if self.workers > 1 and len(segments) > 1:
+            threads = max(1, (os.cpu_count() or 1) // len(segments))
+            runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, threads)
+            paint_in_processes(painting.paint, segments, runtime, stats, progress)
+        else:
+            for segment in segments:
+                painting.paint(self.engine, segment, stats, progress)
+        return stats
+
+    def _journal(self, video: Path, encoding: Encoding) -> dict[str, Any]:
+        """All that the pictures of a render depend on, for whoever goes on with it."""
+        state = video.stat()
+        style = self.engine.style
+        return {
+            "fauve": metadata.version("fauve"),
+            "video": [str(video.resolve()), state.st_size, state.st_mtime_ns],
+            "style": [style.name, style.digest],
+            "engine": [self.engine.name, self.engine.precision, self.engine.device],
+            "look": [dict(self.look.mix), self.look.strength],
+            "detail": self.detail,
+            "size": self.size,
+            "rate": None if self.rate is None else str(self.rate),
+            "encoder": encoding.facts(),
         }
 
     def differences(self, video: Path, output: Path) -> list[str]:
@@ -101,15 +236,24 @@ class Render:
         return differences(before, after)
 
 
-def _at_size(info: VideoInfo, size: Size) -> VideoInfo:
+def at_size(
+    info: VideoInfo, file: VideoInfo, engine: Engine, detail: Detail, size: Size | None
+) -> tuple[VideoInfo, Callable[[Image, Look], Image]]:
+    """What a sink is told and what paints its frames, at `size` or the video's own.
+
+    Args:
+        info: of the frames to be written.
+        file: of the frames as they come.
+    """
+    paint = stylizer(engine, (file.width, file.height), detail)
+    if size is None:
+        return info, paint
     shape = info.sample_aspect_ratio * Fraction(info.width * size[1], info.height * size[0])
-    return dataclasses.replace(
+    info = dataclasses.replace(
         info, width=size[0], height=size[1], sample_aspect_ratio=shape.limit_denominator(255)
     )
 
-
-def _resized(paint: Callable[[Image, Look], Image], size: Size) -> Callable[[Image, Look], Image]:
     def paint_and_resize(image: Image, look: Look) -> Image:
         return resize(paint(image, look), size)
 
-    return paint_and_resize
+    return info, paint_and_resize

@@ -14,6 +14,10 @@ class Stats:
     """Frames painted."""
     encoded: int = 0
     """Frames handed to the sink's encoder."""
+    before: int = 0
+    """Frames that an earlier run had encoded."""
+    damaged: int = 0
+    """Packets of the source that could not be decoded."""
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -31,6 +31,7 @@ def run(
     look_at: Callable[[Fraction], Look],
     streams: int = 1,
     progress: Callable[[Stats], None] | None = None,
+    stats: Stats | None = None,
 ) -> Stats:
     """Paint every frame of `source` and write it to every sink, in order, with its pts.
 
@@ -42,6 +43,7 @@ def run(
         look_at: the look at a time of the video, in seconds; called in order, by one thread.
         streams: how many frames are painted at the same time, each by a thread; `Engine.streams`.
         progress: called by the caller's thread several times a second.
+        stats: counters to go on with.
 
     Raises:
         SourceError, EngineError, SinkError: what went wrong first.
@@ -49,7 +51,7 @@ def run(
     """
     # Each stage has a thread; OpenCV's own would wait for one another in a spin while those have work to do.
     cv2.setNumThreads(1)
-    stats = Stats()
+    stats = Stats() if stats is None else stats
     decoded: Channel[Frame] = Channel(CAPACITY)
     styled: list[Channel[Any]] = [Channel(CAPACITY) for _ in sinks]
     errors: list[BaseException] = []

@@ -18,6 +18,8 @@ from pipeline.colour import Colour, colour_of
 from pipeline.errors import SourceError
 from pipeline.languages import same_language
 from pipeline.orientation import Orientation, orientation_of
+from pipeline.sinks.container import FORMATS
+from pipeline.sinks.tracks import codecs_of
 
 KINDS = ("audio", "subtitle")
 """Tracks beside the picture whose packets are compared."""
@@ -60,6 +62,8 @@ class Contents:
     title: str
     holds: frozenset[str]
     """Codecs that its container can hold; empty if FFmpeg cannot write that kind."""
+    broadcast: bool = False
+    """A transport stream, whose times are above 0, and which has neither chapters nor a title."""
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -134,6 +138,7 @@ def _read(path: str | Path) -> Contents:
             ),
             title=container.metadata.get("title", ""),
             holds=_holds(Path(path).suffix.lower(), container.format.name),
+            broadcast=container.format.name == "mpegts",
         )
 
 
@@ -166,10 +171,10 @@ def _payload(packet: Any) -> bytes:
 
 def _holds(suffix: str, demuxer: str) -> frozenset[str]:
     # A demuxer's name is a list of all that it reads, such as "matroska,webm"; the file's name tells which.
-    muxer = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}.get(suffix)
+    muxer = FORMATS.get(suffix)
     try:
         with av.open(io.BytesIO(), "w", format=muxer or demuxer.partition(",")[0]) as container:
-            return frozenset(container.supported_codecs)
+            return codecs_of(container)
     except ValueError:
         return frozenset()
 
@@ -178,6 +183,8 @@ def differences(source: Contents, output: Contents) -> list[str]:
     """What `output` lacks of the promise about `source`, a line each; none if it is kept."""
     found = []
     tick = output.time_base
+    if output.broadcast:
+        source = _broadcast(source, output)
     if len(output.times) != len(source.times):
         found.append(f"frames: {len(source.times)} in the source, {len(output.times)} in the output")
     else:
@@ -211,6 +218,22 @@ def differences(source: Contents, output: Contents) -> list[str]:
     for kind in KINDS:
         found += _track_differences(kind, source, output)
     return found
+
+
+def _broadcast(source: Contents, output: Contents) -> Contents:
+    """`source` as a transport stream can hold it: all its times later by the same amount, and no end."""
+    first, moved = (each.times[0] if each.times else None for each in (source, output))
+    by = (moved or Fraction(0)) - (first or Fraction(0))
+    return replace(
+        source,
+        times=tuple(None if time is None else time + by for time in source.times),
+        ends=(),
+        tracks=tuple(
+            replace(track, times=tuple(time + by for time in track.times)) for track in source.tracks
+        ),
+        chapters=(),
+        title="",
+    )
 
 
 def _track_differences(kind: str, source: Contents, output: Contents) -> list[str]:

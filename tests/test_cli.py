@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from engines import Look, Style, bundled, load
+from pipeline.sinks.parts import GRID
 from tests.packs import animegan, tiny_pack
 from tests.videos import bar, make_video, read_video
 
@@ -211,19 +213,24 @@ def test_options_that_make_no_sense(tmp_path, video, pack, arguments, words):
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_ctrl_c_says_so_and_leaves_nothing(tmp_path, pack):
+def test_ctrl_c_says_so_and_keeps_what_is_painted(tmp_path, pack):
     video = make_video(tmp_path / "long.mp4", frames=1500, size=(640, 360), audio=False)
     command = [*FAUVE, "run", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while '"frame": ' not in (line := process.stdout.readline()) or '"frame": 0,' in line:
+    frames = 0
+    while frames < GRID + 20:
+        line = process.stdout.readline()
         assert line, process.stderr.read()
+        frames = json.loads(line).get("frame", 0)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert error == "fauve: stopped; no output was written\n"
+    kept, stopped = error.splitlines()
+    assert re.search(r"out\.mp4: \d*[1-9]\d* frames are done; --resume goes on from there$", kept)
+    assert stopped == "fauve: stopped; no output was written"
     assert time.monotonic() - began < 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mp4.parts", "long.mp4", "tiny"]
 
 
 def test_help_imports_nothing_heavy():
@@ -350,8 +357,8 @@ def test_a_folder_into_a_folder(tmp_path, pack):
     assert len(lines) == 2
     assert "broken.mp4: not a video" in lines[0]
     assert lines[1] == "fauve: 1 of 4 videos failed"
-    assert sorted(path.name for path in out.iterdir()) == ["one.mp4", "three.mkv", "two.mkv"]
-    assert [len(read_video(out / name).images) for name in ("one.mp4", "two.mkv", "three.mkv")] == [
+    assert sorted(path.name for path in out.iterdir()) == ["one.mp4", "three.ts", "two.mkv"]
+    assert [len(read_video(out / name).images) for name in ("one.mp4", "two.mkv", "three.ts")] == [
         10,
         12,
         14,
@@ -375,9 +382,9 @@ def test_a_folder_into_a_folder(tmp_path, pack):
 
 
 def test_two_videos_that_would_have_one_name(tmp_path, pack):
-    make_video(tmp_path / "a.ts", frames=3)
+    make_video(tmp_path / "a.mkv", frames=3)
     make_video(tmp_path / "a.avi", frames=3, audio=False, codec="mpeg4")
-    result = fauve("run", tmp_path / "a.ts", tmp_path / "a.avi", "-o", tmp_path / "out", "--style", pack)
+    result = fauve("run", tmp_path / "a.mkv", tmp_path / "a.avi", "-o", tmp_path / "out", "--style", pack)
     assert_one_line(result, "a.mkv: would be the result of", "rename one")
     assert not (tmp_path / "out").exists()
 

@@ -19,13 +19,13 @@ import sys
 from pathlib import Path
 from engines import EngineError, Look, StyleError, load
 from pipeline.errors import SinkError, SourceError
-from pipeline.progress import Progress
+from pipeline.progress import VideoProgress
 from pipeline.render import Render
 with load("onnxruntime", style=sys.argv[1]) as engine:
     render = Render(engine, Look(), 1.0, preset="ultrafast", force=True)
     for video in sorted(Path(sys.argv[2]).iterdir()):
         try:
-            report = render(video, Path(sys.argv[3]) / "out.mkv", lambda info: Progress(0, "silent"))
+            report = render(video, Path(sys.argv[3]) / "out.mkv", lambda info: VideoProgress())
             print(video.name, report["frames"])
         except (SourceError, SinkError, EngineError) as error:
             print(video.name, "refused:", error)

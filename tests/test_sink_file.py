@@ -11,27 +11,20 @@ from pipeline.colour import Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks.file import FileSink
-from pipeline.sources.file import FileSource
-from tests.videos import bar, make_video, picture, read_video
+from tests.videos import bar, copy, make_video, picture, read_video
 
 INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour())
 
 
-def copy(source_path, path, **options):
-    with FileSource(source_path) as source:
-        sink = FileSink(path, source.info, **{"crf": 10, **options})
-        for item in source:
-            if isinstance(item, Frame):
-                sink.write(item)
-            else:
-                sink.mux(item)
-        sink.close()
+def copied(source_path, path, way="parts", crf=10, **options):
+    copy(source_path, path, way, crf=crf, **options)
     return read_video(source_path), read_video(path)
 
 
+@pytest.mark.parametrize("way", ["parts", "stream"])
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "m4v"])
-def test_every_frame_and_all_the_sound_come_back(tmp_path, suffix):
-    before, after = copy(make_video(tmp_path / "a.mp4", frames=60), tmp_path / f"b.{suffix}")
+def test_every_frame_and_all_the_sound_come_back(tmp_path, suffix, way):
+    before, after = copied(make_video(tmp_path / "a.mp4", frames=60), tmp_path / f"b.{suffix}", way)
     assert after.times == before.times
     assert len(after.times) == 60
     assert [bar(image) for image in after.images] == [bar(image) for image in before.images]
@@ -44,11 +37,12 @@ def test_every_frame_and_all_the_sound_come_back(tmp_path, suffix):
         assert np.abs(a.astype(int) - b).mean() < 2
 
 
+@pytest.mark.parametrize("way", ["parts", "stream"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_variable_rate_a_late_start_and_gaps(tmp_path, suffix):
+def test_variable_rate_a_late_start_and_gaps(tmp_path, suffix, way):
     pts = [1000, 1040, 1090, 1100, 1500, 1501, 3000]
     path = make_video(tmp_path / "a.mkv", pts, time_base=Fraction(1, 1000))
-    before, after = copy(path, tmp_path / f"b.{suffix}")
+    before, after = copied(path, tmp_path / f"b.{suffix}", way)
     assert after.times == [Fraction(at, 1000) for at in pts]
     assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
 
@@ -84,7 +78,7 @@ def test_colour_aspect_and_metadata_are_kept(tmp_path):
     path = make_video(
         tmp_path / "a.mp4", colour=(5, 2, 5, 6), aspect=Fraction(4, 3), metadata={"title": "Ä ö"}
     )
-    before, after = copy(path, tmp_path / "b.mp4")
+    before, after = copied(path, tmp_path / "b.mp4")
     context = after.video.codec_context
     assert (context.colorspace, context.color_range) == (5, 2)
     assert (context.color_primaries, context.color_trc) == (5, 6)
@@ -95,8 +89,8 @@ def test_colour_aspect_and_metadata_are_kept(tmp_path):
 
 def test_crf_and_preset_take_effect(tmp_path):
     path = make_video(tmp_path / "a.mp4", frames=20, audio=False)
-    copy(path, tmp_path / "good.mp4", crf=5)
-    copy(path, tmp_path / "small.mp4", crf=40)
+    copied(path, tmp_path / "good.mp4", crf=5)
+    copied(path, tmp_path / "small.mp4", crf=40)
     assert (tmp_path / "good.mp4").stat().st_size > 2 * (tmp_path / "small.mp4").stat().st_size
 
 
@@ -169,7 +163,7 @@ def test_a_folder_in_its_place(tmp_path):
 )
 def test_sound_that_the_container_cannot_hold_is_encoded_anew(tmp_path, caplog, suffix, before, codec):
     path = make_video(tmp_path / "a.mkv", frames=50, audio_codec=before)
-    _, after = copy(path, tmp_path / f"b.{suffix}")
+    _, after = copied(path, tmp_path / f"b.{suffix}")
     assert f"a .{suffix} file cannot hold {before} sound; track 1 is re-encoded" in caplog.text
     with av.open(str(tmp_path / f"b.{suffix}")) as container:
         sound = container.streams.audio[0]

@@ -10,7 +10,7 @@ from av.stream import Disposition
 from pipeline.frame import Frame
 from pipeline.sinks.file import FileSink
 from pipeline.sources.file import FileSource
-from tests.videos import make_video, picture, read_video
+from tests.videos import copy, make_video, picture, read_video
 
 SRT = """1
 00:00:00,100 --> 00:00:00,500
@@ -20,17 +20,6 @@ Guten Tag
 00:00:00,900 --> 00:00:01,400
 Auf Wiedersehen
 """
-
-
-def paint(source_path, path, **options):
-    with FileSource(source_path) as source:
-        sink = FileSink(path, source.info, **options)
-        for item in source:
-            if isinstance(item, Frame):
-                sink.write(item)
-            else:
-                sink.mux(item)
-        sink.close()
 
 
 @pytest.fixture
@@ -54,10 +43,10 @@ def rich(tmp_path):
             (dubbed, dubbed.streams.audio[0], "deu", Disposition.dub),
             (words, words.streams.subtitles[0], "deu", Disposition.forced),
         ):
-            copy = out.add_stream_from_template(stream)
-            copy.metadata["language"] = language
-            copy.disposition = disposition
-            pairs.append((container, stream, copy))
+            twin = out.add_stream_from_template(stream)
+            twin.metadata["language"] = language
+            twin.disposition = disposition
+            pairs.append((container, stream, twin))
         out.add_attachment("font.ttf", "font/ttf", b"not really a font")
         out.set_chapters(
             [
@@ -111,7 +100,7 @@ def contents(path):
 
 
 def test_matroska_keeps_everything(tmp_path, rich, caplog):
-    paint(rich, tmp_path / "out.mkv")
+    copy(rich, tmp_path / "out.mkv")
     before, chapters, _ = contents(rich)
     after, chapters_after, metadata = contents(tmp_path / "out.mkv")
     assert after == before
@@ -125,7 +114,7 @@ def test_matroska_keeps_everything(tmp_path, rich, caplog):
 
 
 def test_mp4_keeps_what_it_can_and_names_the_rest(tmp_path, rich, caplog):
-    paint(rich, tmp_path / "out.mp4")
+    copy(rich, tmp_path / "out.mp4")
     before, chapters, _ = contents(rich)
     after, chapters_after, metadata = contents(tmp_path / "out.mp4")
     sounds = [track for track in after if track[0] == "audio"]
@@ -162,7 +151,7 @@ def test_a_cover_stays(tmp_path, suffix):
             for packet in container.demux()
             if packet.stream.disposition & Disposition.attached_pic
         )
-    paint(path, tmp_path / f"out.{suffix}")
+    copy(path, tmp_path / f"out.{suffix}")
     assert read_video(tmp_path / f"out.{suffix}").times == read_video(path).times
     with av.open(str(tmp_path / f"out.{suffix}")) as container:
         covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
@@ -176,7 +165,7 @@ def test_a_timecode_goes_on(tmp_path):
     path = make_video(tmp_path / "in.mov", frames=10, audio=False, timecode="01:02:03:04")
     with av.open(str(path)) as container:
         assert [stream.type for stream in container.streams] == ["video", "data"]
-    paint(path, tmp_path / "out.mov")
+    copy(path, tmp_path / "out.mov")
     with av.open(str(tmp_path / "out.mov")) as container:
         assert [stream.type for stream in container.streams] == ["video", "data"]
         assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
@@ -222,7 +211,7 @@ def test_a_second_picture_is_named(tmp_path, caplog):
 def test_metadata_in_a_broken_encoding_does_not_stop_it(tmp_path):
     path = make_video(tmp_path / "in.mp4", frames=5, metadata={"title": "XXXXXXXX"})
     path.write_bytes(path.read_bytes().replace(b"XXXXXXXX", b"\xff\xfe\xe4\xf6\xc3\x28\x80\x81"))
-    paint(path, tmp_path / "out.mp4")
+    copy(path, tmp_path / "out.mp4")
     after = read_video(tmp_path / "out.mp4")
     assert len(after.images) == 5
     assert np.abs(after.images[0].astype(int) - picture(0)).mean() < 4
@@ -231,7 +220,7 @@ def test_metadata_in_a_broken_encoding_does_not_stop_it(tmp_path):
 @pytest.mark.parametrize("codec", ["aac", "mp2", "libmp3lame", "ac3", "flac", "libopus", "pcm_s16le"])
 def test_sound_that_it_can_hold_is_copied(tmp_path, codec, caplog):
     path = make_video(tmp_path / "in.mkv", frames=20, audio_codec=codec)
-    paint(path, tmp_path / "out.mkv")
+    copy(path, tmp_path / "out.mkv")
     before, after = read_video(path), read_video(tmp_path / "out.mkv")
     assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
     assert len(after.packets) > 5

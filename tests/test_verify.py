@@ -9,8 +9,8 @@ from pipeline.colour import Colour
 from pipeline.errors import SourceError
 from pipeline.orientation import Orientation
 from pipeline.verify import differences, read_contents
-from tests.test_tracks import paint, rich
-from tests.videos import make_video, turn
+from tests.test_tracks import rich
+from tests.videos import copy, make_video, turn
 
 __all__ = ["rich"]
 
@@ -37,13 +37,13 @@ def test_a_file_and_itself(contents):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_what_the_pipeline_writes(tmp_path, rich, suffix):
-    paint(rich, tmp_path / f"out.{suffix}")
+    copy(rich, tmp_path / f"out.{suffix}")
     assert differences(read_contents(rich), read_contents(tmp_path / f"out.{suffix}")) == []
 
 
 def test_a_turned_source_whose_output_is_upright(tmp_path):
     path = turn(make_video(tmp_path / "in.mp4", frames=5, aspect=Fraction(4, 3)), (0, 1, -1, 0))
-    paint(path, tmp_path / "out.mp4")
+    copy(path, tmp_path / "out.mp4")
     before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
     assert before.size == after.size == (64, 96)
     assert after.aspect == Fraction(3, 4)
@@ -52,7 +52,7 @@ def test_a_turned_source_whose_output_is_upright(tmp_path):
 
 def test_sound_that_had_to_be_encoded_anew_is_no_difference(tmp_path):
     path = make_video(tmp_path / "in.mp4", frames=50)
-    paint(path, tmp_path / "out.webm")
+    copy(path, tmp_path / "out.webm")
     assert differences(read_contents(path), read_contents(tmp_path / "out.webm")) == []
 
 
@@ -115,7 +115,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_variable_rate_to_the_end(tmp_path, suffix):
     pts = [0, 40, 80, 120, 160, 200, 240, 280, 560, 840, 1120, 1400, 1680, 1960]
     path = make_video(tmp_path / "in.mkv", pts, time_base=Fraction(1, 1000), audio=False)
-    paint(path, tmp_path / f"out.{suffix}")
+    copy(path, tmp_path / f"out.{suffix}")
     after = read_contents(tmp_path / f"out.{suffix}")
     assert Fraction(2) in after.ends
     assert differences(read_contents(path), after) == []
@@ -125,7 +125,7 @@ def test_a_late_start_is_exact_in_mp4(tmp_path):
     path = make_video(
         tmp_path / "in.ts", [129000 + 3600 * i for i in range(10)], time_base=Fraction(1, 90000)
     )
-    paint(path, tmp_path / "out.mp4")
+    copy(path, tmp_path / "out.mp4")
     before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
     assert after.times[0] == before.times[0] > 1
     assert differences(before, after) == []

@@ -8,6 +8,13 @@ import av
 import cv2
 import numpy as np
 
+from pipeline.frame import Frame
+from pipeline.sinks.container import DEFAULT_CODEC, Container, muxer_of
+from pipeline.sinks.encoders import choose
+from pipeline.sinks.file import FileSink
+from pipeline.sinks.parts import Parts, PartSink, join
+from pipeline.sources.file import FileSource
+
 RATE = 25
 
 
@@ -82,6 +89,34 @@ def make_video(
                 container.mux(sound.encode(tone))
             container.mux(sound.encode(None))
     return path
+
+
+def copy(source_path: Path, path: Path, way: str = "parts", codec: str | None = None, **options) -> None:
+    """Copy a video through the sinks, unpainted: in parts that are joined, or as a stream to the file."""
+    with FileSource(source_path) as source:
+        if way == "stream":
+            sink = FileSink(path, source.info, codec=codec, **options)
+            for item in source:
+                if isinstance(item, Frame):
+                    sink.write(item)
+                else:
+                    sink.mux(item)
+            sink.close()
+            return
+        info, muxer = source.info, muxer_of(path)
+        encoding = choose(codec or DEFAULT_CODEC.get(muxer, "h264"), info, muxer=muxer, **options)
+        parts = Parts(path)
+        parts.begin({}, resume=False, force=False)
+        container = Container(path, parts.joined, info, encoding)
+        sink = PartSink(parts, info, encoding)
+        with FileSource(source_path, tracks=False) as frames:
+            for frame in frames:
+                sink.write(frame)
+        sink.close()
+        join(list(parts), container, source.packets(), info)
+        container.close()
+        parts.joined.rename(path)
+        parts.remove()
 
 
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import engines
 from engines import Image, Look
 from engines.style import bundled
 from pipeline.commands.options import PATH, detail_option, engine_options, onnx_options
-from pipeline.errors import SinkError, SourceError
+from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.scaling import resize, stylizer
 from pipeline.sources.file import FileSource
@@ -95,18 +96,14 @@ def sample(video: Path, count: int) -> list[Image]:
     """`count` frames of `video`, from the middles of as many equal parts."""
     with FileSource(video) as source:
         seconds = source.info.frames / source.info.rate
-        began = next(item for item in source if isinstance(item, Frame)).time
+        first = next(item for item in source if isinstance(item, Frame))
     images = []
     for index in range(count):
-        start = began + seconds * Fraction(2 * index + 1, 2 * count)
-        try:
-            with FileSource(video, start=start) as source:
-                images.append(next(item.image for item in source if isinstance(item, Frame)))
-        except SourceError:
-            # The file is shorter than it says; what there is makes the sheet.
-            if not images:
-                raise
-    return images
+        start = round((first.time + seconds * Fraction(2 * index + 1, 2 * count)) / first.time_base)
+        with FileSource(video, tracks=False, start=start, entry=start) as source:
+            # Where the file is shorter than it says, what there is makes the sheet.
+            images += [item.image for item in islice(source, 1)]
+    return images or [first.image]
 
 
 def sheet(columns: Sequence[tuple[str, Sequence[Image]]], height: int) -> Image:

@@ -1,7 +1,9 @@
 """`fauve run`: video files in, painted video files out."""
 
-import json
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,14 @@ from pipeline.commands.options import (
     look,
     onnx_options,
 )
-from pipeline.encoders import ENCODERS
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
-from pipeline.progress import Mode, Progress
+from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
+from pipeline.sinks.encoders import ENCODERS
+from pipeline.sinks.parts import Parts
+from pipeline.stats import Stats
+from pipeline.stream import TICK
 
 
 @click.command()
@@ -35,7 +40,7 @@ from pipeline.render import Render
     "--output",
     type=PATH,
     required=True,
-    help="The painted video: .mp4, .mov, .mkv or .webm; a folder; or - for standard output.",
+    help="The painted video: .mp4, .mov, .mkv, .webm or .ts; a folder; or - for standard output.",
 )
 @click.option(
     "-s",
@@ -62,7 +67,16 @@ from pipeline.render import Render
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run was stopped.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that paint one video."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Videos painted at the same time."
+)
+@click.option(
+    "-f", "--force", is_flag=True, help="Replace a file that is there, and begin anew what was stopped."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")
 @click.pass_context
@@ -86,6 +100,9 @@ def run(
     preset: str | None,
     check: bool,
     no_audio: bool,
+    resume: bool,
+    workers: int,
+    jobs: int,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -96,7 +113,8 @@ def run(
     their own names; one that fails does not stop the others, and what an earlier run has finished is not
     painted again.
 
-    A result gets its name when it is complete; after an error or Ctrl-C nothing is left of it.
+    A result gets its name when it is complete. After Ctrl-C or a crash, --resume goes on with what was
+    painted.
     """
     pairs = plan(videos, output)
     piped = str(output) == "-"
@@ -112,47 +130,107 @@ def run(
         click.echo(f"{style}: {pack.notes}", err=True)
     how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
 
-    def progress(info: VideoInfo) -> Progress:
-        return Progress(info.frames, how)
-
     def tell(text: str, **event: Any) -> None:
         if as_json:
-            click.echo(json.dumps(event))
+            say(event)
         elif not quiet:
             click.echo(text, err=piped)
 
-    failed = 0
-    with engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime:
-        render = Render(
-            runtime, chosen, detail, codec, crf, preset, size, fps, audio=not no_audio, force=force
+    def paint(video: Path, result: Path, progress: Callable[[VideoInfo], VideoProgress]) -> None:
+        if (resume or len(pairs) > 1) and result.exists() and not force:
+            _finished_before(render, video, result)
+            tell(f"{result}: finished before", event="finished before", output=str(result))
+            return
+        report = render(video, result, progress)
+        found = render.differences(video, result) if check else []
+        if found:
+            raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
+        tell(
+            f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
+            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})",
+            event="done",
+            **report,
         )
-        for video, result in pairs:
-            try:
-                if len(pairs) > 1 and result.exists() and not force:
-                    _finished_before(render, video, result)
-                    tell(f"{result}: finished before", event="finished before", output=str(result))
-                    continue
-                report = render(video, result, progress)
-                found = render.differences(video, result) if check else []
-                if found:
-                    raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
-            except (SourceError, SinkError, EngineError) as error:
-                if len(pairs) == 1:
-                    raise
-                failed += 1
-                if as_json:
-                    click.echo(json.dumps({"event": "error", "video": str(video), "message": str(error)}))
-                click.echo(f"fauve: {error}", err=True)
-                continue
-            tell(
-                f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
-                f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})",
-                event="done",
-                **report,
-            )
-    if failed:
-        click.echo(f"fauve: {failed} of {len(pairs)} videos failed", err=True)
+
+    def failed(video: Path, error: Exception) -> None:
+        if as_json:
+            say({"event": "error", "video": str(video), "message": str(error)})
+        click.echo(f"fauve: {error}", err=True)
+
+    with (
+        engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime,
+        Progress(how) as shown,
+    ):
+        render = Render(
+            runtime,
+            chosen,
+            detail,
+            codec,
+            crf,
+            preset,
+            size,
+            fps,
+            audio=not no_audio,
+            force=force,
+            resume=resume,
+            workers=workers,
+        )
+        if len(pairs) == 1:
+            paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
+            return
+        failures = _all(pairs, paint, shown, jobs, failed)
+    if failures:
+        click.echo(f"fauve: {failures} of {len(pairs)} videos failed", err=True)
         context.exit(2)
+
+
+def _all(
+    pairs: list[tuple[Path, Path]],
+    paint: Callable[[Path, Path, Callable[[VideoInfo], VideoProgress]], None],
+    shown: Progress,
+    jobs: int,
+    failed: Callable[[Path, Exception], None],
+) -> int:
+    """Paint `jobs` of `pairs` at a time; one that fails does not stop the others. Returns how many failed."""
+    stopped = threading.Event()
+
+    def paint_one(video: Path, result: Path) -> None:
+        if not stopped.is_set():
+            paint(video, result, lambda info: _Stoppable(shown.of(video.name, info.frames), stopped))
+
+    failures = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            left = {pool.submit(paint_one, *pair): pair for pair in pairs}
+            while left:
+                # In turns, because a thread that waits for ever does not see Ctrl-C on Windows.
+                for done in wait(left, TICK, FIRST_COMPLETED).done:
+                    video, _ = left.pop(done)
+                    try:
+                        done.result()
+                    except (SourceError, SinkError, EngineError) as error:
+                        failed(video, error)
+                        failures += 1
+        except BaseException:
+            stopped.set()
+            raise
+    return failures
+
+
+class _Stoppable(VideoProgress):
+    """Another progress, which stops its render when Ctrl-C has reached the one that waits for all."""
+
+    def __init__(self, shown: VideoProgress, stopped: threading.Event) -> None:
+        self._shown = shown
+        self._stopped = stopped
+
+    def show(self, stats: Stats) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._shown.show(stats)
+
+    def __exit__(self, *raised: Any) -> None:
+        self._shown.__exit__(*raised)
 
 
 def _finished_before(render: Render, video: Path, result: Path) -> None:
@@ -166,3 +244,5 @@ def _finished_before(render: Render, video: Path, result: Path) -> None:
         raise SinkError(
             f"{result}: is there and differs from {video} ({'; '.join(found)}); --force replaces it"
         )
+    # A run that was killed at the very end has left them.
+    Parts(result).remove()

@@ -11,10 +11,10 @@ from typing import Any
 import av
 import av.error
 
-from pipeline.encoders import ENCODERS, Encoding
 from pipeline.errors import SinkError
 from pipeline.frame import Track, VideoInfo
-from pipeline.sinks.tracks import CopiedTrack, ReencodedTrack, describe
+from pipeline.sinks.encoders import ENCODERS, Encoding
+from pipeline.sinks.tracks import CopiedTrack, ReencodedTrack, codecs_of, describe
 
 log = logging.getLogger("fauve")
 
@@ -85,8 +85,9 @@ class Container:
             units = [info.time_base, *(track.template.time_base for track in info.tracks)]
             options["movie_timescale"] = str(_common_timescale([unit.denominator for unit in units if unit]))
         self._container: Any = av.open(name, "w", format=self._muxer, options=options)
-        if encoding.encoder.codec not in self._container.supported_codecs:
-            fit = [key for key, e in ENCODERS.items() if e.codec in self._container.supported_codecs]
+        holds = codecs_of(self._container)
+        if encoding.encoder.codec not in holds:
+            fit = [key for key, e in ENCODERS.items() if e.codec in holds]
             raise SinkError(
                 f"{self.path}: a {self.path.suffix} file cannot hold {encoding.encoder.codec}; there is "
                 f"{', '.join(fit)}, or write another kind of file"
@@ -106,7 +107,9 @@ class Container:
         for track in info.tracks:
             self._add(track)
         self._container.metadata.update(info.metadata)
-        if info.chapters:
+        if info.chapters and self._muxer == "mpegts":
+            log.warning("%s: a .ts file cannot hold chapters; %d are left out", self.path, len(info.chapters))
+        elif info.chapters:
             self._container.set_chapters(list(info.chapters))
         self._container.start_encoding()
         for track in covers:

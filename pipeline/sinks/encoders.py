@@ -1,9 +1,18 @@
 """The video encoders that a file can be written with, and their defaults."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
 
+import av
+import av.error
+from av.codec.context import Flags
+
+from pipeline.colour import to_yuv
 from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ ENCODERS = {
         "hevc",
         crf=20,
         preset="veryfast",
-        options={"x265-params": "log-level=error"},
+        options={"x265-params": "log-level=error:frame-threads=4"},
         tag="hvc1",
     ),
     "av1": Encoder("libsvtav1", "av1", odd_pixels="yuv420p", crf=26, worst_crf=63, preset="9"),
@@ -76,3 +85,112 @@ ENCODERS = {
     "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0"),
 }
 """By the name that users type."""
+
+
+MOST_THREADS = 16
+"""More make FFmpeg complain."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one video is encoded; the same frames through the same encoding give the same stream.
+
+    The number of threads belongs to it, because x264 decides otherwise with another number.
+    """
+
+    encoder: Encoder
+    settings: Mapping[str, str]
+    pixels: str
+    """Pixel format that the encoder is fed."""
+    in_band: bool = False
+    """Whether its headers travel with the pictures, as broadcasts need it."""
+    tag: str | None = None
+    """Four letters that name the codec in the container; None for FFmpeg's own."""
+
+    def set_up(self, context: Any, info: VideoInfo) -> None:
+        """Tell the codec context all that it must know before it is opened."""
+        context.width, context.height, context.pix_fmt = info.width, info.height, self.pixels
+        context.time_base, context.framerate = info.time_base, info.rate
+        context.sample_aspect_ratio = info.sample_aspect_ratio
+        if self.pixels != "bgr0":
+            context.colorspace, context.color_range = info.colour.matrix, info.colour.range
+        context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
+        context.flags |= Flags.frame_duration
+        if self.in_band:
+            context.flags &= ~Flags.global_header
+        else:
+            context.flags |= Flags.global_header
+        context.options = dict(self.settings)
+        if self.tag:
+            context.codec_tag = self.tag
+
+    def facts(self) -> list[Any]:
+        """All that the stream depends on but the frames, as JSON can hold it."""
+        return [self.encoder.name, av.library_versions["libavcodec"], dict(self.settings), self.pixels]
+
+    def __str__(self) -> str:
+        chosen = " ".join(f"{key}={value}" for key, value in self.settings.items())
+        return f"{self.encoder.name} with {chosen}"
+
+
+def choose(
+    name: str, info: VideoInfo, *, muxer: str, crf: int | None = None, preset: str | None = None
+) -> Encoding:
+    """The encoding of `info`'s pictures by the encoder `name`, for FFmpeg's muxer `muxer`.
+
+    Raises:
+        SinkError: no such encoder, or it has no such setting.
+    """
+    if name not in ENCODERS:
+        raise SinkError(f"no codec {name!r}; there is {', '.join(ENCODERS)}")
+    encoder = ENCODERS[name]
+    settings = encoder.settings(name, crf, preset)
+    settings["threads"] = str(min(MOST_THREADS, (os.cpu_count() or 1) * 3 // 2))
+    odd = info.width % 2 or info.height % 2
+    return Encoding(
+        encoder,
+        settings,
+        encoder.odd_pixels if odd else encoder.pixels,
+        in_band=muxer == "mpegts",
+        tag=encoder.tag if muxer in ("mp4", "mov") else None,
+    )
+
+
+class VideoEncoder:
+    """Frames in, packets out, in the order of decoding and with the frames' own times and durations.
+
+    Args:
+        context: a codec context to use instead of one of its own, already set up and open.
+    """
+
+    def __init__(self, encoding: Encoding, info: VideoInfo, context: Any = None) -> None:
+        self._encoding = encoding
+        self._colour = info.colour
+        self._time_base: Fraction = info.time_base
+        self._durations: dict[int, int] = {}
+        if context is None:
+            context = av.CodecContext.create(encoding.encoder.name, "w")
+            encoding.set_up(context, info)
+        self._context: Any = context
+
+    @property
+    def header(self) -> bytes:
+        """What a decoder must know before the first packet; complete after the first frame."""
+        return bytes(self._context.extradata or b"")
+
+    def encode(self, frame: Frame) -> Sequence[Any]:
+        """The packets that are ready after `frame`."""
+        picture = to_yuv(frame.image, self._colour, self._encoding.pixels)
+        picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
+        self._durations[frame.pts] = frame.duration
+        return self._stamped(self._context.encode(picture))
+
+    def flush(self) -> Sequence[Any]:
+        """The packets that are left at the end."""
+        return self._stamped(self._context.encode(None))
+
+    def _stamped(self, packets: Sequence[Any]) -> Sequence[Any]:
+        for packet in packets:
+            packet.time_base = self._time_base
+            packet.duration = self._durations.pop(packet.pts, 0)
+        return packets

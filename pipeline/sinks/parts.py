@@ -8,7 +8,7 @@ one that ran undisturbed.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
+from filelock import FileLock, Timeout
 
-from pipeline.encoders import Encoding, VideoEncoder
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
+from pipeline.sinks.container import Container
+from pipeline.sinks.encoders import Encoding, VideoEncoder
 
 GRID = 120
 """Frames in a part: what is lost when a render is killed, against what a key frame costs."""
@@ -61,6 +64,11 @@ class Parts:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output.with_name(f".{output.name}.parts")
+        self._lock = FileLock(self.folder / "lock")
+
+    def __reduce__(self) -> tuple[type["Parts"], tuple[Path]]:
+        # In another process it is a place to write to; the lock stays here.
+        return Parts, (self.output,)
 
     @property
     def joined(self) -> Path:
@@ -79,29 +87,34 @@ class Parts:
             SinkError: an earlier run left parts and neither is given, or they are of another render; or the
                 folder cannot be made.
         """
-        if self.folder.exists() and (resume or not force):
-            self._take_over(journal, resume)
-            return
-        self.remove()
         try:
-            self.folder.mkdir()
-            _write(self.folder / JOURNAL, json.dumps(journal, indent=2).encode())
+            self.folder.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
+            done = sum(len(part.packets) for part in self)
+            if done and resume:
+                self._take_over(journal)
+            elif done and not force:
+                raise SinkError(
+                    f"{self.output}: an earlier run has painted {done} frames; --resume goes on from there, "
+                    "--force begins anew"
+                )
+            else:
+                for path in self.folder.glob("*.*"):
+                    path.unlink()
+                _write(self.folder / JOURNAL, json.dumps(journal, indent=2).encode())
+        except Timeout:
+            raise SinkError(f"{self.output}: another run is writing it") from None
         except FileNotFoundError as error:
             raise SinkError(f"{self.output}: there is no folder {self.output.parent}") from error
+        except SinkError:
+            self.end()
+            raise
         except OSError as error:
+            self.end()
             raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
 
-    def _take_over(self, journal: Mapping[str, Any], resume: bool) -> None:
-        try:
-            before = json.loads((self.folder / JOURNAL).read_text())
-        except (OSError, ValueError):
-            before = {}
-        done = sum(len(part.packets) for part in self)
-        if not resume:
-            raise SinkError(
-                f"{self.output}: an earlier run got {done} frames far or still goes on; --resume goes on "
-                "with it, --force begins anew"
-            )
+    def _take_over(self, journal: Mapping[str, Any]) -> None:
+        before = json.loads((self.folder / JOURNAL).read_text())
         # Through JSON, where there are no tuples.
         wanted = json.loads(json.dumps(journal))
         other = [key for key in wanted if wanted[key] != before.get(key)]
@@ -120,8 +133,13 @@ class Parts:
                 found.append(Part(path.with_suffix(".packets"), packets, content["header"]))
         return iter(sorted(found, key=lambda part: part.first))
 
+    def end(self) -> None:
+        """Let others have the folder; the parts stay."""
+        self._lock.release()
+
     def remove(self) -> None:
         """Delete the folder and what is in it."""
+        self._lock.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -145,15 +163,14 @@ class PartSink(Sink):
         """Encode one frame with its pts."""
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise SinkError(
-                f"{self._parts.output}: the source goes back in time "
-                f"(pts {frame.pts} after {self._last_pts})"
+                f"{self._parts.output}: the source goes back in time (pts {frame.pts} after {self._last_pts})"
             )
         self._last_pts = frame.pts
         try:
             if self._encoder is None:
                 self._encoder = VideoEncoder(self._encoding, self._info)
                 self._name = self._parts.folder / str(frame.pts)
-                self._file = open(self._name.with_suffix(".packets"), "wb")
+                self._file = open(self._name.with_suffix(".packets"), "wb")  # noqa: SIM115  closed by _finish
                 self._packets: list[tuple[int, int, int, bool]] = []
                 self._frames = 0
             self._keep(self._encoder.encode(frame))
@@ -202,7 +219,32 @@ class PartSink(Sink):
             self._name.with_suffix(".packets").unlink(missing_ok=True)
 
 
-def joined(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterator[Any]:
+def join(parts: Sequence[Part], container: Container, packets: Iterable[Any], info: VideoInfo) -> None:
+    """Write `parts` into `container`, and between them the `packets` of other tracks, by time.
+
+    Raises:
+        SinkError: the parts are not of the encoder that `container` was made for, or it cannot be written.
+    """
+    header = bytes(container.context.extradata or b"").hex()
+    if any(part.header != header for part in parts):
+        raise SinkError(
+            f"{container.path}: the earlier run had another version of the encoder; --force begins anew"
+        )
+    pictures = one_stream(parts, info.time_base, max(1, round(1 / (info.rate * info.time_base))))
+    picture = next(pictures, None)
+    for packet in packets:
+        at = packet.pts if packet.dts is None else packet.dts
+        while (
+            picture is not None and at is not None and picture.dts * info.time_base <= at * packet.time_base
+        ):
+            container.write([picture])
+            picture = next(pictures, None)
+        container.mux(packet)
+    if picture is not None:
+        container.write(chain([picture], pictures))
+
+
+def one_stream(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterator[Any]:
     """The packets of `parts` as one stream.
 
     The encoder of each part counted dts for itself. Here they are given anew: each packet is decoded when
@@ -213,10 +255,10 @@ def joined(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterator[An
         time_base: of the times in `parts`.
         step: the usual duration of a frame.
     """
-    early = max(
-        (number - sorted(times).index(pts) for times in map(_times, parts) for number, pts in enumerate(times)),
-        default=0,
-    )
+    early = 0
+    for times in map(_times, parts):
+        rank = {pts: number for number, pts in enumerate(sorted(times))}
+        early = max(early, *(number - rank[pts] for number, pts in enumerate(times)))
     shown = chain.from_iterable(sorted(_times(part)) for part in parts)
     start = parts[0].first if parts else 0
     before = (start - (early - number) * step for number in range(early))

@@ -13,6 +13,17 @@ TEXT = {"language", "title", "handler_name", "timecode", "creation_time", "comme
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
+BROADCAST = frozenset(
+    {"h264", "hevc", "mpeg2video", "aac", "ac3", "eac3", "dts", "mp2", "mp3", "opus", "dvb_subtitle"}
+)
+"""What transport streams hold; FFmpeg's muxer does not tell."""
+
+
+def codecs_of(container: Any) -> frozenset[str]:
+    """FFmpeg's names of the codecs that a container which is being written can hold."""
+    return BROADCAST if container.format.name == "mpegts" else frozenset(container.supported_codecs)
+
+
 class CopiedTrack:
     """A track whose packets go over as they are.
 
@@ -21,7 +32,7 @@ class CopiedTrack:
     """
 
     def __init__(self, container: Any, track: Track) -> None:
-        if track.kind != "attachment" and track.codec not in container.supported_codecs:
+        if track.kind != "attachment" and track.codec not in codecs_of(container):
             raise ValueError(f"{container.format.name} does not hold {track.codec}")
         self.stream: Any = container.add_stream_from_template(track.template)
         describe(self.stream, track.template)

@@ -20,6 +20,7 @@ from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
+from pipeline.sources.index import picture_stream
 from pipeline.sources.timeline import Timeline
 
 log = logging.getLogger("fauve")
@@ -35,18 +36,30 @@ DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 
 
 class FileSource(Source):
-    """The frames of a video file, upright and in RGB, and the packets of its sound.
+    """The frames of a video file, upright and in RGB, and the packets of the tracks beside them.
 
     Args:
         path: a file, or "-" for standard input.
-        audio: give the packets of the sound too.
-        start: leave out the frames before this time, in seconds.
+        audio: the sound is one of the tracks.
+        tracks: there are tracks at all.
+        start: leave out the frames before this pts.
+        end: leave out the frames from this pts on.
+        entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
 
     Raises:
         SourceError: no such file, no video in it, or none that can be decoded.
     """
 
-    def __init__(self, path: str | Path, *, audio: bool = True, start: Fraction | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        audio: bool = True,
+        tracks: bool = True,
+        start: int | None = None,
+        end: int | None = None,
+        entry: int | None = None,
+    ) -> None:
         self.path = "standard input" if str(path) == "-" else str(path)
         self.damaged = 0
         """Packets that could not be decoded."""
@@ -65,20 +78,21 @@ class FileSource(Source):
                 raise SourceError(f"{path}: the file is empty") from error
             raise SourceError(f"{self.path}: not a video that FFmpeg can read, or a damaged one") from error
         try:
-            self._open(audio, start)
+            self._start, self._end = start, end
+            self._open(audio, tracks)
+            if entry is not None:
+                self._enter(entry)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, audio: bool, start: Fraction | None) -> None:
+    def _open(self, audio: bool, tracks: bool) -> None:
         streams = self._container.streams
         covers = [s for s in streams.video if s.disposition & Disposition.attached_pic]
-        pictures = [s for s in streams.video if s not in covers]
-        if not pictures:
+        self._video: Any = picture_stream(self._container)
+        if self._video is None:
             has = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
             raise SourceError(f"{self.path}: there is no video in it, only {has}")
-        best = streams.best("video")
-        self._video: Any = best if best in pictures else pictures[0]
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
         self._video.thread_type = "AUTO"
@@ -86,18 +100,15 @@ class FileSource(Source):
         others = [
             stream
             for stream in streams
-            if stream is not self._video and (audio or stream.type != "audio") and start is None
+            if tracks and stream is not self._video and (audio or stream.type != "audio")
         ]
         for stream in streams.video:
             if stream in others and stream not in covers:
                 log.warning("%s: another video track, %d, is left out", self.path, stream.index)
                 others.remove(stream)
-        self._start = start
-        if start is not None:
-            self._container.seek(int(start * av.time_base))
         self._cover_indices = {stream.index for stream in covers}
-        wanted = [self._video, *(stream for stream in others if stream.type != "attachment")]
-        self._items = self._demux(wanted)
+        self._wanted = [self._video, *(stream for stream in others if stream.type != "attachment")]
+        self._items = self._demux()
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
         self._timeline = Timeline()
@@ -156,19 +167,44 @@ class FileSource(Source):
                 return item
         raise SourceError(f"{self.path}: none of its frames can be decoded; the file is damaged or empty")
 
-    def _demux(self, wanted: list[Any]) -> Iterator[Any]:
+    def _enter(self, entry: int) -> None:
+        """Go on reading at the key frame `entry`, or from the beginning if the container leads elsewhere."""
+        for target in (entry, None):
+            if target is None:
+                log.info("%s: cannot be entered in the middle, and is read from its beginning", self.path)
+                self._container.seek(self._container.start_time or 0)
+            else:
+                self._container.seek(target, stream=self._video)
+            self._waiting.clear()
+            self._timeline, self._deinterlacer, self._next_pts = Timeline(), None, 0
+            self._items = self._demux()
+            first = self._first_frame()
+            if self._start is None or (first.pts is not None and first.pts <= self._start):
+                return
+
+    def packets(self) -> Iterator[Any]:
+        """The packets of the tracks alone, without decoding the picture; in place of iterating."""
+        while self._waiting:
+            item = self._waiting.popleft()
+            if not isinstance(item, av.VideoFrame):
+                yield item
+        yield from self._demux(decode=False)
+
+    def _demux(self, *, decode: bool = True) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
-            for packet in self._container.demux(wanted):
+            for packet in self._container.demux(self._wanted):
                 self._timeline.place(packet)
                 if packet.stream is self._video:
-                    yield from self._decode(packet)
+                    if decode:
+                        yield from self._decode(packet)
                 elif packet.stream_index in self._cover_indices:
                     if packet.size:
                         self._covers[packet.stream_index] = packet
                 elif packet.size:
                     yield packet
-            yield from self._deinterlaced(None)
+            if decode:
+                yield from self._deinterlaced(None)
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error
 
@@ -176,14 +212,12 @@ class FileSource(Source):
         try:
             frames: list[Any] = packet.decode()
         except av.error.InvalidDataError:
-            self.damaged += 1
+            self.damaged += packet.pts is None or (
+                (self._start is None or packet.pts >= self._start)
+                and (self._end is None or packet.pts < self._end)
+            )
             return []
-        return [
-            whole
-            for frame in frames
-            for whole in self._deinterlaced(frame)
-            if not self._is_before_start(whole)
-        ]
+        return [whole for frame in frames for whole in self._deinterlaced(frame)]
 
     def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
         """What is ready after `frame`, or at the end after None; progressive video passes as it is."""
@@ -199,16 +233,16 @@ class FileSource(Source):
             self._deinterlacer = Deinterlacer(frame, self._video.time_base)
         return left + ([frame] if self._deinterlacer is None else self._deinterlacer.push(frame))
 
-    def _is_before_start(self, frame: av.VideoFrame) -> bool:
-        if self._start is None or frame.pts is None:
-            return False
-        return bool(frame.pts * self._video.time_base < self._start)
-
     def __iter__(self) -> Iterator[Frame | Any]:
-        while self._waiting:
-            yield self._frame_or_packet(self._waiting.popleft())
-        for item in self._items:
-            yield self._frame_or_packet(item)
+        while item := self._waiting.popleft() if self._waiting else next(self._items, None):
+            if not isinstance(item, av.VideoFrame):
+                yield item
+                continue
+            pts, duration = self._times(item)
+            if self._end is not None and pts >= self._end:
+                break
+            if self._start is None or pts >= self._start:
+                yield self._frame(item, pts, duration)
         if self._timeline.jumps:
             log.warning(
                 "%s jumps back in time %d times; it is made to go on", self.path, self._timeline.jumps
@@ -216,14 +250,14 @@ class FileSource(Source):
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
 
-    def _frame_or_packet(self, item: Any) -> Frame | Any:
-        return self._frame(item) if isinstance(item, av.VideoFrame) else item
-
-    def _frame(self, frame: av.VideoFrame) -> Frame:
-        time_base = self._video.time_base
-        duration = frame.duration or round(1 / (self.info.rate * time_base))
+    def _times(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Pts and duration of a frame; where the file does not tell, it follows on the one before."""
+        duration = frame.duration or round(1 / (self.info.rate * self._video.time_base))
         pts = self._next_pts if frame.pts is None else frame.pts
         self._next_pts = pts + duration
+        return pts, duration
+
+    def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
         if self._tone_mapper is not None:
             frame = self._tone_mapper.map(frame)
         image = self._orientation.upright(self._decoded.image(frame, self._colour))
@@ -231,11 +265,11 @@ class FileSource(Source):
             if not self._said_resized:
                 log.warning(
                     "%s: the picture changes from %dx%d to %dx%d at %.2f s; it is scaled back to the first",
-                    *(self.path, *self._size, frame.width, frame.height, pts * time_base),
+                    *(self.path, *self._size, frame.width, frame.height, pts * self._video.time_base),
                 )
                 self._said_resized = True
             image = resize(image, (self.info.width, self.info.height))
-        return Frame(image, pts, duration, time_base)
+        return Frame(image, pts, duration, self._video.time_base)
 
     def close(self) -> None:
         """Give back the file."""

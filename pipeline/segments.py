@@ -1,0 +1,96 @@
+"""Which stretches of a video are still to be painted, and by how many workers."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+
+from pipeline.rate import ConstantRate
+from pipeline.sinks.parts import GRID, Part
+from pipeline.sources import Source
+from pipeline.sources.file import FileSource
+from pipeline.sources.index import Index
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the frames that a render writes; the whole video by default."""
+
+    start: int | None = None
+    """Pts of the first frame written."""
+    end: int | None = None
+    """Pts of the first frame behind it."""
+    after: int | None = None
+    """Pts from which on the source's frames are needed; not `start` where the rate is another."""
+    entry: int | None = None
+    """Pts of the key frame to begin reading at."""
+
+    def open(self, video: Path, rate: Fraction | None) -> tuple[FileSource, Source]:
+        """The file, and what gives the frames of this stretch at `rate`, or at their own times.
+
+        Raises:
+            SourceError: as `FileSource`.
+        """
+        if rate is None:
+            file = FileSource(video, tracks=False, start=self.after, end=self.end, entry=self.entry)
+            return file, file
+        file = FileSource(video, tracks=False, start=self.after, entry=self.entry)
+        return file, ConstantRate(file, rate, start=self.start, end=self.end)
+
+
+def after(parts: Sequence[Part]) -> Segment:
+    """All frames behind the last of `parts`, found by reading from the beginning."""
+    if not parts:
+        return Segment()
+    start = parts[-1].last + 1
+    return Segment(start, after=start)
+
+
+def missing(
+    parts: Sequence[Part], index: Index, time_base: Fraction, rate: Fraction | None, workers: int
+) -> list[Segment]:
+    """The stretches of a video that no part of `parts` covers, in as many pieces as there are workers.
+
+    Pieces begin on the grid of the parts.
+
+    Args:
+        time_base: of the times in `index`.
+        rate: frames per second written; None for each frame at its own time.
+    """
+    written = index.times if rate is None else _ticks(index, time_base, rate)
+    stretches: list[tuple[int, int]] = []
+    begin = 0
+    for part in [*parts, None]:
+        end = len(written) if part is None else bisect_right(written, part.first - 1)
+        if begin < end:
+            stretches.append((begin, end))
+        begin = len(written) if part is None else bisect_right(written, part.last)
+    cells = sum(-(-(end - begin) // GRID) for begin, end in stretches)
+    size = GRID * max(1, -(-cells // workers))
+    pieces = [
+        (first, min(first + size, end)) for begin, end in stretches for first in range(begin, end, size)
+    ]
+    return [_segment(written, first, end, index, time_base, rate) for first, end in pieces]
+
+
+def _segment(
+    written: Sequence[int], first: int, end: int, index: Index, time_base: Fraction, rate: Fraction | None
+) -> Segment:
+    behind = written[end] if end < len(written) else None
+    if first == 0:
+        return Segment(end=behind)
+    start = needed = written[first]
+    if rate is not None:
+        # The frame that is on display in the middle of the tick.
+        middle = floor((start + Fraction(1, 2)) / rate / time_base)
+        needed = index.times[max(0, bisect_right(index.times, middle) - 1)]
+    return Segment(start, behind, needed, index.entry(needed))
+
+
+def _ticks(index: Index, time_base: Fraction, rate: Fraction) -> range:
+    """The pts that `ConstantRate` gives for the whole video."""
+    return range(
+        round(index.times[0] * time_base * rate), floor(index.end * time_base * rate + Fraction(1, 2))
+    )

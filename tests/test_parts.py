@@ -1,0 +1,339 @@
+"""Renders in parts: joined, resumed and divided, they are what an undisturbed one is."""
+
+import random
+import signal
+import subprocess
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.colour import Colour
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
+from pipeline.rate import ConstantRate
+from pipeline.segments import missing
+from pipeline.sinks.container import Container, muxer_of
+from pipeline.sinks.encoders import choose
+from pipeline.sinks.parts import GRID, Part, Parts, PartSink, join, one_stream
+from pipeline.sources.file import FileSource
+from pipeline.sources.index import Index, read_index
+from tests.packs import tiny_pack
+from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.videos import bar, make_video, picture, read_video
+
+INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour(1, 1, 1, 1))
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """More than three parts of a variable rate, with B-frames and sound."""
+    steps = random.Random(1).choices([256, 512, 768, 3000], k=3 * GRID + 60)
+    pts = [5120 + sum(steps[:index]) for index in range(len(steps))]
+    return make_video(tmp_path_factory.mktemp("long") / "in.mp4", pts)
+
+
+def same_pictures(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("h264", "mp4"),
+        ("h264", "ts"),
+        ("h265", "mp4"),
+        ("h265", "ts"),
+        ("av1", "mkv"),
+        ("vp9", "webm"),
+        ("prores", "mov"),
+        ("ffv1", "mkv"),
+    ],
+)
+def test_parts_of_every_codec_join_without_a_seam(tmp_path, name, suffix):
+    path = tmp_path / f"out.{suffix}"
+    encoding = choose(name, INFO, muxer=muxer_of(path))
+    parts = Parts(path)
+    parts.begin({}, resume=False, force=False)
+    container = Container(path, parts.joined, INFO, encoding)
+    pts = [1024 + 512 * index + 100 * (index % 3 == 1) for index in range(2 * GRID + 30)]
+    # Written out of order, as by several processes.
+    for first in (2 * GRID, 0, GRID):
+        sink = PartSink(parts, INFO, encoding)
+        for index in range(first, min(first + GRID, len(pts))):
+            sink.write(Frame(picture(index), pts[index], 512, INFO.time_base))
+        sink.close()
+    join(list(parts), container, [], INFO)
+    container.close()
+    after = read_video(parts.joined)
+    tick = after.time_base
+    assert len(after.times) == len(pts)
+    start = after.times[0] if suffix == "ts" else Fraction(pts[0], 12800)
+    for at, time_ in zip(pts, after.times, strict=True):
+        assert abs((time_ - start) - Fraction(at - pts[0], 12800)) <= tick
+    assert [bar(image) for image in after.images] == [bar(picture(index)) for index in range(len(pts))]
+    with av.open(str(parts.joined)) as file:
+        dts = [packet.dts for packet in file.demux(video=0) if packet.size]
+    assert dts == sorted(set(dts))
+
+
+def test_times_of_decoding_rise_and_come_before_those_of_showing(tmp_path):
+    packets = ((0, 2, 1, True), (6, 2, 1, False), (3, 3, 1, False), (2, 1, 1, False))
+    more = tuple((pts + 8, duration, size, key) for pts, duration, size, key in packets)
+    (tmp_path / "x").write_bytes(b"abcd")
+    stream = list(one_stream([Part(tmp_path / "x", p, "") for p in (packets, more)], Fraction(1, 25), 2))
+    assert [packet.pts for packet in stream] == [0, 6, 3, 2, 8, 14, 11, 10]
+    assert [packet.dts for packet in stream] == [-4, -2, 0, 2, 3, 6, 8, 10]
+    assert [bytes(packet) for packet in stream] == [b"a", b"b", b"c", b"d"] * 2
+    assert [packet.is_keyframe for packet in stream] == [True, False, False, False] * 2
+
+
+def killed_until_done(command: list[str], seed: int) -> None:
+    """Run `command` with --resume, and kill it at random moments until it is through."""
+    moments = random.Random(seed)
+    for patience in range(20):
+        process = subprocess.Popen([*command, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            _, error = process.communicate(timeout=moments.uniform(1.0, 2.5) + 0.4 * patience)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        else:
+            assert process.returncode == 0, error.decode()
+            return
+    pytest.fail("never done")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("options", [[], ["--fps", "30", "--size", "128x64"]])
+def test_killed_and_resumed_it_is_the_same(tmp_path, long_video, pack, suffix, options):
+    command = ["run", str(long_video), "--style", str(pack), *options]
+    undisturbed, resumed = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    assert fauve(*command, "-o", undisturbed).returncode == 0
+    command = [*FAUVE, *command, "-o", str(resumed)]
+    stopped_after(1, command, tmp_path / f".b.{suffix}.parts")
+    killed_until_done(command, seed=len(options))
+    a, b = read_video(undisturbed), read_video(resumed)
+    assert a.pts == b.pts
+    assert len(a.pts) > 3 * GRID
+    assert same_pictures(a, b)
+    assert a.packets == b.packets
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{suffix}", f"b.{suffix}", "tiny"]
+
+
+def stopped_after(parts, command, folder):
+    """Start `command` and kill it when `parts` parts are finished."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(list(folder.glob("[0-9]*.json"))) < parts:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture
+def stopped(tmp_path, pack):
+    """A render that was killed after its first part: the command, and its output."""
+    video, output = make_video(tmp_path / "in.mp4", frames=900, size=(320, 180)), tmp_path / "out.mp4"
+    command = ["run", str(video), "-o", str(output), "--style", str(pack)]
+    stopped_after(1, [*FAUVE, *command], tmp_path / ".out.mp4.parts")
+    return command, output
+
+
+def test_what_was_painted_is_not_thrown_away_by_mistake(stopped):
+    command, output = stopped
+    assert_one_line(fauve(*command), "an earlier run has painted", "--resume", "--force")
+    assert_one_line(fauve(*command, "--resume", "--strength", "0.5"), "look [{}, 1.0] and not [{}, 0.5]")
+    assert not output.exists()
+    assert fauve(*command, "--resume").returncode == 0
+    assert len(read_video(output).times) == 900
+
+
+def test_force_begins_anew(stopped):
+    command, output = stopped
+    assert fauve(*command, "--force", "--strength", "0.5", "--verify").returncode == 0
+    assert len(read_video(output).times) == 900
+
+
+def test_two_runs_do_not_write_one_file(tmp_path, pack):
+    parts = Parts(tmp_path / "out.mp4")
+    parts.begin({}, resume=False, force=False)
+    video = make_video(tmp_path / "in.mp4")
+    for option in ("--resume", "--force"):
+        result = fauve("run", video, "-o", tmp_path / "out.mp4", "--style", pack, option)
+        assert_one_line(result, "out.mp4: another run is writing it")
+    parts.remove()
+
+
+def test_parts_of_another_encoder_are_not_joined(tmp_path):
+    path = tmp_path / "out.mp4"
+    encoding = choose("h264", INFO, muxer="mp4")
+    part = Part(tmp_path / "x", ((0, 1, 1, True),), "00")
+    container = Container(path, tmp_path / "joined.mp4", INFO, encoding)
+    with pytest.raises(SinkError, match="another version of the encoder"):
+        join([part], container, [], INFO)
+    container.abort()
+
+
+@pytest.mark.parametrize("options", [[], ["--fps", "30"]])
+def test_several_workers_make_the_same_file(tmp_path, long_video, pack, options):
+    command = ["run", str(long_video), "--style", str(pack), *options]
+    results = []
+    for workers in (1, 3):
+        output = tmp_path / f"{workers}.mp4"
+        result = fauve(*command, "-o", output, "--workers", workers)
+        assert result.returncode == 0, result.stderr
+        results.append(read_video(output))
+    a, b = results
+    assert a.pts == b.pts
+    assert len(a.pts) > 3 * GRID
+    assert same_pictures(a, b)
+    assert a.packets == b.packets
+
+
+def test_a_dead_worker_is_said_and_its_part_can_be_painted_again(tmp_path, pack):
+    video, output = make_video(tmp_path / "in.mp4", frames=1200, size=(320, 180)), tmp_path / "out.mp4"
+    command = [*FAUVE, "run", str(video), "-o", str(output), "--style", str(pack), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(list((tmp_path / ".out.mp4.parts").glob("[0-9]*.json"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    spawned = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    subprocess.run(["kill", "-9", spawned[-1]], check=True)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "frames are done; --resume goes on" in error
+    assert "a worker was killed" in error.splitlines()[-1]
+    result = fauve(*command[len(FAUVE) :], "--resume", "--verify")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_worker_ends_with_the_run_that_started_it(tmp_path, pack):
+    video, output = make_video(tmp_path / "in.mp4", frames=3000, size=(320, 180)), tmp_path / "out.mp4"
+    command = [*FAUVE, "run", str(video), "-o", str(output), "--style", str(pack), "--workers", "2"]
+    stopped_after(1, command, tmp_path / ".out.mp4.parts")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        running = subprocess.run(["pgrep", "-f", "spawn_main"], capture_output=True, text=True).stdout
+        here = [pid for pid in running.split() if str(tmp_path) in _open_files(pid)]
+        if not here:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"workers {here} go on for nobody")
+
+
+def _open_files(pid):
+    try:
+        return " ".join(str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return ""
+
+
+def test_a_video_that_cannot_be_divided_is_painted_by_one(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=300, audio=False)
+    with av.open(str(video)) as source, av.open(str(tmp_path / "in.h264"), "w") as raw:
+        stream = raw.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                raw.mux(packet)
+    result = fauve("run", tmp_path / "in.h264", "-o", tmp_path / "o.mkv", "--style", pack, "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert "does not tell when its frames are shown, so that one worker paints it" in result.stderr
+    assert len(read_video(tmp_path / "o.mkv").times) == 300
+
+
+def test_pipes_are_neither_resumed_nor_divided(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4")
+    for option in (["--resume"], ["--workers", "2"]):
+        assert_one_line(fauve("run", video, "-o", "-", "--style", pack, *option), "a pipe can be neither")
+
+
+def test_several_videos_at_the_same_time(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    for index in range(5):
+        make_video(tmp_path / "in" / f"{index}.mp4", frames=20 + index)
+    (tmp_path / "in" / "bad.mp4").write_text("no video")
+    result = fauve("run", tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--jobs", "3")
+    assert result.returncode == 2
+    assert "bad.mp4" in result.stderr
+    assert "1 of 6 videos failed" in result.stderr
+    for index in range(5):
+        assert len(read_video(tmp_path / "out" / f"{index}.mp4").times) == 20 + index
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_ctrl_c_stops_several_videos(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        make_video(tmp_path / "in" / f"{index}.mp4", frames=1200, size=(320, 180), audio=False)
+    command = ["run", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--style", str(pack), "--jobs", "2"]
+    process = subprocess.Popen([*FAUVE, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out").glob(".*.parts/*.packets")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert error.splitlines()[-1] == "fauve: stopped; no output was written"
+    assert not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_the_index_of_a_video(long_video):
+    index = read_index(long_video)
+    with FileSource(long_video, tracks=False) as source:
+        frames = list(source)
+    assert index.times == tuple(frame.pts for frame in frames)
+    assert index.end == frames[-1].pts + frames[-1].duration
+    assert index.keys[0] == index.times[0]
+
+
+@pytest.mark.parametrize("start", [0, 1, 250, 260, 419])
+def test_a_source_that_is_entered_gives_the_same_frames(long_video, start):
+    index = read_index(long_video)
+    at = index.times[start]
+    with FileSource(long_video, tracks=False) as source:
+        whole = list(source)
+    with FileSource(long_video, tracks=False, start=at, entry=index.entry(at)) as source:
+        part = list(source)
+    assert [frame.pts for frame in part] == list(index.times[start:])
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(whole[start:], part, strict=True))
+
+
+def test_stretches_begin_on_the_grid_and_cover_all():
+    index = Index(tuple(range(0, 1000 * 2, 2)), tuple(range(0, 1000 * 2, 100)), 2000)
+    pieces = missing([], index, Fraction(1, 50), None, 3)
+    assert [(piece.start, piece.end) for piece in pieces] == [(None, 720), (720, 1440), (1440, None)]
+    assert [piece.entry for piece in pieces] == [None, 600, 1300]
+    assert pieces[1].after == 720
+    done = [Part(Path(), ((at, 2, 1, True), (at + 238, 2, 1, False)), "") for at in (0, 480)]
+    pieces = missing(done, index, Fraction(1, 50), None, 1)
+    assert [(piece.start, piece.end) for piece in pieces] == [(240, 480), (720, None)]
+    assert (
+        missing([Part(Path(), ((0, 2, 1, True), (1998, 2, 1, False)), "")], index, Fraction(1, 50), None, 2)
+        == []
+    )
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(24000, 1001), Fraction(7)])
+def test_stretches_at_another_rate_give_what_the_whole_gives(long_video, rate):
+    index = read_index(long_video)
+    with FileSource(long_video, tracks=False) as file, ConstantRate(file, rate) as source:
+        whole, time_base = [(frame.pts, frame.image) for frame in source], file.info.time_base
+    pieces = []
+    for segment in missing([], index, time_base, rate, 3):
+        file, source = segment.open(long_video, rate)
+        with source:
+            pieces += [(frame.pts, frame.image) for frame in source]
+    assert [pts for pts, _ in pieces] == [pts for pts, _ in whole]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(whole, pieces, strict=True))
