@@ -9,6 +9,7 @@ from pipeline.sinks.container import FORMATS
 VIDEO_SUFFIXES = (
     *(
         ".3gp",
+        ".apng",
         ".asf",
         ".avi",
         ".dv",
@@ -26,6 +27,9 @@ VIDEO_SUFFIXES = (
 )
 """What is taken for a video in a folder."""
 
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What is taken for a picture in a folder without videos."""
+
 ROOMIEST = ".mkv"
 """For videos whose own kind of file is not written: it holds most."""
 
@@ -34,7 +38,7 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     """Pairs of a video and its result: one pair for a file, else results by the same names in a folder.
 
     Args:
-        videos: files and folders; of a folder, the videos directly in it.
+        videos: files and folders; of a folder, the videos directly in it, or the pictures if there are none.
         output: a file's name for one file, a folder for more; made if missing.
 
     Raises:
@@ -45,7 +49,8 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         return [(videos[0], output)]
     pairs: dict[Path, Path] = {}
     for video in _files(videos):
-        suffix = video.suffix if video.suffix.lower() in FORMATS else ROOMIEST
+        kept = video.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES)
+        suffix = video.suffix if kept else ROOMIEST
         result = output / (video.stem + suffix)
         if result in pairs:
             raise SinkError(f"{result}: would be the result of {pairs[result]} and of {video}; rename one")
@@ -67,10 +72,10 @@ def _files(videos: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "."
-        )
+        visible = sorted(file for file in path.iterdir() if file.name[0] != ".")
+        inside = [file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES]
+        inside = inside or [file for file in visible if file.suffix.lower() in PICTURE_SUFFIXES]
         if not inside:
-            raise SourceError(f"{path}: a folder without videos in it")
+            raise SourceError(f"{path}: a folder without videos or pictures in it")
         files += inside
     return files

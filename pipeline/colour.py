@@ -38,6 +38,10 @@ PLANAR = {"yuv420p": 2, "yuvj420p": 2, "yuv444p": 1, "yuvj444p": 1}
 """Formats whose planes are read as they are, with how many pixels share a chroma sample each way."""
 
 
+Alpha = NDArray[np.uint8]
+"""[h, w], 0 for what is not there to 255 for what hides all behind it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Colour:
     """How a stream's numbers mean colours, in the code points of H.273, as FFmpeg uses them."""
@@ -92,6 +96,22 @@ def yuv_from_rgb(colour: Colour) -> NDArray[np.float32]:
     return np.column_stack([inverse, -inverse @ matrix[:, 3]]).astype(np.float32)
 
 
+def has_alpha(frame: av.VideoFrame, codec: str) -> bool:
+    """Whether the frames of a video may be transparent, as its first one tells."""
+    if codec == "gif" or frame.format.name == "pal8":
+        # These are decoded with an alpha whether they need it or not.
+        return bool(Decoded().alpha(frame).min() < 255)
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def over(image: Image, alpha: Alpha, background: tuple[int, int, int]) -> Image:
+    """`image` laid over a colour."""
+    weight = alpha[..., None].astype(np.uint32)
+    mixed = image * weight + np.array(background, np.uint32) * (255 - weight)
+    flat: Image = ((mixed + 127) // 255).astype(np.uint8)
+    return flat
+
+
 class Decoded:
     """Turns decoded frames into RGB; one for each thread, since it keeps swscale's tables."""
 
@@ -120,23 +140,75 @@ class Decoded:
         image: Image = cv2.transform(cv2.merge((y, cb, cr)), rgb_from_yuv(colour))
         return image
 
+    def alpha(self, frame: av.VideoFrame) -> Alpha:
+        """How opaque each pixel of `frame` is."""
+        rgba: Any = self._reformatter.reformat(frame, format="rgba").to_ndarray()
+        alpha: Alpha = rgba[..., 3]
+        return alpha
+
+
+def _rows(plane: Any) -> NDArray[np.uint8]:
+    """The bytes of `plane`, with what pads its rows."""
+    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height]
+
 
 def _plane(plane: Any) -> NDArray[np.uint8]:
-    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: plane.height, : plane.width]
+    return _rows(plane)[:, : plane.width]
 
 
 def _packed(frame: av.VideoFrame) -> Image:
-    plane: Any = frame.planes[0]
-    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+    return _rows(frame.planes[0])[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+RGB = {"bgr0", "rgb24", "rgba", "bgra"}
+"""Pixel formats that hold R, G and B."""
+
+
+def encodable(
+    image: Image, colour: Colour, pixels: str = "yuv420p", alpha: Alpha | None = None
+) -> av.VideoFrame:
+    """`image` as a frame for an encoder, in the pixel format `pixels` and tagged with `colour`.
+
+    Args:
+        alpha: how opaque each pixel is, where `pixels` holds that; of any size.
+    """
+    size = image.shape[1], image.shape[0]
+    if alpha is not None and alpha.shape != image.shape[:2]:
+        alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    if pixels in RGB:
+        if pixels in ("rgba", "bgra"):
+            opaque = np.full(image.shape[:2], 255, np.uint8) if alpha is None else alpha
+            frame = av.VideoFrame.from_ndarray(np.dstack([image, opaque]), format="rgba")
+        else:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        return frame if frame.format.name == pixels else frame.reformat(format=pixels)
+    if pixels.startswith("yuva"):
+        return _with_alpha(to_yuv(image, colour, pixels.replace("yuva", "yuv")), pixels, alpha)
+    return to_yuv(image, colour, pixels)
+
+
+def _with_alpha(opaque: av.VideoFrame, pixels: str, alpha: Alpha | None) -> av.VideoFrame:
+    """`opaque` in a format that has one plane more."""
+    frame = av.VideoFrame(opaque.width, opaque.height, pixels)
+    planes: list[NDArray[Any]] = [_rows(plane) for plane in opaque.planes]
+    values = np.full((opaque.height, opaque.width), 255, np.uint8) if alpha is None else alpha
+    if pixels.endswith("10le"):
+        values = (values.astype(np.uint32) * 1023 // 255).astype("<u2").view(np.uint8)
+    plane: Any
+    for plane, content in zip(frame.planes, [*planes, values], strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        width = min(plane.line_size, content.shape[1])
+        rows[:, :width] = content[:, :width]
+        plane.update(rows)
+    frame.colorspace, frame.color_range = opaque.colorspace, opaque.color_range
+    frame.color_primaries, frame.color_trc = opaque.color_primaries, opaque.color_trc
+    return frame
 
 
 def to_yuv(image: Image, colour: Colour, pixels: str = "yuv420p") -> av.VideoFrame:
-    """`image` as a frame for an encoder, in the pixel format `pixels` and tagged with `colour`."""
+    """`image` as a frame in the pixel format `pixels`, one of Y, Cb and Cr, and tagged with `colour`."""
     height, width = image.shape[:2]
-    if pixels == "bgr0":
-        return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")
     yuv = cv2.transform(image, yuv_from_rgb(colour))
     if pixels == "yuv420p" and width % 2 == height % 2 == 0:
         buffer = np.empty((height * 3 // 2, width), np.uint8)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from engines import Image
-from pipeline.colour import Colour
+from pipeline.colour import Alpha, Colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Frame:
     """For how long, in the same units; 0 if nobody knows."""
     time_base: Fraction
     """Seconds."""
+    alpha: Alpha | None = None
+    """How opaque each pixel is, None if all are."""
 
     @property
     def time(self) -> Fraction:
@@ -71,3 +73,5 @@ class VideoInfo:
     """As `av` gives and takes them."""
     stream: Any = None
     """The `av` stream of the picture, for its language, title and timecode; only while the source is open."""
+    alpha: bool = False
+    """Whether its frames have one."""

@@ -59,7 +59,7 @@ class ConstantRate(Source):
         return range(tick, until if self._end is None else min(until, self._end))
 
     def _at(self, frame: Frame, tick: int) -> Frame:
-        return Frame(frame.image, tick, 1, 1 / self._rate)
+        return replace(frame, pts=tick, duration=1, time_base=1 / self._rate)
 
     def close(self) -> None:
         """Give back the source's file."""

@@ -17,11 +17,13 @@ from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
 from pipeline.segments import Segment, after, missing
-from pipeline.sinks.container import DEFAULT_CODEC, Container, muxer_of
-from pipeline.sinks.encoders import Encoding, choose
+from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of
+from pipeline.sinks.encoders import ENCODERS, Encoding, choose
 from pipeline.sinks.file import FileSink, put_in_place, refuse_existing
+from pipeline.sinks.images import ImageSink, holds_alpha, images_done, writes_images
 from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sources import Source
+from pipeline.sources.demuxer import is_sequence
 from pipeline.sources.file import FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
@@ -43,6 +45,8 @@ class Painting:
     detail: Detail
     size: Size | None
     rate: Fraction | None
+    background: tuple[int, int, int] | None = None
+    """What a transparent video is laid over, where its alpha is not kept."""
 
     def paint(
         self, engine: Engine, segment: Segment, stats: Stats, progress: Callable[[Stats], None] | None
@@ -54,6 +58,8 @@ class Painting:
         """
         file, source = segment.open(self.video, self.rate)
         with source:
+            if self.background is not None:
+                file.flatten(self.background)
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
                 source,
@@ -81,6 +87,8 @@ class Render:
     """(width, height) of the output; the source's if not given. Another shape changes that of the pixels."""
     rate: Fraction | None = None
     """Frames per second of the output; each frame at its own time if not given."""
+    background: tuple[int, int, int] = (0, 0, 0)
+    """What a transparent video is laid over, where the output cannot be transparent."""
     audio: bool = True
     force: bool = False
     """Replace files that are there, and begin anew where an earlier run left parts."""
@@ -103,9 +111,13 @@ class Render:
         """
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
-        piped = "-" in (str(video), str(output))
-        with FileSource(video, audio=self.audio) as file:
-            stats = (self._stream if piped else self._render)(video, file, output, progress)
+        with FileSource(video, audio=self.audio, picture_rate=self.rate) as file:
+            if writes_images(output):
+                stats = self._write_images(video, file, output, progress)
+            elif self._in_one_go(video, file, output):
+                stats = self._stream(video, file, output, progress)
+            else:
+                stats = self._render(video, file, output, progress)
         return {
             "video": str(video),
             "output": str(output),
@@ -118,12 +130,70 @@ class Render:
             "damaged_packets": stats.damaged,
         }
 
+    def _in_one_go(self, video: Path, file: FileSource, output: Path) -> bool:
+        """Whether the output cannot be made of parts."""
+        if "-" in (str(video), str(output)) or muxer_of(output) in ANIMATIONS:
+            return True
+        # The alpha of VP9 travels beside its packets, and parts hold packets only.
+        return file.info.alpha and (self.codec or DEFAULT_CODEC.get(muxer_of(output))) == "vp9"
+
+    def _flatten(self, file: FileSource, output: Path, transparent: bool) -> tuple[int, int, int] | None:
+        """Lay a transparent video over the background, if its output cannot be `transparent`, and say so."""
+        if transparent or not file.info.alpha:
+            return None
+        colour = "#{:02x}{:02x}{:02x}".format(*self.background)
+        log.warning(
+            "%s: cannot be transparent, and is laid over %s; --codec prores, ffv1 or vp9 can be",
+            output,
+            colour,
+        )
+        file.flatten(self.background)
+        return self.background
+
+    def _write_images(
+        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
+    ) -> Stats:
+        """Paint pictures, going on behind those that an earlier run has finished."""
+        if self.workers > 1:
+            raise SinkError(f"{output}: pictures are written by one worker")
+        background = self._flatten(file, output, holds_alpha(output))
+        done = images_done(output) if self.resume else 0
+        segment = Segment()
+        if done:
+            index = read_index(video, self.rate)
+            if index is None:
+                raise SinkError(f"{output}: {video} does not tell when its frames are shown; begin anew")
+            left = missing([], index, file.info.time_base, self.rate, 1, skip=done)
+            if not left:
+                return Stats(before=done)
+            segment = left[0]
+        elsewhere, source = segment.open(video, self.rate)
+        with source:
+            if background is not None:
+                elsewhere.flatten(background)
+            info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
+            with progress(info) as shown:
+                return run(
+                    source,
+                    paint,
+                    [ImageSink(output, done=done, force=self.force)],
+                    look_at=lambda time: self.look,
+                    streams=self.engine.streams,
+                    progress=shown.show,
+                    stats=Stats(before=done),
+                )
+
     def _stream(
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
     ) -> Stats:
-        """Paint from or to a pipe, which is read and written once: nothing to resume or to divide."""
+        """Paint what is written in one go, such as a pipe: nothing to resume or to divide."""
         if self.resume or self.workers > 1:
-            raise SinkError(f"{output}: a pipe can be neither resumed nor painted by several workers")
+            raise SinkError(
+                f"{output}: is written in one go, and can be neither resumed nor painted by several workers"
+            )
+        muxer = muxer_of(output)
+        encoder = ENCODERS.get(self.codec or DEFAULT_CODEC.get(muxer, "h264"))
+        self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
         source: Source = file if self.rate is None else ConstantRate(file, self.rate)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
         sink = FileSink(output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force)
@@ -152,11 +222,14 @@ class Render:
         info, _ = at_size(info, file.info, self.engine, self.detail, self.size)
         muxer = muxer_of(output)
         codec = self.codec or DEFAULT_CODEC.get(muxer, "h264")
+        transparent = codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
+        background = self._flatten(file, output, transparent)
+        info = dataclasses.replace(info, alpha=file.info.alpha)
         encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset)
         refuse_existing(output, self.force)
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
-        painting = Painting(video, parts, encoding, self.look, self.detail, self.size, self.rate)
+        painting = Painting(video, parts, encoding, self.look, self.detail, self.size, self.rate, background)
         try:
             container = Container(output, parts.joined, info, encoding)
             try:
@@ -185,7 +258,7 @@ class Render:
         stats = Stats(before=sum(len(part.packets) for part in done))
         segments = [Segment()]
         if done or self.workers > 1:
-            index = read_index(painting.video)
+            index = read_index(painting.video, self.rate)
             if index is not None:
                 segments = missing(done, index, time_base, self.rate, self.workers)
             else:
@@ -206,7 +279,7 @@ class Render:
 
     def _journal(self, video: Path, encoding: Encoding) -> dict[str, Any]:
         """All that the pictures of a render depend on, for whoever goes on with it."""
-        state = video.stat()
+        state = (video.parent if is_sequence(video) else video).stat()
         style = self.engine.style
         return {
             "fauve": metadata.version("fauve"),
@@ -215,6 +288,7 @@ class Render:
             "engine": [self.engine.name, self.engine.precision, self.engine.device],
             "look": [dict(self.look.mix), self.look.strength],
             "detail": self.detail,
+            "background": list(self.background),
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),

@@ -36,7 +36,7 @@ class Segment:
         if rate is None:
             file = FileSource(video, tracks=False, start=self.after, end=self.end, entry=self.entry)
             return file, file
-        file = FileSource(video, tracks=False, start=self.after, entry=self.entry)
+        file = FileSource(video, tracks=False, start=self.after, entry=self.entry, picture_rate=rate)
         return file, ConstantRate(file, rate, start=self.start, end=self.end)
 
 
@@ -49,7 +49,13 @@ def after(parts: Sequence[Part]) -> Segment:
 
 
 def missing(
-    parts: Sequence[Part], index: Index, time_base: Fraction, rate: Fraction | None, workers: int
+    parts: Sequence[Part],
+    index: Index,
+    time_base: Fraction,
+    rate: Fraction | None,
+    workers: int,
+    *,
+    skip: int = 0,
 ) -> list[Segment]:
     """The stretches of a video that no part of `parts` covers, in as many pieces as there are workers.
 
@@ -58,10 +64,11 @@ def missing(
     Args:
         time_base: of the times in `index`.
         rate: frames per second written; None for each frame at its own time.
+        skip: frames at the beginning that are there without parts.
     """
     written = index.times if rate is None else _ticks(index, time_base, rate)
     stretches: list[tuple[int, int]] = []
-    begin = 0
+    begin = min(skip, len(written))
     for part in [*parts, None]:
         end = len(written) if part is None else bisect_right(written, part.first - 1)
         if begin < end:

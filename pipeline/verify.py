@@ -12,7 +12,6 @@ from typing import Any
 
 import av
 import av.error
-from av.stream import Disposition
 
 from pipeline.colour import Colour, colour_of
 from pipeline.errors import SourceError
@@ -20,6 +19,7 @@ from pipeline.languages import same_language
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import FORMATS
 from pipeline.sinks.tracks import codecs_of
+from pipeline.sources.demuxer import open_input, picture_stream
 
 KINDS = ("audio", "subtitle")
 """Tracks beside the picture whose packets are compared."""
@@ -81,12 +81,10 @@ def read_contents(path: str | Path) -> Contents:
 
 
 def _read(path: str | Path) -> Contents:
-    with av.open(f"file:{path}", metadata_errors="replace") as container:
-        pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not pictures:
+    with open_input(path) as container:
+        video: Any = picture_stream(container)
+        if video is None:
             raise SourceError(f"{path}: there is no video in it")
-        best = container.streams.best("video")
-        video: Any = best if best in pictures else pictures[0]
         video.thread_type = "AUTO"
         others = [stream for stream in container.streams if stream.type in KINDS]
         packets: dict[int, list[tuple[Fraction, bytes]]] = {stream.index: [] for stream in others}

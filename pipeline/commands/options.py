@@ -70,6 +70,29 @@ class Dimensions(click.ParamType):  # type: ignore[type-arg]
         return int(width), int(height)
 
 
+COLOURS = {"black": "000000", "white": "ffffff", "grey": "808080", "green": "00ff00", "blue": "0000ff"}
+"""By name, in hexadecimal."""
+
+
+class Colour(click.ParamType):  # type: ignore[type-arg]
+    """A colour such as #1a2b3c or white, as (red, green, blue)."""
+
+    name = "COLOUR"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[int, int, int]:
+        """Parse the text of the option."""
+        if isinstance(value, tuple):
+            return value
+        digits = COLOURS.get(value.lower(), value.removeprefix("#"))
+        try:
+            red, green, blue = bytes.fromhex(digits)
+        except ValueError:
+            self.fail(f"{value!r} is neither #rrggbb nor {', '.join(COLOURS)}", param, context)
+        return red, green, blue
+
+
 class Rate(click.ParamType):  # type: ignore[type-arg]
     """Frames per second, such as 25 or 30000/1001."""
 

@@ -15,6 +15,7 @@ from engines import EngineError
 from pipeline.batch import plan
 from pipeline.commands.options import (
     PATH,
+    Colour,
     Dimensions,
     Mix,
     Rate,
@@ -40,7 +41,8 @@ from pipeline.stream import TICK
     "--output",
     type=PATH,
     required=True,
-    help="The painted video: .mp4, .mov, .mkv, .webm or .ts; a folder; or - for standard output.",
+    help="The painted video (.mp4, .mov, .mkv, .webm, .ts), animation (.gif, .apng, .webp), picture or "
+    "pictures (frame%05d.png, .jpg, .tif, .webp); a folder; or - for standard output.",
 )
 @click.option(
     "-s",
@@ -59,6 +61,13 @@ from pipeline.stream import TICK
 @click.option("--size", type=Dimensions(), help="Of the output, such as 1280x720; the video's if not given.")
 @click.option(
     "--fps", type=Rate(), help="Constant rate of the output; each frame at its own time if not given."
+)
+@click.option(
+    "--background",
+    type=Colour(),
+    default="black",
+    show_default=True,
+    help="What a transparent video is laid over, where the output cannot be transparent.",
 )
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
@@ -95,6 +104,7 @@ def run(
     value_range: Any,
     size: tuple[int, int] | None,
     fps: Fraction | None,
+    background: tuple[int, int, int],
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -170,6 +180,7 @@ def run(
             preset,
             size,
             fps,
+            background,
             audio=not no_audio,
             force=force,
             resume=resume,

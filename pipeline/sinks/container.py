@@ -18,10 +18,23 @@ from pipeline.sinks.tracks import CopiedTrack, ReencodedTrack, codecs_of, descri
 
 log = logging.getLogger("fauve")
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"}
+FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".ts": "mpegts",
+    ".gif": "gif",
+    ".apng": "apng",
+    ".webp": "webp",
+}
 """FFmpeg's muxer by the end of the name."""
 
-DEFAULT_CODEC = {"webm": "vp9"}
+ANIMATIONS = frozenset({"gif", "apng", "webp"})
+"""Muxers of pictures that move; their packets depend on one another and are not joined from parts."""
+
+DEFAULT_CODEC = {"webm": "vp9", "gif": "gif", "apng": "apng", "webp": "webp"}
 """What a muxer gets if no codec is chosen; h264 where nothing is said."""
 
 SOUND_CODEC = {"webm": "libopus"}
@@ -132,7 +145,7 @@ class Container:
         try:
             self._tracks[track.index] = CopiedTrack(self._container, track)
         except ValueError:
-            if track.kind != "audio" or track.template.codec_context is None:
+            if track.kind != "audio" or self._muxer in ANIMATIONS or track.template.codec_context is None:
                 self._leave_out(track)
                 return
             codec = SOUND_CODEC.get(self._muxer, "aac")

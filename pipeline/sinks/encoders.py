@@ -9,8 +9,9 @@ from typing import Any
 import av
 import av.error
 from av.codec.context import Flags
+from av.filter import Graph
 
-from pipeline.colour import to_yuv
+from pipeline.colour import RGB, encodable
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 
@@ -27,6 +28,8 @@ class Encoder:
     """Pixel format that it is fed."""
     odd_pixels: str = "yuv444p"
     """The same for a picture with an odd side."""
+    alpha_pixels: str | None = None
+    """The same for a transparent picture; None if the codec holds none."""
     crf: int | None = None
     """Default quality; None if the codec has none to choose."""
     worst_crf: int = 51
@@ -36,6 +39,10 @@ class Encoder:
     """What FFmpeg calls the effort."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What is always set."""
+    alpha_options: Mapping[str, str] = field(default_factory=dict)
+    """What is set for a transparent picture."""
+    palette: bool = False
+    """Whether each picture is brought down to 256 colours of its own."""
     tag: str | None = None
     """Four letters for .mp4 and .mov that more players know than FFmpeg's own."""
 
@@ -80,9 +87,25 @@ ENCODERS = {
         preset="5",
         preset_option="cpu-used",
         options={"b": "0", "deadline": "realtime", "row-mt": "1"},
+        alpha_pixels="yuva420p",
+        # libvpx refuses to keep a frame for later where there is alpha.
+        alpha_options={"auto-alt-ref": "0"},
     ),
-    "prores": Encoder("prores_ks", "prores", "yuv422p10le", "yuv444p10le", options={"profile": "hq"}),
-    "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0"),
+    "prores": Encoder(
+        "prores_ks",
+        "prores",
+        "yuv422p10le",
+        "yuv444p10le",
+        options={"profile": "hq"},
+        alpha_pixels="yuva444p10le",
+        alpha_options={"profile": "4444"},
+    ),
+    "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0", alpha_pixels="bgra"),
+    "gif": Encoder("gif", "gif", "rgba", "rgba", alpha_pixels="rgba", palette=True),
+    "apng": Encoder("apng", "apng", "rgb24", "rgb24", alpha_pixels="rgba"),
+    "webp": Encoder(
+        "libwebp_anim", "webp", odd_pixels="yuv420p", alpha_pixels="bgra", options={"quality": "85"}
+    ),
 }
 """By the name that users type."""
 
@@ -109,10 +132,11 @@ class Encoding:
 
     def set_up(self, context: Any, info: VideoInfo) -> None:
         """Tell the codec context all that it must know before it is opened."""
-        context.width, context.height, context.pix_fmt = info.width, info.height, self.pixels
+        context.width, context.height = info.width, info.height
+        context.pix_fmt = "pal8" if self.encoder.palette else self.pixels
         context.time_base, context.framerate = info.time_base, info.rate
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        if self.pixels != "bgr0":
+        if self.pixels not in RGB:
             context.colorspace, context.color_range = info.colour.matrix, info.colour.range
         context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
         context.flags |= Flags.frame_duration
@@ -147,13 +171,41 @@ def choose(
     settings = encoder.settings(name, crf, preset)
     settings["threads"] = str(min(MOST_THREADS, (os.cpu_count() or 1) * 3 // 2))
     odd = info.width % 2 or info.height % 2
+    pixels = encoder.odd_pixels if odd else encoder.pixels
+    if info.alpha and encoder.alpha_pixels is not None:
+        pixels = encoder.alpha_pixels
+        settings.update(encoder.alpha_options)
     return Encoding(
         encoder,
         settings,
-        encoder.odd_pixels if odd else encoder.pixels,
+        pixels,
         in_band=muxer == "mpegts",
         tag=encoder.tag if muxer in ("mp4", "mov") else None,
     )
+
+
+class Palette:
+    """Brings each picture down to the 256 colours that suit it best, by FFmpeg's filters."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=info.width, height=info.height, format=av.VideoFormat("rgba"), time_base=info.time_base
+        )
+        split = self._graph.add("split")
+        found = self._graph.add("palettegen", "stats_mode=single")
+        used = self._graph.add("paletteuse", "new=1:dither=sierra2_4a")
+        source.link_to(split)
+        split.link_to(used, 0, 0)
+        split.link_to(found, 1, 0)
+        found.link_to(used, 0, 1)
+        used.link_to(self._graph.add("buffersink"))
+        self._graph.configure()
+
+    def reduce(self, picture: Any) -> Any:
+        """`picture`, RGBA, with a palette; pixels less than half opaque vanish."""
+        self._graph.vpush(picture)
+        return self._graph.vpull()
 
 
 class VideoEncoder:
@@ -172,6 +224,7 @@ class VideoEncoder:
             context = av.CodecContext.create(encoding.encoder.name, "w")
             encoding.set_up(context, info)
         self._context: Any = context
+        self._palette = Palette(info) if encoding.encoder.palette else None
 
     @property
     def header(self) -> bytes:
@@ -180,7 +233,9 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> Sequence[Any]:
         """The packets that are ready after `frame`."""
-        picture = to_yuv(frame.image, self._colour, self._encoding.pixels)
+        picture = encodable(frame.image, self._colour, self._encoding.pixels, frame.alpha)
+        if self._palette is not None:
+            picture = self._palette.reduce(picture)
         picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
         self._durations[frame.pts] = frame.duration
         return self._stamped(self._context.encode(picture))

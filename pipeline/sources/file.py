@@ -1,9 +1,9 @@
 """Video files, by PyAV."""
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +12,15 @@ import av
 import av.error
 from av.stream import Disposition
 
-from pipeline.colour import Decoded, colour_of
+from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
+from pipeline.sources.demuxer import open_input, picture_stream, transparent_decoder
 from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
-from pipeline.sources.index import picture_stream
 from pipeline.sources.timeline import Timeline
 
 log = logging.getLogger("fauve")
@@ -39,12 +39,13 @@ class FileSource(Source):
     """The frames of a video file, upright and in RGB, and the packets of the tracks beside them.
 
     Args:
-        path: a file, or "-" for standard input.
+        path: a file, a sequence such as frame%05d.png, or "-" for standard input.
         audio: the sound is one of the tracks.
         tracks: there are tracks at all.
         start: leave out the frames before this pts.
         end: leave out the frames from this pts on.
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
+        picture_rate: frames per second of a sequence of pictures.
 
     Raises:
         SourceError: no such file, no video in it, or none that can be decoded.
@@ -59,24 +60,13 @@ class FileSource(Source):
         start: int | None = None,
         end: int | None = None,
         entry: int | None = None,
+        picture_rate: Fraction | None = None,
     ) -> None:
         self.path = "standard input" if str(path) == "-" else str(path)
+        self._background: tuple[int, int, int] | None = None
         self.damaged = 0
         """Packets that could not be decoded."""
-        if Path(path).is_dir():
-            raise SourceError(f"{path}: a folder, not a video file")
-        try:
-            # "file:" because FFmpeg would take the part before a colon for a protocol.
-            name = "pipe:0" if str(path) == "-" else f"file:{path}"
-            self._container = av.open(name, metadata_errors="replace")
-        except FileNotFoundError as error:
-            raise SourceError(f"{path}: no such file") from error
-        except PermissionError as error:
-            raise SourceError(f"{path}: may not be read; check its permissions") from error
-        except (av.error.FFmpegError, ValueError) as error:
-            if os.path.isfile(path) and os.path.getsize(path) == 0:
-                raise SourceError(f"{path}: the file is empty") from error
-            raise SourceError(f"{self.path}: not a video that FFmpeg can read, or a damaged one") from error
+        self._container = open_input(path, picture_rate)
         try:
             self._start, self._end = start, end
             self._open(audio, tracks)
@@ -96,6 +86,7 @@ class FileSource(Source):
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
         self._video.thread_type = "AUTO"
+        self._transparent = transparent_decoder(self._video)
         self._covers: dict[int, Any] = {}
         others = [
             stream
@@ -147,7 +138,13 @@ class FileSource(Source):
             {key: text for key, text in self._container.metadata.items() if key not in OF_THE_FILE},
             tuple(self._container.chapters()),
             self._video,
+            has_alpha(first, self._video.codec_context.codec.canonical_name),
         )
+
+    def flatten(self, background: tuple[int, int, int]) -> None:
+        """Lay the pictures over a colour from now on, and say that there is no alpha."""
+        self._background = background
+        self.info = replace(self.info, alpha=False)
 
     def _track(self, stream: Any) -> Track:
         context = stream.codec_context
@@ -210,7 +207,7 @@ class FileSource(Source):
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
-            frames: list[Any] = packet.decode()
+            frames: list[Any] = (self._transparent or packet).decode(*([packet] if self._transparent else []))
         except av.error.InvalidDataError:
             self.damaged += packet.pts is None or (
                 (self._start is None or packet.pts >= self._start)
@@ -261,6 +258,11 @@ class FileSource(Source):
         if self._tone_mapper is not None:
             frame = self._tone_mapper.map(frame)
         image = self._orientation.upright(self._decoded.image(frame, self._colour))
+        alpha: Alpha | None = None
+        if self.info.alpha or self._background is not None:
+            alpha = self._orientation.upright(self._decoded.alpha(frame))
+            if self._background is not None:
+                image, alpha = over(image, alpha, self._background), None
         if (frame.width, frame.height) != self._size:
             if not self._said_resized:
                 log.warning(
@@ -269,7 +271,8 @@ class FileSource(Source):
                 )
                 self._said_resized = True
             image = resize(image, (self.info.width, self.info.height))
-        return Frame(image, pts, duration, self._video.time_base)
+            alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
+        return Frame(image, pts, duration, self._video.time_base, alpha)
 
     def close(self) -> None:
         """Give back the file."""

@@ -2,14 +2,13 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import av.error
-from av.stream import Disposition
 
 from pipeline.errors import SourceError
+from pipeline.sources.demuxer import open_input, picture_stream
 from pipeline.sources.timeline import Timeline
 
 
@@ -34,7 +33,7 @@ class Index:
         return self.keys[number - 2] if number > 2 else None
 
 
-def read_index(path: Path) -> Index | None:
+def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None:
     """The index of the video in `path`, as `FileSource` reads it.
 
     Returns:
@@ -49,7 +48,7 @@ def read_index(path: Path) -> Index | None:
     end = 0
     timeline = Timeline()
     try:
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        with open_input(path, picture_rate) as container:
             video = picture_stream(container)
             for packet in container.demux(video):
                 if not packet.size or packet.is_discard:
@@ -66,10 +65,3 @@ def read_index(path: Path) -> Index | None:
     if not times or len(set(times)) < len(times):
         return None
     return Index(tuple(sorted(times)), tuple(sorted(keys)), end)
-
-
-def picture_stream(container: Any) -> Any:
-    """The stream of `container` that is painted; None if there is only sound, or a cover."""
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    return best if best in pictures else next(iter(pictures), None)

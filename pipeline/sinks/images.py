@@ -1,0 +1,120 @@
+"""Pictures: one for a video of one frame, or a numbered one for each frame."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import SinkError
+from pipeline.frame import Frame
+from pipeline.sinks import Sink
+from pipeline.sinks.file import refuse_existing
+from pipeline.sources.demuxer import NUMBER
+
+Pixels = NDArray[Any]
+
+
+def _sixteen_bits(image: Pixels) -> Pixels:
+    return image.astype(np.uint16) * 257
+
+
+def _as_it_is(image: Pixels) -> Pixels:
+    return image
+
+
+FORMATS: dict[str, tuple[str, bool, Callable[[Pixels], Pixels], list[int]]] = {
+    ".png": (".png", True, _as_it_is, []),
+    ".jpg": (".jpg", False, _as_it_is, [cv2.IMWRITE_JPEG_QUALITY, 95]),
+    ".jpeg": (".jpg", False, _as_it_is, [cv2.IMWRITE_JPEG_QUALITY, 95]),
+    ".tif": (".tiff", True, _sixteen_bits, []),
+    ".tiff": (".tiff", True, _sixteen_bits, []),
+    ".webp": (".webp", True, _as_it_is, [cv2.IMWRITE_WEBP_QUALITY, 95]),
+}
+"""By the end of the name: OpenCV's format, whether it holds an alpha, its samples, and its settings."""
+
+
+def writes_images(path: Path) -> bool:
+    """Whether an output of that name is a picture or a sequence of them, and not a video or an animation."""
+    suffix = path.suffix.lower()
+    return suffix in FORMATS and (suffix != ".webp" or NUMBER.search(path.name) is not None)
+
+
+def holds_alpha(path: Path) -> bool:
+    """Whether a picture of that name can be transparent."""
+    return FORMATS[path.suffix.lower()][1]
+
+
+def image_path(path: Path, number: int) -> Path:
+    """The name of picture `number`, from 1, in the sequence `path`; `path` itself if it has no number."""
+    return path.with_name(NUMBER.sub(lambda found: found[0] % number, path.name, count=1))
+
+
+def images_done(path: Path) -> int:
+    """How many pictures of the sequence `path` are there, from the first on and without a gap."""
+    done = 0
+    while image_path(path, done + 1).exists():
+        done += 1
+    return done
+
+
+class ImageSink(Sink):
+    """Writes each frame as a picture, which gets its name when it is complete.
+
+    Args:
+        path: of one picture, or of a sequence, such as frame%05d.png.
+        done: pictures of the sequence that are there already, and stay.
+        force: replace others that are there.
+
+    Raises:
+        SinkError: there is one already, or the folder is not there or may not be written to.
+    """
+
+    def __init__(self, path: Path, *, done: int = 0, force: bool = False) -> None:
+        self.path = path
+        self._number = done
+        self._force = force
+        self._sequence = NUMBER.search(path.name) is not None
+        refuse_existing(image_path(path, done + 1), force)
+        if not path.parent.is_dir():
+            raise SinkError(f"{path}: there is no folder {path.parent}")
+
+    def write(self, frame: Frame) -> None:
+        """Write one frame."""
+        self._number += 1
+        if self._number > 1 and not self._sequence:
+            raise SinkError(
+                f"{self.path}: the video has more frames than one; {self.path.stem}%05d{self.path.suffix} "
+                "writes them all"
+            )
+        path = image_path(self.path, self._number)
+        refuse_existing(path, self._force)
+        kind, transparent, samples, settings = FORMATS[path.suffix.lower()]
+        pixels: Pixels = frame.image[..., ::-1]
+        if transparent and frame.alpha is not None:
+            alpha = frame.alpha
+            if alpha.shape != pixels.shape[:2]:
+                alpha = cv2.resize(alpha, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_AREA)
+            pixels = np.dstack([pixels, alpha])
+        encoded, content = cv2.imencode(kind, samples(pixels), settings)
+        if not encoded:
+            raise SinkError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} is too large for {path.suffix}")
+        temporary = path.with_name(f".{path.name}.writing")
+        try:
+            temporary.write_bytes(content.tobytes())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def mux(self, packet: Any) -> None:
+        """Pictures have no other tracks."""
+
+    def close(self) -> None:
+        """Nothing is left to write: each picture is complete."""
+
+    def abort(self) -> None:
+        """Nothing is left to remove: the pictures of a sequence that are there are complete."""

@@ -1,0 +1,118 @@
+"""How video files, sequences of pictures and standard input are opened."""
+
+import io
+import os
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+from av.codec.context import Flags
+from av.stream import Disposition
+
+from pipeline.errors import SourceError
+
+NUMBER = re.compile(r"%0?\d*d")
+"""In the name of a sequence of pictures, the place of its number: frame%05d.png."""
+
+PICTURE_RATE = Fraction(25)
+"""Frames per second of a sequence of pictures, where nothing else is asked for."""
+
+
+def is_sequence(path: str | Path) -> bool:
+    """Whether the name stands for a sequence of pictures and not for one file."""
+    return NUMBER.search(Path(path).name) is not None and not Path(path).exists()
+
+
+def open_input(path: str | Path, picture_rate: Fraction | None = None) -> Any:
+    """An open container of FFmpeg's.
+
+    Args:
+        path: a file, a sequence such as frame%05d.png, or "-" for standard input.
+        picture_rate: frames per second of a sequence.
+
+    Raises:
+        SourceError: no such file, or none that FFmpeg can read.
+    """
+    if Path(path).is_dir():
+        raise SourceError(f"{path}: a folder, not a video file")
+    # "file:" because FFmpeg would take the part before a colon for a protocol.
+    name = "pipe:0" if str(path) == "-" else f"file:{path}"
+    try:
+        if is_sequence(path):
+            options = {"framerate": str(picture_rate or PICTURE_RATE)}
+            return av.open(str(path), format="image2", options=options, metadata_errors="replace")
+        return av.open(_moving_webp(path) or name, metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise SourceError(f"{path}: may not be read; check its permissions") from error
+    except (av.error.FFmpegError, ValueError) as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise SourceError(f"{path}: the file is empty") from error
+        shown = "standard input" if str(path) == "-" else path
+        raise SourceError(f"{shown}: not a video that FFmpeg can read, or a damaged one") from error
+
+
+def _moving_webp(path: str | Path) -> io.BytesIO | None:
+    """An animated WebP as a lossless film in memory, since FFmpeg shows none; None for anything else.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if Path(path).suffix.lower() != ".webp":
+        return None
+    with open(path, "rb") as file:
+        head = file.read(21)
+    # RIFF, size, WEBP, then the extended header, whose second lowest flag tells of an animation.
+    if head[8:16] != b"WEBPVP8X" or not head[20] & 2:
+        return None
+    # What is wrong with it is said by us, in one line.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    read, animation = cv2.imreadanimation(str(path))
+    if not read or not animation.frames:
+        raise ValueError("no frame in it can be decoded")
+    film = io.BytesIO()
+    frames = [
+        image if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+        for image in animation.frames
+    ]
+    transparent = any(image[..., 3].min() < 255 for image in frames)
+    with av.open(film, "w", format="matroska") as container:
+        video: Any = container.add_stream("ffv1", rate=round(1000 / max(1, animation.durations[0])))
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "bgra" if transparent else "bgr0"
+        video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+        video.codec_context.flags |= Flags.frame_duration
+        at = 0
+        for image, duration in zip(frames, animation.durations, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="bgra").reformat(format=video.pix_fmt)
+            frame.pts, frame.time_base, frame.duration = at, Fraction(1, 1000), int(duration)
+            at += int(duration)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    film.seek(0)
+    return film
+
+
+def picture_stream(container: Any) -> Any:
+    """The stream of `container` that is painted; None if there is only sound, or a cover."""
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    best = container.streams.best("video")
+    return best if best in pictures else next(iter(pictures), None)
+
+
+def transparent_decoder(stream: Any) -> Any:
+    """The codec context that decodes the alpha of `stream` too, where FFmpeg's usual one does not; or None.
+
+    The alpha of VP8 and VP9 is a picture of its own beside each packet, which only libvpx reads.
+    """
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
+    if name is None or stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) != "1":
+        return None
+    decoder: Any = av.CodecContext.create(name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    return decoder

@@ -1,0 +1,293 @@
+"""Pictures, animations and what is transparent, in and out."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from engines import Look, load
+from pipeline.colour import Colour, over
+from pipeline.frame import Frame
+from pipeline.sources.file import FileSource
+from tests.packs import tiny_pack
+from tests.test_cli import assert_one_line, fauve
+from tests.videos import bar, make_video, picture, read_video
+
+KINDS = ["png", "jpg", "tif", "webp"]
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def video(tmp_path):
+    return make_video(tmp_path / "in.mp4", frames=30, audio=False)
+
+
+def frames_of(path, **options):
+    with FileSource(path, tracks=False, **options) as source:
+        return source.info, [item for item in source if isinstance(item, Frame)]
+
+
+def run(*arguments):
+    result = fauve("run", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_of_pictures_out_and_in(tmp_path, video, pack, kind):
+    (tmp_path / "out").mkdir()
+    run(video, "-o", tmp_path / "out" / f"f%04d.{kind}", "--style", pack, "--strength", "0")
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == [f"f{number:04d}.{kind}" for number in range(1, 31)]
+    first = cv2.imread(str(written[4]), cv2.IMREAD_UNCHANGED)
+    assert first.shape == (64, 96, 3)
+    assert first.dtype == (np.uint16 if kind == "tif" else np.uint8)
+    run(tmp_path / "out" / f"f%04d.{kind}", "-o", tmp_path / "b.mp4", "--style", pack, "--strength", "0")
+    after = read_video(tmp_path / "b.mp4")
+    assert after.times == [Fraction(index, 25) for index in range(30)]
+    assert [bar(image) for image in after.images] == [bar(picture(index)) for index in range(30)]
+    wrong = np.abs(after.images[0].astype(int) - picture(0)).mean()
+    assert wrong < 3
+
+
+def test_a_sequence_has_the_rate_that_is_asked_for(tmp_path, pack):
+    for index in range(1, 11):
+        cv2.imwrite(str(tmp_path / f"{index:03d}.png"), picture(index)[..., ::-1])
+    run(tmp_path / "%03d.png", "-o", tmp_path / "b.mp4", "--style", pack, "--fps", "50", "--strength", "0")
+    after = read_video(tmp_path / "b.mp4")
+    assert after.times == [Fraction(index, 50) for index in range(10)]
+    assert [bar(image) for image in after.images] == [bar(picture(index)) for index in range(1, 11)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_picture(tmp_path, pack, kind):
+    cv2.imwrite(str(tmp_path / f"a.{kind}"), picture(3, 97, 65)[..., ::-1])
+    run(tmp_path / f"a.{kind}", "-o", tmp_path / f"b.{kind}", "--style", pack)
+    painted = cv2.imread(str(tmp_path / f"b.{kind}"))[..., ::-1]
+    with load("onnxruntime", style=pack) as engine:
+        expected = engine(picture(3, 97, 65), Look())
+    assert np.abs(painted.astype(int) - expected).mean() < 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", f"b.{kind}", "tiny"]
+
+
+def test_sixteen_bits_in_and_out(tmp_path, pack):
+    cv2.imwrite(str(tmp_path / "a.tif"), picture(3)[..., ::-1].astype(np.uint16) * 257)
+    run(tmp_path / "a.tif", "-o", tmp_path / "b.tif", "--style", pack, "--strength", "0")
+    after = cv2.imread(str(tmp_path / "b.tif"), cv2.IMREAD_UNCHANGED)
+    assert after.dtype == np.uint16
+    assert np.abs(after[..., ::-1].astype(int) - picture(3).astype(int) * 257).max() <= 257
+
+
+@pytest.mark.parametrize(("tag", "turned"), [(3, 2), (6, 3), (8, 1)])
+def test_a_photograph_on_its_side_comes_out_upright(tmp_path, pack, tag, turned):
+    """`tag` is the orientation in EXIF, by which a picture has been turned `turned` times to the left."""
+    upright = picture(3, 96, 64)
+    _, content = cv2.imencode(".jpg", np.rot90(upright, -turned)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([tag, 0, 0, 0]) + b"\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    exif = b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+    (tmp_path / "a.jpg").write_bytes(content[:2].tobytes() + exif + content[2:].tobytes())
+    before = cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1]
+    run(tmp_path / "a.jpg", "-o", tmp_path / "b.png", "--style", pack, "--strength", "0")
+    after = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
+    assert after.shape == before.shape
+    assert np.abs(after.astype(int) - before).mean() < 4
+
+
+def test_more_frames_than_one_do_not_go_into_one_picture(tmp_path, video, pack):
+    result = fauve("run", video, "-o", tmp_path / "b.png", "--style", pack)
+    assert_one_line(result, "more frames than one", "b%05d.png writes them all")
+
+
+def test_pictures_that_are_there_stay_unless_forced(tmp_path, video, pack):
+    (tmp_path / "f0001.png").write_text("precious")
+    result = fauve("run", video, "-o", tmp_path / "f%04d.png", "--style", pack)
+    assert_one_line(result, "f0001.png: there is a file already")
+    assert (tmp_path / "f0001.png").read_text() == "precious"
+    run(video, "-o", tmp_path / "f%04d.png", "--style", pack, "--force")
+    assert len(list(tmp_path.glob("f*.png"))) == 30
+
+
+@pytest.mark.parametrize("options", [[], ["--fps", "10"]])
+def test_a_sequence_goes_on_where_it_was(tmp_path, video, pack, options):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        run(video, "-o", tmp_path / folder / "%03d.png", "--style", pack, *options)
+    whole = sorted(path.name for path in (tmp_path / "a").iterdir())
+    for name in whole[7:]:
+        (tmp_path / "b" / name).unlink()
+    kept = (tmp_path / "b" / whole[6]).stat().st_mtime_ns
+    run(video, "-o", tmp_path / "b" / "%03d.png", "--style", pack, "--resume", *options)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == whole
+    assert (tmp_path / "b" / whole[6]).stat().st_mtime_ns == kept
+    for name in whole:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    result = run(video, "-o", tmp_path / "b" / "%03d.png", "--style", pack, "--resume", *options)
+    assert f"{len(whole)} frames" in result.stdout
+
+
+def test_a_folder_of_pictures(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    for kind in KINDS:
+        cv2.imwrite(str(tmp_path / "in" / f"{kind}.{kind}"), picture(3)[..., ::-1])
+    run(tmp_path / "in", "-o", tmp_path / "out", "--style", pack)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{k}.{k}" for k in sorted(KINDS)]
+
+
+@pytest.mark.parametrize("kind", ["gif", "apng", "webp"])
+def test_animations_out_and_in(tmp_path, pack, kind):
+    pts = [0, 100, 200, 300, 700, 800, 900, 1400]
+    video = make_video(tmp_path / "in.mkv", pts, time_base=Fraction(1, 1000), audio=False)
+    run(video, "-o", tmp_path / f"a.{kind}", "--style", pack, "--strength", "0")
+    run(tmp_path / f"a.{kind}", "-o", tmp_path / "b.mkv", "--style", pack, "--strength", "0", "--verify")
+    after = read_video(tmp_path / "b.mkv")
+    assert after.times == [Fraction(at, 1000) for at in pts]
+    assert [bar(image) for image in after.images] == [bar(picture(index)) for index in range(8)]
+    assert np.abs(after.images[3].astype(int) - picture(3)).mean() < 8
+
+
+def test_an_animation_has_no_sound_and_cannot_be_resumed(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=3)
+    assert (
+        "cannot hold audio (aac); track 1 is left out"
+        in run(video, "-o", tmp_path / "a.gif", "--style", pack).stderr
+    )
+    result = fauve("run", video, "-o", tmp_path / "b.gif", "--style", pack, "--resume")
+    assert_one_line(result, "written in one go")
+
+
+CIRCLES = 8
+
+
+def transparent(path, codec, pixels, **options):
+    """A circle that wanders over nothing, and a band that is half there."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
+        stream.options = {key: str(value) for key, value in options.items()}
+        for index in range(CIRCLES):
+            image = np.dstack([picture(index, 128, 96), alpha_of(index)])
+            frame = av.VideoFrame.from_ndarray(image, format="rgba").reformat(format=pixels)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def alpha_of(index):
+    alpha = np.zeros((96, 128), np.uint8)
+    cv2.circle(alpha, (30 + 8 * index, 40), 24, 255, -1)
+    alpha[80:] = 128
+    return alpha
+
+
+SOURCES = {
+    "mov": ("prores_ks", "yuva444p10le", {"profile": 4}),
+    "webm": ("libvpx-vp9", "yuva420p", {"auto-alt-ref": 0, "b": "2M"}),
+    "mkv": ("ffv1", "bgra", {}),
+    "apng": ("apng", "rgba", {}),
+}
+
+
+@pytest.fixture(params=SOURCES)
+def ghost(request, tmp_path):
+    codec, pixels, options = SOURCES[request.param]
+    return transparent(tmp_path / f"ghost.{request.param}", codec, pixels, **options)
+
+
+def test_what_is_transparent_is_read(ghost):
+    info, frames = frames_of(ghost)
+    assert info.alpha
+    assert len(frames) == CIRCLES
+    for index, frame in enumerate(frames):
+        assert np.abs(frame.alpha.astype(int) - alpha_of(index)).mean() < 2
+        seen = alpha_of(index) == 255
+        assert np.abs(frame.image.astype(int) - picture(index, 128, 96))[seen].mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("out.mov", ["--codec", "prores"]),
+        ("out.mkv", ["--codec", "ffv1"]),
+        ("out.webm", []),
+        ("out.apng", []),
+        ("out.webp", []),
+        ("out%02d.png", []),
+    ],
+)
+def test_what_is_transparent_stays_so(tmp_path, ghost, pack, name, options):
+    result = run(ghost, "-o", tmp_path / name, "--style", pack, "--strength", "0", *options)
+    assert result.stderr == ""
+    info, frames = frames_of(tmp_path / name)
+    assert info.alpha
+    assert len(frames) == CIRCLES
+    for index, frame in enumerate(frames):
+        assert np.abs(frame.alpha.astype(int) - alpha_of(index)).mean() < 2.5
+        seen = alpha_of(index) == 255
+        assert np.abs(frame.image.astype(int) - picture(index, 128, 96))[seen].mean() < 8
+
+
+def test_alpha_goes_with_another_size_and_rate(tmp_path, ghost, pack):
+    options = ["--codec", "ffv1", "--size", "64x48", "--fps", "50"]
+    run(ghost, "-o", tmp_path / "out.mkv", "--style", pack, *options)
+    _, frames = frames_of(tmp_path / "out.mkv")
+    assert len(frames) == 2 * CIRCLES
+    for index, frame in enumerate(frames):
+        expected = cv2.resize(alpha_of(index // 2), (64, 48), interpolation=cv2.INTER_AREA)
+        assert np.abs(frame.alpha.astype(int) - expected).mean() < 3
+
+
+def test_gif_is_there_or_not(tmp_path, ghost, pack):
+    run(ghost, "-o", tmp_path / "out.gif", "--style", pack, "--strength", "0")
+    _, frames = frames_of(tmp_path / "out.gif")
+    for index, frame in enumerate(frames):
+        expected = np.where(alpha_of(index) >= 128, 255, 0)
+        assert (frame.alpha != expected)[:78].mean() < 0.02
+
+
+def test_where_it_cannot_be_transparent_it_is_laid_over_a_colour(tmp_path, ghost, pack):
+    options = ["--style", pack, "--strength", "0", "--background", "#ff8000", "--crf", "5"]
+    result = run(ghost, "-o", tmp_path / "out.mp4", *options)
+    assert "out.mp4: cannot be transparent, and is laid over #ff8000" in result.stderr
+    after = read_video(tmp_path / "out.mp4")
+    for index, image in enumerate(after.images):
+        expected = over(picture(index, 128, 96), alpha_of(index), (255, 128, 0))
+        assert np.abs(image.astype(int) - expected).mean() < 6
+
+
+def test_over():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    flat = over(image, np.array([[0, 255, 51]], np.uint8), (200, 0, 50))
+    assert flat.tolist() == [[[200, 0, 50], [100, 100, 100], [180, 20, 60]]]
+
+
+def test_an_opaque_gif_is_not_called_transparent(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=5, audio=False)
+    run(video, "-o", tmp_path / "a.gif", "--style", pack)
+    info, _ = frames_of(tmp_path / "a.gif")
+    assert not info.alpha
+    assert info.colour.matrix == Colour().matrix
+
+
+@pytest.mark.parametrize("colour", ["pink-ish", "#12345", "#gggggg"])
+def test_colours_that_are_none(tmp_path, video, pack, colour):
+    result = fauve("run", video, "-o", tmp_path / "b.mp4", "--style", pack, "--background", colour)
+    assert_one_line(result, f"'{colour}' is neither #rrggbb nor black")
+
+
+def test_a_damaged_animation(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=5, audio=False)
+    run(video, "-o", tmp_path / "a.webp", "--style", pack)
+    content = (tmp_path / "a.webp").read_bytes()
+    (tmp_path / "bad.webp").write_bytes(content[:60])
+    assert_one_line(
+        fauve("run", tmp_path / "bad.webp", "-o", tmp_path / "b.mp4", "--style", pack), "bad.webp"
+    )
