@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import metadata
@@ -17,11 +17,13 @@ from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
 from pipeline.segments import Segment, after, missing
+from pipeline.sinks import Sink
 from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of
 from pipeline.sinks.encoders import ENCODERS, Encoding, choose
 from pipeline.sinks.file import FileSink, put_in_place, refuse_existing
 from pipeline.sinks.images import ImageSink, holds_alpha, images_done, writes_images
 from pipeline.sinks.parts import Parts, PartSink, join
+from pipeline.sinks.preview import PreviewPage, PreviewSink
 from pipeline.sources import Source
 from pipeline.sources.demuxer import is_sequence
 from pipeline.sources.file import FileSource
@@ -49,9 +51,14 @@ class Painting:
     """What a transparent video is laid over, where its alpha is not kept."""
 
     def paint(
-        self, engine: Engine, segment: Segment, stats: Stats, progress: Callable[[Stats], None] | None
+        self,
+        engine: Engine,
+        segment: Segment,
+        stats: Stats,
+        progress: Callable[[Stats], None] | None,
+        others: Sequence[Sink] = (),
     ) -> None:
-        """Paint the frames of `segment`.
+        """Paint the frames of `segment` into parts, and into `others`.
 
         Raises:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`; finished parts stay.
@@ -64,7 +71,7 @@ class Painting:
             run(
                 source,
                 paint,
-                [PartSink(self.parts, info, self.encoding)],
+                [PartSink(self.parts, info, self.encoding), *others],
                 look_at=lambda time: self.look,
                 streams=engine.streams,
                 progress=progress,
@@ -96,6 +103,8 @@ class Render:
     """Go on where an earlier run was stopped."""
     workers: int = 1
     """Processes that paint one video."""
+    page: PreviewPage | None = None
+    """Shows the pictures while they are painted; not with several workers."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -112,6 +121,8 @@ class Render:
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
         with FileSource(video, audio=self.audio, picture_rate=self.rate) as file:
+            if self.page is not None:
+                self.page.begin(video.name, file.info.frames)
             if writes_images(output):
                 stats = self._write_images(video, file, output, progress)
             elif self._in_one_go(video, file, output):
@@ -176,7 +187,7 @@ class Render:
                 return run(
                     source,
                     paint,
-                    [ImageSink(output, done=done, force=self.force)],
+                    [ImageSink(output, done=done, force=self.force), *self._preview()],
                     look_at=lambda time: self.look,
                     streams=self.engine.streams,
                     progress=shown.show,
@@ -202,7 +213,7 @@ class Render:
                 stats = run(
                     source,
                     paint,
-                    [sink],
+                    [sink, *self._preview()],
                     look_at=lambda time: self.look,
                     streams=self.engine.streams,
                     progress=shown.show,
@@ -274,8 +285,11 @@ class Render:
             paint_in_processes(painting.paint, segments, runtime, stats, progress)
         else:
             for segment in segments:
-                painting.paint(self.engine, segment, stats, progress)
+                painting.paint(self.engine, segment, stats, progress, self._preview())
         return stats
+
+    def _preview(self) -> Sequence[Sink]:
+        return [] if self.page is None else [PreviewSink(self.page)]
 
     def _journal(self, video: Path, encoding: Encoding) -> dict[str, Any]:
         """All that the pictures of a render depend on, for whoever goes on with it."""

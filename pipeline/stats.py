@@ -13,7 +13,7 @@ class Stats:
     stylized: int = 0
     """Frames painted."""
     encoded: int = 0
-    """Frames handed to the sink's encoder."""
+    """Frames handed to the first sink."""
     before: int = 0
     """Frames that an earlier run had encoded."""
     damaged: int = 0

@@ -99,7 +99,8 @@ def run(
             for item in channel:
                 if isinstance(item, Frame):
                     sink.write(item)
-                    stats.encoded += 1
+                    if sink is sinks[0]:
+                        stats.encoded += 1
                 else:
                     sink.mux(item)
             sink.close()

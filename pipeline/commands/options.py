@@ -93,6 +93,23 @@ class Colour(click.ParamType):  # type: ignore[type-arg]
         return red, green, blue
 
 
+class Address(click.ParamType):  # type: ignore[type-arg]
+    """Where something is served, such as 8080, :8080 (this machine) or 0.0.0.0:8080 (for all)."""
+
+    name = "[HOST]:PORT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, int]:
+        """Parse the text of the option."""
+        if isinstance(value, tuple):
+            return value
+        host, _, port = value.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            self.fail(f"{value!r} is no address such as :8080", param, context)
+        return host or "127.0.0.1", int(port)
+
+
 class Rate(click.ParamType):  # type: ignore[type-arg]
     """Frames per second, such as 25 or 30000/1001."""
 

@@ -1,5 +1,6 @@
 """`fauve run`: video files in, painted video files out."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from engines import EngineError
 from pipeline.batch import plan
 from pipeline.commands.options import (
     PATH,
+    Address,
     Colour,
     Dimensions,
     Mix,
@@ -30,6 +32,7 @@ from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
 from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.parts import Parts
+from pipeline.sinks.preview import PreviewPage
 from pipeline.stats import Stats
 from pipeline.stream import TICK
 
@@ -75,6 +78,13 @@ from pipeline.stream import TICK
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
+@click.option(
+    "--preview",
+    type=Address(),
+    is_flag=False,
+    flag_value="127.0.0.1:0",
+    help="Show the picture in the browser while it is painted, at this address or a free one.",
+)
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run was stopped.")
 @click.option(
@@ -109,6 +119,7 @@ def run(
     crf: int | None,
     preset: str | None,
     check: bool,
+    preview: tuple[str, int] | None,
     no_audio: bool,
     resume: bool,
     workers: int,
@@ -134,6 +145,8 @@ def run(
         raise click.UsageError(
             "--verify compares with the video as it is; it does not go with --size or --fps"
         )
+    if preview and (workers > 1 or jobs > 1):
+        raise click.UsageError("--preview shows one video by one worker; leave out --workers and --jobs")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack.styles)
     if pack.notes and not quiet:
@@ -170,7 +183,12 @@ def run(
     with (
         engines.load(engine, style=pack, precision=precision, threads=threads, hint="throughput") as runtime,
         Progress(how) as shown,
+        contextlib.closing(PreviewPage(*preview)) if preview else contextlib.nullcontext() as page,
     ):
+        if page is not None:
+            click.echo(f"the picture is at {page.url}", err=True)
+            if sys.stderr.isatty():
+                click.launch(page.url)
         render = Render(
             runtime,
             chosen,
@@ -185,6 +203,7 @@ def run(
             force=force,
             resume=resume,
             workers=workers,
+            page=page,
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))

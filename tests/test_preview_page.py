@@ -1,0 +1,119 @@
+"""The picture in the browser, asked for as a browser does."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import SinkError
+from pipeline.frame import Frame
+from pipeline.sinks.preview import PreviewPage, PreviewSink
+from tests.packs import tiny_pack
+from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.videos import make_video, picture, read_video
+
+
+@pytest.fixture
+def page():
+    page = PreviewPage()
+    yield page
+    page.close()
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.headers["Content-Type"], answer.read()
+
+
+def next_picture(stream):
+    assert stream.readline() == b"--picture\r\n"
+    assert stream.readline() == b"Content-Type: image/jpeg\r\n"
+    assert stream.readline() == b"\r\n"
+    content = b""
+    while not content.endswith(b"\xff\xd9\r\n"):
+        content += stream.read(1)
+    return cv2.imdecode(np.frombuffer(content[:-2], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def frame(index, **size):
+    return Frame(picture(index, **size), index, 1, Fraction(1, 25))
+
+
+def test_the_newest_picture_is_shown(page):
+    sink = PreviewSink(page)
+    page.begin("holiday.mp4", 40)
+    sink.write(frame(0))
+    with urllib.request.urlopen(page.url + "stream", timeout=10) as stream:
+        assert "multipart/x-mixed-replace" in stream.headers["Content-Type"]
+        assert np.abs(next_picture(stream).astype(int) - picture(0)).mean() < 4
+        for index in range(1, 20):
+            sink.write(frame(index))
+        time.sleep(0.3)
+        sink.write(frame(20))
+        shown = [next_picture(stream) for _ in range(2)]
+    assert np.abs(shown[1].astype(int) - picture(20)).mean() < 4
+    kind, state = get(page.url + "state")
+    assert kind == "application/json"
+    assert json.loads(state) == {
+        "video": "holiday.mp4",
+        "frame": 21,
+        "frames": 40,
+        "time": 0.8,
+        "finished": False,
+    }
+    sink.close()
+    assert json.loads(get(page.url + "state")[1])["finished"]
+
+
+def test_a_large_picture_is_made_smaller(page):
+    PreviewSink(page).write(frame(0, width=3840, height=2160))
+    with urllib.request.urlopen(page.url + "stream", timeout=10) as stream:
+        assert next_picture(stream).shape == (720, 1280, 3)
+
+
+def test_the_page_and_what_is_not_there(page):
+    kind, content = get(page.url)
+    assert kind == "text/html; charset=utf-8"
+    assert b'<img src="/stream"' in content
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(page.url + "../etc/passwd")
+
+
+def test_a_port_that_is_taken(page):
+    with pytest.raises(SinkError, match="cannot be served there"):
+        PreviewPage(port=int(page.url.rstrip("/").rpartition(":")[2]))
+
+
+def test_a_run_shows_itself(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    video = make_video(tmp_path / "in.mp4", frames=900, size=(640, 360))
+    command = [*FAUVE, "run", video, "-o", tmp_path / "out.mp4", "--style", tmp_path / "tiny", "--preview"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = process.stderr.readline()
+    assert told.startswith("the picture is at http://127.0.0.1:"), told
+    url = told.split()[-1]
+    with urllib.request.urlopen(url + "stream", timeout=30) as stream:
+        assert next_picture(stream).shape == (360, 640, 3)
+    state = json.loads(get(url + "state")[1])
+    assert (state["video"], state["frames"]) == ("in.mp4", 900)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert len(read_video(tmp_path / "out.mp4").times) == 900
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--preview", ":8080", "--workers", "2"], "--preview shows one video by one worker"),
+        (["--preview", "here"], "'here' is no address such as :8080"),
+    ],
+)
+def test_pages_that_cannot_be(tmp_path, options, words):
+    video = make_video(tmp_path / "in.mp4", frames=3)
+    assert_one_line(fauve("run", video, "-o", tmp_path / "out.mp4", *options), words)
