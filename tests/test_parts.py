@@ -256,7 +256,10 @@ def test_a_video_that_cannot_be_divided_is_painted_by_one(tmp_path, pack):
 def test_pipes_are_neither_resumed_nor_divided(tmp_path, pack):
     video = make_video(tmp_path / "in.mp4")
     for option in (["--resume"], ["--workers", "2"]):
-        assert_one_line(fauve("run", video, "-o", "-", "--style", pack, *option), "a pipe can be neither")
+        assert_one_line(
+            fauve("run", video, "-o", "-", "--style", pack, *option),
+            "-: is written in one go, and can be neither resumed nor painted by several workers",
+        )
 
 
 def test_several_videos_at_the_same_time(tmp_path, pack):

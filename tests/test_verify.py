@@ -105,9 +105,9 @@ def test_a_language_that_is_lost(contents):
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "a.mp4").write_text("hello")
-    with pytest.raises(SourceError, match=r"a\.mp4: cannot be read"):
+    with pytest.raises(SourceError, match=r"a\.mp4: not a video"):
         read_contents(tmp_path / "a.mp4")
-    with pytest.raises(SourceError, match=r"none\.mp4: cannot be read"):
+    with pytest.raises(SourceError, match=r"none\.mp4: no such file"):
         read_contents(tmp_path / "none.mp4")
 
 
