@@ -19,6 +19,7 @@ test: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.flicker
+	$(BIN)/python -m benchmarks.workers
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

@@ -31,7 +31,7 @@ from pipeline.colour import Decoded, colour_of, to_yuv
 from pipeline.progress import VideoProgress
 from pipeline.render import Render
 from pipeline.scaling import stylizer
-from pipeline.sinks.encoders import ENCODERS
+from pipeline.sinks.encoders import choose
 from pipeline.sources.file import FileSource
 
 CLIP = Path(__file__).parent.parent / "docs" / "big_buck_bunny.mp4"
@@ -74,6 +74,8 @@ def stages(clip: Path, engine: Engine) -> dict[str, float]:
     """CPU milliseconds a frame of each stage, measured apart."""
     with av.open(str(clip)) as container:
         frames = list(itertools.islice(container.decode(video=0), SAMPLE))
+    with FileSource(clip, tracks=False) as source:
+        info = source.info
     colour, decoded = colour_of(frames[0]), Decoded()
     images = [decoded.image(frame, colour) for frame in frames]
     look = Look()
@@ -85,11 +87,9 @@ def stages(clip: Path, engine: Engine) -> dict[str, float]:
             return sum(1 for _ in container.decode(video=0))
 
     def encode() -> int:
-        chosen = ENCODERS["h264"]
-        encoder: Any = av.CodecContext.create(chosen.name, "w")
-        encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, chosen.pixels
-        encoder.time_base, encoder.framerate = frames[0].time_base, Fraction(25)
-        encoder.options = chosen.settings("h264", None, None)
+        encoding = choose("h264", info, muxer="mp4")
+        encoder: Any = av.CodecContext.create(encoding.encoder.name, "w")
+        encoding.set_up(encoder, info)
         for picture, frame in zip(pictures, frames, strict=True):
             picture.pts, picture.time_base = frame.pts, frame.time_base
             encoder.encode(picture)
