@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
-from pipeline.errors import SinkError, SourceError
+from pipeline.errors import SinkError
+from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import VideoInfo
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
@@ -103,6 +104,8 @@ class Render:
     """Go on where an earlier run was stopped."""
     workers: int = 1
     """Processes that paint one video."""
+    farm: Farm | None = None
+    """Paints instead of this machine."""
     page: PreviewPage | None = None
     """Shows the pictures while they are painted; not with several workers."""
 
@@ -165,7 +168,7 @@ class Render:
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
     ) -> Stats:
         """Paint pictures, going on behind those that an earlier run has finished."""
-        if self.workers > 1:
+        if self.workers > 1 or self.farm is not None:
             raise SinkError(f"{output}: pictures are written by one worker")
         background = self._flatten(file, output, holds_alpha(output))
         done = images_done(output) if self.resume else 0
@@ -198,7 +201,7 @@ class Render:
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
     ) -> Stats:
         """Paint what is written in one go, such as a pipe: nothing to resume or to divide."""
-        if self.resume or self.workers > 1:
+        if self.resume or self.workers > 1 or self.farm is not None:
             raise SinkError(
                 f"{output}: is written in one go, and can be neither resumed nor painted by several workers"
             )
@@ -252,9 +255,9 @@ class Render:
                 container.abort()
                 raise
             put_in_place(parts.joined, output, self.force)
-        except BaseException as error:
+        except BaseException:
             done = sum(len(part.packets) for part in parts)
-            if done and not isinstance(error, SourceError):
+            if done:
                 parts.end()
                 log.warning("%s: %d frames are done; --resume goes on from there", output, done)
             else:
@@ -268,18 +271,26 @@ class Render:
         done = list(painting.parts)
         stats = Stats(before=sum(len(part.packets) for part in done))
         segments = [Segment()]
-        if done or self.workers > 1:
+        places = self.workers if self.farm is None else self.farm.places
+        if done or places > 1 or self.farm is not None:
             index = read_index(painting.video, self.rate)
-            if index is not None:
-                segments = missing(done, index, time_base, self.rate, self.workers)
+            if index is not None and self.farm is not None:
+                pieces = PIECES * places
+                segments = missing(done, index, time_base, self.rate, pieces, largest=LARGEST)
+            elif index is not None:
+                segments = missing(done, index, time_base, self.rate, places)
             else:
                 segments = [after(done)]
-                if self.workers > 1:
+                if places > 1 or self.farm is not None:
                     log.warning(
                         "%s: does not tell when its frames are shown, so that one worker paints it",
                         painting.video,
                     )
-        if self.workers > 1 and len(segments) > 1:
+        if self.farm is not None:
+            runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, self.farm.threads)
+            self.farm.check(runtime)
+            self.farm.paint(painting, segments, runtime, stats, progress)
+        elif self.workers > 1 and len(segments) > 1:
             threads = max(1, (os.cpu_count() or 1) // len(segments))
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, threads)
             paint_in_processes(painting.paint, segments, runtime, stats, progress)

@@ -53,17 +53,19 @@ def missing(
     index: Index,
     time_base: Fraction,
     rate: Fraction | None,
-    workers: int,
+    pieces: int,
     *,
+    largest: int | None = None,
     skip: int = 0,
 ) -> list[Segment]:
-    """The stretches of a video that no part of `parts` covers, in as many pieces as there are workers.
+    """The stretches of a video that no part of `parts` covers, in as many pieces as are asked for.
 
     Pieces begin on the grid of the parts.
 
     Args:
         time_base: of the times in `index`.
         rate: frames per second written; None for each frame at its own time.
+        largest: parts in a piece at most.
         skip: frames at the beginning that are there without parts.
     """
     written = index.times if rate is None else _ticks(index, time_base, rate)
@@ -75,11 +77,12 @@ def missing(
             stretches.append((begin, end))
         begin = len(written) if part is None else bisect_right(written, part.last)
     cells = sum(-(-(end - begin) // GRID) for begin, end in stretches)
-    size = GRID * max(1, -(-cells // workers))
-    pieces = [
-        (first, min(first + size, end)) for begin, end in stretches for first in range(begin, end, size)
+    size = GRID * min(max(1, -(-cells // pieces)), largest or cells or 1)
+    return [
+        _segment(written, first, min(first + size, end), index, time_base, rate)
+        for begin, end in stretches
+        for first in range(begin, end, size)
     ]
-    return [_segment(written, first, end, index, time_base, rate) for first, end in pieces]
 
 
 def _segment(

@@ -27,6 +27,7 @@ from pipeline.commands.options import (
     onnx_options,
 )
 from pipeline.errors import SinkError, SourceError
+from pipeline.farm import Farm
 from pipeline.frame import VideoInfo
 from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
@@ -127,6 +128,7 @@ def run(
     force: bool,
     quiet: bool,
     as_json: bool,
+    farm: Farm | None = None,
 ) -> None:
     """Paint VIDEOS, every frame in order and with their sound.
 
@@ -203,6 +205,7 @@ def run(
             force=force,
             resume=resume,
             workers=workers,
+            farm=farm,
             page=page,
         )
         if len(pairs) == 1:

@@ -133,6 +133,18 @@ class Parts:
                 found.append(Part(path.with_suffix(".packets"), packets, content["header"]))
         return iter(sorted(found, key=lambda part: part.first))
 
+    def add(self, name: str, packets: bytes, listed: Mapping[str, Any]) -> None:
+        """Take over a finished part that was made elsewhere.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        try:
+            _write(self.folder / f"{name}.packets", packets)
+            _write(self.folder / f"{name}.json", json.dumps(listed).encode())
+        except OSError as error:
+            raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
+
     def end(self) -> None:
         """Let others have the folder; the parts stay."""
         self._lock.release()
