@@ -88,7 +88,7 @@ def test_cost_of_the_bundled_size():
 
 def test_discriminator_scores_each_style_by_itself():
     discriminator = PatchDiscriminator(styles=2)
-    score, features = discriminator(torch.rand(3, 3, 64, 48), style=1)
+    score, features = discriminator(torch.rand(3, 3, 64, 48), style=torch.tensor([1, 1, 1]))
     assert score.shape == (3, 1, 8, 6)
     assert [tuple(x.shape[1:]) for x in features] == [(32, 32, 24), (64, 16, 12), (128, 8, 6)]
-    assert not torch.equal(score, discriminator(torch.rand(3, 3, 64, 48), style=0)[0])
+    assert not torch.equal(score, discriminator(torch.rand(3, 3, 64, 48), style=torch.tensor([0, 0, 0]))[0])

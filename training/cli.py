@@ -47,6 +47,9 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of this training.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
+@click.option(
+    "--from", "start_from", type=FOLDER, help="Begin with the trunk, and the styles, of another checkpoint."
+)
 @click.option("--threads", type=int, help="CPU threads to train with.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 def train(
@@ -57,6 +60,7 @@ def train(
     vgg19: Path,
     run_folder: Path | None,
     resume: bool,
+    start_from: Path | None,
     threads: int | None,
     dry_run: bool,
 ) -> None:
@@ -83,6 +87,7 @@ def train(
             vgg19=vgg19,
             run=folder,
             resume=resume,
+            start_from=start_from,
             progress=_Progress(resolved),
         )
     except ValueError as error:

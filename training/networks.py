@@ -1,6 +1,6 @@
 """The generator that paints and the discriminator that judges it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -174,6 +174,35 @@ class Generator(nn.Module):
         residual = self.residual(x, mix * strength[:, None])
         return image + strength[:, None, None, None] * F.pixel_shuffle(residual, 2)
 
+    def freeze_trunk(self) -> None:
+        """Train nothing but the styles' scales and shifts from now on: what makes a style, in a few kB."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(".affine." in name)
+
+    def start_from(self, state: Mapping[str, Tensor], trained: Sequence[str], styles: Sequence[str]) -> None:
+        """Take over the trunk of another generator, and its styles by name.
+
+        Args:
+            state: the other generator's, of the same widths and blocks.
+            trained: names of the other generator's styles, in its order.
+            styles: names of this generator's; those that the other one does not know begin as the mean of
+                its own.
+
+        Raises:
+            ValueError: the other generator has other widths or blocks.
+        """
+        own = self.state_dict()
+        taken: dict[str, Tensor] = {}
+        for name, value in state.items():
+            if ".affine." in name:
+                known = dict(zip(trained, value, strict=True))
+                value = torch.stack([known.get(style, value.mean(0)) for style in styles])
+            taken[name] = value
+        shapes = {name: value.shape for name, value in own.items()}
+        if {name: value.shape for name, value in taken.items()} != shapes:
+            raise ValueError("the checkpoint's generator has other widths or blocks than the recipe's")
+        self.load_state_dict(taken)
+
     def freeze_statistics(self) -> None:
         """Run on the stored batch-norm statistics from now on, as the exported network will."""
         for module in self.modules():
@@ -221,10 +250,10 @@ class PatchDiscriminator(nn.Module):
         )
         self.score = spectral_norm(nn.Conv2d(channels[-1], styles, 3, 1, 1))
 
-    def forward(self, image: Tensor, style: int) -> tuple[Tensor, list[Tensor]]:
-        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style`, and the middle features."""
+    def forward(self, image: Tensor, style: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style` [n], and the middle features."""
         x, features = image * 2 - 1, []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
-        return self.score(x)[:, style : style + 1], features
+        return self.score(x)[torch.arange(len(x)), style][:, None], features

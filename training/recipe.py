@@ -23,6 +23,10 @@ class StyleRecipe:
     year: int
     reals: tuple[str, ...] = ()
     """Files or folders of the same movement for the discriminator; none means the painting alone."""
+    painting_size: int = 0
+    """Shorter side of this painting, in pixels; 0 is the recipe's `painting_size`."""
+    weight: float = 1.0
+    """Factor on the recipe's `style` for this style."""
     rights: str = "public domain"
     """Of the painting."""
 
@@ -52,6 +56,8 @@ class Recipe:
 
     widths: tuple[int, ...] = (16, 32, 64)
     blocks: int = 4
+    trunk: bool = True
+    """Train the trunk that all styles share; without it, only the styles' scales and shifts."""
 
     learning_rate: float = 2e-4
     discriminator_learning_rate: float = 2e-4

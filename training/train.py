@@ -22,22 +22,41 @@ from training.data import Pictures, expose, held_out, image_files, read_image, r
 from training.features import Vgg19
 from training.flow import inside, random_warp, warp
 from training.networks import Generator, PatchDiscriminator
-from training.recipe import Recipe
+from training.recipe import Recipe, build_recipe
 
 Progress = Callable[[int, dict[str, float]], None]
 
 
-class Target:
-    """What one style is measured against: the painting's statistics, and paintings for the discriminator."""
+class Targets:
+    """What the styles are measured against: statistics of their paintings, and paintings that are real."""
 
-    def __init__(self, recipe: Recipe, index: int, paintings: Path, vgg: Vgg19) -> None:
-        style = recipe.styles[index]
-        painting = resize_shorter(read_image(paintings / style.painting), recipe.painting_size)
-        with torch.no_grad():
-            features = vgg(painting[None].float() / 255)
-        self.grams = [losses.gram(x) for x in features]
-        reals = [paintings / name for name in (style.painting, *style.reals)]
-        self.reals = Pictures(reals, recipe.painting_size)
+    def __init__(self, recipe: Recipe, paintings: Path, vgg: Vgg19) -> None:
+        self.recipe = recipe
+        self.weights = torch.tensor([style.weight for style in recipe.styles])
+        self.reals: list[Pictures] = []
+        grams = []
+        for style in recipe.styles:
+            size = style.painting_size or recipe.painting_size
+            painting = resize_shorter(read_image(paintings / style.painting), size)
+            with torch.no_grad():
+                grams.append([losses.gram(x) for x in vgg(painting[None].float() / 255)])
+            self.reals.append(Pictures([paintings / name for name in (style.painting, *style.reals)], size))
+        self._grams = [torch.cat(layer) for layer in zip(*grams, strict=True)]
+
+    def grams(self, styles: Tensor) -> list[Tensor]:
+        """The Gram matrices of the paintings of `styles` [n], at each layer [n, c, c]."""
+        return [layer[styles] for layer in self._grams]
+
+    def paintings(self, styles: Tensor, rng: torch.Generator) -> Tensor:
+        """A crop of a painting of each of `styles` [n], [n, 3, size, size]."""
+        size = self.recipe.crop
+        return torch.cat([self.reals[style].crops(1, size, rng, zoom=(0.8, 1.25)) for style in styles])
+
+    def draw(self, rng: torch.Generator) -> Tensor:
+        """The style of each picture of a batch, [batch]: as many different ones as there are."""
+        n = len(self.reals)
+        rounds = -(-self.recipe.batch // n)
+        return torch.cat([torch.randperm(n, generator=rng) for _ in range(rounds)])[: self.recipe.batch]
 
 
 def train(
@@ -48,6 +67,7 @@ def train(
     vgg19: Path,
     run: Path,
     resume: bool = False,
+    start_from: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train the generator of `recipe` and return its last checkpoint.
@@ -61,6 +81,7 @@ def train(
         vgg19: safetensors file with the first five convolutions of VGG-19.
         run: folder for the checkpoint, the log (`losses.jsonl`) and the sheets; made if missing.
         resume: go on from the checkpoint in `run`.
+        start_from: a checkpoint whose trunk, and styles of the same names, a new training begins with.
         progress: called after each step with its number (from 1) and the losses.
 
     Raises:
@@ -71,15 +92,19 @@ def train(
     checkpoint = run / "checkpoint.pt"
     torch.manual_seed(recipe.seed)
     vgg = Vgg19(vgg19)
-    targets = [Target(recipe, index, paintings, vgg) for index in range(len(recipe.styles))]
+    targets = Targets(recipe, paintings, vgg)
     pictures = Pictures([photos], recipe.photo_size, hold_out=True)
     vgg = vgg.to(memory_format=torch.channels_last)
 
-    generator = Generator(len(recipe.styles), recipe.widths, recipe.blocks).to(
-        memory_format=torch.channels_last
-    )
+    generator = Generator(len(recipe.styles), recipe.widths, recipe.blocks)
+    if start_from is not None and not resume:
+        take_over(start_from, generator, recipe)
+    generator.to(memory_format=torch.channels_last)
+    if not recipe.trunk:
+        generator.freeze_trunk()
     average = deepcopy(generator).requires_grad_(False).eval()
-    optimiser = torch.optim.Adam(generator.parameters(), recipe.learning_rate, recipe.betas)
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, recipe.learning_rate, recipe.betas)
     discriminator = PatchDiscriminator(len(recipe.styles)).to(memory_format=torch.channels_last)
     discriminator_optimiser = torch.optim.Adam(
         discriminator.parameters(), recipe.discriminator_learning_rate, recipe.betas
@@ -114,32 +139,32 @@ def train(
         for step in range(start + 1, recipe.steps + 1):
             began = time.perf_counter()
             rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-            style = (step - 1) % len(targets)
+            styles = targets.draw(rng)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * schedule(recipe, step)
             generator.train()
-            if step > recipe.freeze_statistics * recipe.steps:
+            if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
 
             photo = expose(pictures.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
-            real = targets[style].reals.crops(recipe.batch, recipe.crop, rng, zoom=(0.8, 1.25))
+            real = targets.paintings(styles, rng)
             photo = photo.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
                 terms, painted = generator_losses(
-                    recipe, generator, discriminator, vgg, targets[style], style, photo, real, rng
+                    recipe, generator, discriminator, vgg, targets, styles, photo, real, rng
                 )
             total = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
             total.backward()
-            nn.utils.clip_grad_norm_(generator.parameters(), recipe.clip_gradient)
+            nn.utils.clip_grad_norm_(trained, recipe.clip_gradient)
             optimiser.step()
             update_average(average, generator, min(recipe.average_decay, step / (step + 10)))
 
             numbers = {name: float(term.detach()) for name, term in terms.items()}
             if recipe.adversarial or recipe.discriminator_style:
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
-                    real_score, _ = discriminator(real, style)
-                    fake_score, _ = discriminator(painted.detach().float(), style)
+                    real_score, _ = discriminator(real, styles)
+                    fake_score, _ = discriminator(painted.detach().float(), styles)
                     loss = losses.hinge_discriminator(real_score.float(), fake_score.float())
                 discriminator_optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -167,8 +192,8 @@ def generator_losses(
     generator: Generator,
     discriminator: PatchDiscriminator,
     vgg: Vgg19,
-    target: Target,
-    style: int,
+    targets: Targets,
+    styles: Tensor,
     photo: Tensor,
     real: Tensor,
     rng: torch.Generator,
@@ -177,8 +202,7 @@ def generator_losses(
     n = len(photo)
     strength = torch.rand(n, generator=rng)
     strength[torch.rand(n, generator=rng) < recipe.full_strength] = 1
-    mix = torch.zeros(n, len(recipe.styles))
-    mix[:, style] = 1
+    mix = torch.eye(len(recipe.styles))[styles]
     painted = generator(photo, mix, strength).float()
     # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with every
     # step, no pixel of the generator's own 8x8 blocks is favoured, and no pattern of blocks grows.
@@ -191,19 +215,20 @@ def generator_losses(
     terms = {
         "content": recipe.content
         * ((2 - strength) * losses.content(features[Vgg19.CONTENT], photo_content)).mean(),
-        "style": recipe.style * (strength * losses.gram_style(features, target.grams)).mean(),
+        "style": recipe.style
+        * (targets.weights[styles] * strength * losses.gram_style(features, targets.grams(styles))).mean(),
         "in_range": recipe.in_range * losses.out_of_range(painted).mean(),
     }
     if recipe.smoothness:
         terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
     if recipe.adversarial or recipe.discriminator_style:
         discriminator.requires_grad_(False)
-        score, fake_features = discriminator(painted, style)
+        score, fake_features = discriminator(painted, styles)
         if recipe.adversarial:
             terms["adversarial"] = recipe.adversarial * (strength * losses.hinge_generator(score)).mean()
         if recipe.discriminator_style:
             with torch.no_grad():
-                _, real_features = discriminator(real, style)
+                _, real_features = discriminator(real, styles)
             distance = losses.statistics_style(fake_features, real_features)
             terms["discriminator_style"] = recipe.discriminator_style * (strength * distance).mean()
         discriminator.requires_grad_(True)
@@ -217,6 +242,22 @@ def generator_losses(
         change = losses.temporal(moved_painted, warped, inside(grid))
         terms["temporal"] = recipe.temporal * change.mean()
     return terms, painted
+
+
+def take_over(checkpoint: Path, generator: Generator, recipe: Recipe) -> None:
+    """Begin with the averaged generator of `checkpoint`: its trunk, and its styles by name.
+
+    Raises:
+        ValueError: the checkpoint cannot be read or is of a generator of another shape.
+    """
+    state = load_checkpoint(checkpoint)
+    before = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+    try:
+        generator.start_from(
+            state["average"], [style.name for style in before.styles], [style.name for style in recipe.styles]
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
 
 
 @contextmanager
@@ -276,6 +317,8 @@ def sheet(generator: Generator, photos: list[Tensor]) -> np.ndarray:
                 painted = generator(image, mix, torch.ones(1))
             row.append((painted[0].clamp(0, 1) * 255).round().byte())
         rows.append(torch.cat(row, 2))
+    if generator.styles > 1:
+        return torch.cat(rows, 1).permute(1, 2, 0).numpy()
     half = (len(rows) + 1) // 2
     rows += [torch.zeros_like(rows[0])] * (2 * half - len(rows))
     columns = [torch.cat(rows[:half], 1), torch.cat(rows[half:], 1)]
