@@ -20,10 +20,16 @@ class Channel(Generic[T]):
 
     Packets do not count as frames, so that sound never waits for pictures; the order in which things were
     put is kept. One thread puts and closes, one iterates.
+
+    Args:
+        drop_oldest: where it is full, the frame that has waited longest makes room for the newest.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
         self.capacity = capacity
+        self.dropped = 0
+        """Frames that made room for newer ones."""
+        self._drop_oldest = drop_oldest
         self._items: deque[tuple[T, int | None]] = deque()
         self._frames = 0
         self._bytes = 0
@@ -35,8 +41,16 @@ class Channel(Generic[T]):
     def put(self, frame: T) -> bool:
         """Append `frame`, waiting while the channel is full; False if nobody will read it."""
         with self._changed:
+            if self._drop_oldest and self._frames >= self.capacity:
+                self._drop()
             self._changed.wait_for(lambda: self._frames < self.capacity or self._cancelled)
             return self._append(frame, None)
+
+    def _drop(self) -> None:
+        oldest = next(index for index, (_, size) in enumerate(self._items) if size is None)
+        del self._items[oldest]
+        self._frames -= 1
+        self.dropped += 1
 
     def put_packet(self, packet: T, size: int) -> bool:
         """Append a packet of `size` bytes, waiting only behind very many of its kind."""
@@ -45,7 +59,7 @@ class Channel(Generic[T]):
             return self._append(packet, size)
 
     def _append(self, item: T, size: int | None) -> bool:
-        if self._cancelled:
+        if self._cancelled or self._closed:
             return False
         self._items.append((item, size))
         if size is None:
@@ -76,18 +90,30 @@ class Channel(Generic[T]):
             BaseException: the error that the channel was closed with, after the items before it.
         """
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
-                if self._cancelled:
-                    raise Cancelled
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                item, size = self._items.popleft()
-                if size is None:
-                    self._frames -= 1
-                else:
-                    self._bytes -= size
-                self._changed.notify_all()
-            yield item
+            try:
+                yield self.get()
+            except EOFError:
+                return
+
+    def get(self, timeout: float | None = None) -> T:
+        """The next item, waiting `timeout` seconds for it at most.
+
+        Raises:
+            TimeoutError: none came.
+            EOFError: the channel is closed and empty.
+            Cancelled, BaseException: as iterating does.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items or self._closed or self._cancelled, timeout):
+                raise TimeoutError
+            if self._cancelled:
+                raise Cancelled
+            if not self._items:
+                raise EOFError if self._error is None else self._error
+            item, size = self._items.popleft()
+            if size is None:
+                self._frames -= 1
+            else:
+                self._bytes -= size
+            self._changed.notify_all()
+            return item

@@ -23,6 +23,8 @@ class Frame:
     """Seconds."""
     alpha: Alpha | None = None
     """How opaque each pixel is, None if all are."""
+    captured_at: float | None = None
+    """When a live source had it, in seconds of `time.monotonic`."""
 
     @property
     def time(self) -> Fraction:
@@ -32,6 +34,16 @@ class Frame:
     def with_image(self, image: Image) -> Self:
         """This place in time with another picture."""
         return replace(self, image=image)
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A piece of a live source's sound, decoded: 48 kHz, stereo, on the clock of the pictures."""
+
+    samples: Any
+    """An `av.AudioFrame` in "fltp"; its pts counts samples."""
+    size: int
+    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +87,7 @@ class VideoInfo:
     """The `av` stream of the picture, for its language, title and timecode; only while the source is open."""
     alpha: bool = False
     """Whether its frames have one."""
+    live: bool = False
+    """Whether its frames come when they will, so that what cannot keep up must leave some out."""
+    sound: bool = False
+    """Whether a live source gives `Sound` beside its frames."""

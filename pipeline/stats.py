@@ -1,7 +1,51 @@
 """Counters of a run, written by its threads and read by whoever shows progress."""
 
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+WINDOW = 300
+"""Frames over which latency and rates are told: ten seconds of most sources."""
+
+
+@dataclass
+class SinkStats:
+    """What happened at one output."""
+
+    name: str = ""
+    written: int = 0
+    """Frames that it took."""
+    dropped: int = 0
+    """Frames that it was too slow for."""
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """Seconds from capture until it had taken a frame, newest last."""
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """When it took them, in seconds of `time.monotonic`."""
+
+    def took(self, captured_at: float | None) -> None:
+        """It has taken a frame."""
+        now = time.monotonic()
+        self.written += 1
+        self.times.append(now)
+        if captured_at is not None:
+            self.latencies.append(now - captured_at)
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The 50th, 95th and 99th percentile of `values` by nearest rank; zeros if there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0, 0.0, 0.0
+    last = len(ordered) - 1
+    return ordered[round(last * 0.5)], ordered[round(last * 0.95)], ordered[round(last * 0.99)]
+
+
+def rate(times: Sequence[float]) -> float:
+    """Events per second over the last two seconds of `times`, which are seconds of `time.monotonic`."""
+    since = time.monotonic() - 2
+    recent = [at for at in list(times) if at >= since]
+    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
 
 @dataclass
@@ -18,6 +62,12 @@ class Stats:
     """Frames that an earlier run had encoded."""
     damaged: int = 0
     """Packets of the source that could not be decoded."""
+    dropped: int = 0
+    """Frames of a live source that the engine was too slow for."""
+    read: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """When frames were read, in seconds of `time.monotonic`."""
+    sinks: list[SinkStats] = field(default_factory=list)
+    """Of each output, in their order."""
     began: float = field(default_factory=time.monotonic)
 
     @property

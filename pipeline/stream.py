@@ -1,20 +1,27 @@
 """Source, engine, sink: their threads and the channels between them."""
 
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
-from engines import Image, Look
+from engines import Image
 from pipeline.channel import Cancelled, Channel
 from pipeline.frame import Frame
 from pipeline.sinks import Sink
 from pipeline.sources import Source
-from pipeline.stats import Stats
+from pipeline.stats import SinkStats, Stats
+
+log = logging.getLogger("fauve")
+
+L = TypeVar("L")
+"""What the painter is told about each frame: a `Look`, or what a live run knows beyond it."""
 
 CAPACITY = 4
 """Frames that wait between two threads: enough to even out slow ones, few enough for 8K."""
@@ -22,21 +29,28 @@ CAPACITY = 4
 TICK = 0.1
 """Seconds between two calls of `progress`."""
 
+PATIENCE = 1.0
+"""Seconds that a live source is waited for after `stop`."""
+
 
 def run(
     source: Source,
-    paint: Callable[[Image, Look], Image],
+    paint: Callable[[Image, L], Image],
     sinks: Sequence[Sink],
     *,
-    look_at: Callable[[Fraction], Look],
+    look_at: Callable[[Fraction], L],
     streams: int = 1,
     progress: Callable[[Stats], None] | None = None,
     stats: Stats | None = None,
+    stop: threading.Event | None = None,
 ) -> Stats:
     """Paint every frame of `source` and write it to every sink, in order, with its pts.
 
     Reading, painting and writing each have a thread; the caller's waits, so that Ctrl-C reaches it. Every
     sink is closed when all went well, and aborted when anything failed, before this returns or raises.
+
+    A live source never waits. The newest frame wins: whoever is too slow has older ones dropped, which is
+    counted, and a sink that fails leaves the others going on.
 
     Args:
         paint: called for each frame; an `Engine` or what `scaling.stylizer` made of one.
@@ -44,6 +58,7 @@ def run(
         streams: how many frames are painted at the same time, each by a thread; `Engine.streams`.
         progress: called by the caller's thread several times a second.
         stats: counters to go on with.
+        stop: ends a live run as if the source had ended.
 
     Raises:
         SourceError, EngineError, SinkError: what went wrong first.
@@ -52,8 +67,12 @@ def run(
     # Each stage has a thread; OpenCV's own would wait for one another in a spin while those have work to do.
     cv2.setNumThreads(1)
     stats = Stats() if stats is None else stats
-    decoded: Channel[Frame] = Channel(CAPACITY)
-    styled: list[Channel[Any]] = [Channel(CAPACITY) for _ in sinks]
+    live = source.info.live
+    decoded: Channel[Frame] = Channel(1 if live else CAPACITY, drop_oldest=live)
+    styled: list[Channel[Any]] = [
+        Channel(sink.waiting if live else CAPACITY, drop_oldest=live) for sink in sinks
+    ]
+    stats.sinks = [SinkStats(sink.name) for sink in sinks]
     errors: list[BaseException] = []
 
     def read() -> None:
@@ -63,6 +82,8 @@ def run(
                     if not decoded.put(item):
                         return
                     stats.decoded += 1
+                    stats.read.append(time.monotonic())
+                    stats.dropped = decoded.dropped
                 else:
                     for channel in styled:
                         channel.put_packet(item, item.size)
@@ -94,11 +115,13 @@ def run(
         taken = [channel.put(finished) for channel in styled]
         return any(taken)
 
-    def write(sink: Sink, channel: Channel[Any]) -> None:
+    def write(sink: Sink, channel: Channel[Any], counted: SinkStats) -> None:
         try:
             for item in channel:
                 if isinstance(item, Frame):
                     sink.write(item)
+                    counted.took(item.captured_at)
+                    counted.dropped = channel.dropped
                     if sink is sinks[0]:
                         stats.encoded += 1
                 else:
@@ -108,13 +131,15 @@ def run(
             channel.cancel()
             sink.abort()
             errors.append(error)
+            if live and not isinstance(error, Cancelled):
+                log.error("%s", error)
 
     threads = [
         threading.Thread(target=read, name="read", daemon=True),
         threading.Thread(target=stylize, name="stylize", daemon=True),
         *(
             threading.Thread(target=write, args=pair, name="write", daemon=True)
-            for pair in zip(sinks, styled, strict=True)
+            for pair in zip(sinks, styled, stats.sinks, strict=True)
         ),
     ]
     for thread in threads:
@@ -125,6 +150,11 @@ def run(
                 thread.join(TICK)
                 if progress is not None:
                     progress(stats)
+                if stop is not None and stop.is_set():
+                    decoded.close()
+                    if thread is threads[0]:
+                        thread.join(PATIENCE)
+                        break
     except BaseException:
         for channel in (decoded, *styled):
             channel.cancel()

@@ -103,12 +103,12 @@ class UpsampleToImage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity (He et al. 2016); the first one knows the style."""
+    """Two 3x3 convolutions beside the identity (He et al. 2016)."""
 
     def __init__(self, channels: int, styles: int) -> None:
         super().__init__()
         self.first = ConvNorm(channels, channels, styles=styles)
-        self.second = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels, styles=styles)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x, weights)), weights)
@@ -128,8 +128,8 @@ class Generator(nn.Module):
         super().__init__()
         self.styles = styles
         half, quarter, eighth = widths
-        self.encode_half = ConvNorm(12, half, padding=0)
-        self.encode_quarter = ConvNorm(half, quarter, stride=2)
+        self.encode_half = ConvNorm(12, half, padding=0, styles=styles)
+        self.encode_quarter = ConvNorm(half, quarter, stride=2, styles=styles)
         self.encode_eighth = ConvNorm(quarter, eighth, stride=2, styles=styles)
         self.blocks = nn.ModuleList(ResidualBlock(eighth, styles) for _ in range(blocks))
         self.decode_quarter = UpsampleConv(eighth, quarter, styles)
@@ -192,7 +192,8 @@ class Generator(nn.Module):
             ValueError: the other generator has other widths or blocks.
         """
         own = self.state_dict()
-        taken: dict[str, Tensor] = {}
+        # Styles that knew nothing of a layer leave it as it is.
+        taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
         for name, value in state.items():
             if ".affine." in name:
                 known = dict(zip(trained, value, strict=True))

@@ -60,6 +60,8 @@ class Recipe:
     """Train the trunk that all styles share; without it, only the styles' scales and shifts."""
 
     learning_rate: float = 2e-4
+    style_learning_rate: float = 1.0
+    """Factor on it for the styles' scales and shifts, each of which only some of the pictures train."""
     discriminator_learning_rate: float = 2e-4
     betas: tuple[float, ...] = (0.5, 0.999)
     warmup: float = 0.05

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,7 +105,7 @@ def train(
         generator.freeze_trunk()
     average = deepcopy(generator).requires_grad_(False).eval()
     trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, recipe.learning_rate, recipe.betas)
+    optimiser = torch.optim.Adam(rate_groups(generator, recipe), recipe.learning_rate, recipe.betas)
     discriminator = PatchDiscriminator(len(recipe.styles)).to(memory_format=torch.channels_last)
     discriminator_optimiser = torch.optim.Adam(
         discriminator.parameters(), recipe.discriminator_learning_rate, recipe.betas
@@ -141,7 +142,7 @@ def train(
             rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
             styles = targets.draw(rng)
             for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * schedule(recipe, step)
+                group["lr"] = recipe.learning_rate * group["factor"] * schedule(recipe, step)
             generator.train()
             if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
@@ -272,6 +273,15 @@ def deferred_interrupt() -> Iterator[threading.Event]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def rate_groups(generator: Generator, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is trained, in groups for an optimiser: the trunk, and the styles, with a `factor` on the rate."""
+    named = [(name, value) for name, value in generator.named_parameters() if value.requires_grad]
+    styles = [value for name, value in named if ".affine." in name]
+    trunk = [value for name, value in named if ".affine." not in name]
+    groups = [{"params": trunk, "factor": 1.0}, {"params": styles, "factor": recipe.style_learning_rate}]
+    return [group for group in groups if group["params"]]
 
 
 def schedule(recipe: Recipe, step: int) -> float:

@@ -1,13 +1,24 @@
 """Where painted frames go."""
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from pipeline.frame import Frame
 
 
-class Sink(Protocol):
+class Sink(ABC):
     """Takes frames and packets from one thread, in order."""
 
+    waiting: int = 1
+    """Frames of a live source that may wait for it; what is watched wants the newest."""
+
+    name: str = ""
+    """What messages and statistics call it."""
+
+    lost: str = ""
+    """Why its server is not connected right now; empty while all is well."""
+
+    @abstractmethod
     def write(self, frame: Frame) -> None:
         """Take one frame.
 
@@ -15,13 +26,15 @@ class Sink(Protocol):
             SinkError: it cannot be written.
         """
 
+    @abstractmethod
     def mux(self, packet: Any) -> None:
-        """Take a packet of one of the source's other tracks.
+        """Take a packet of one of the source's other tracks, or a piece of a live source's `Sound`.
 
         Raises:
             SinkError: it cannot be written.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is left and put the result in its place.
 
@@ -29,5 +42,6 @@ class Sink(Protocol):
             SinkError: it cannot be finished; nothing is left in its place.
         """
 
+    @abstractmethod
     def abort(self) -> None:
         """Leave nothing behind; never raises."""

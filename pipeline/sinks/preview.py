@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 
+from pipeline.access import Access
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.scaling import resize
@@ -28,13 +29,21 @@ PAGE = """<!doctype html>
   img { display: block; width: 100%; border-radius: 4px; background: #000; min-height: 8rem; }
   progress { width: 100%; accent-color: #d98a3d; margin-top: .8rem; }
 </style>
-<main><img src="/stream" alt="the picture being painted"><progress max="1" value="0"></progress>
+<main><img alt="the picture being painted"><progress max="1" value="0"></progress>
 <p id="text">waiting for the first picture</p></main>
 <script>
   const bar = document.querySelector("progress"), text = document.querySelector("#text");
+  document.querySelector("img").src = "/stream" + location.search;
   setInterval(async () => {
     try {
-      const s = await (await fetch("/state")).json();
+      const s = await (await fetch("/state" + location.search)).json();
+      if (s.live) {
+        bar.hidden = true;
+        text.textContent = Object.values(s.live.sinks)[0].fps.toFixed(0) + " fps, "
+          + Object.values(s.live.sinks)[0].p50_ms.toFixed(0) + " ms, " + s.live.dropped + " left out"
+          + (s.live.problem ? " - " + s.live.problem : "");
+        return;
+      }
       const of = s.frames ? " of " + s.frames : "";
       text.textContent = s.video + ": frame " + s.frame + of + " at " + s.time.toFixed(2) + " s"
         + (s.finished ? ", finished" : "");
@@ -49,14 +58,18 @@ class PreviewPage:
     """A page at http://HOST:PORT/ that shows the newest painted picture of the video in hand.
 
     Args:
-        host: who may see it; the machine itself by default.
+        host: who may see it; the machine itself by default, others with the token in `url`.
         port: 0 takes a free one.
+        status: how a live run goes, shown instead of progress.
 
     Raises:
         SinkError: the port is taken.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, *, status: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        self._status = status
         self._changed = threading.Condition()
         self._picture: tuple[int, Any] = (0, None)
         self._state: dict[str, Any] = {"video": "", "frame": 0, "frames": 0, "time": 0.0, "finished": False}
@@ -66,7 +79,8 @@ class PreviewPage:
         except OSError as error:
             raise SinkError(f"--preview {host}:{port}: cannot be served there: {error.strerror}") from error
         self._server.daemon_threads = True
-        self.url = f"http://{host}:{self._server.server_port}/"
+        self._access = Access(host)
+        self.url = self._access.url(self._server.server_port)
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
 
     def show(self, frame: Frame) -> None:
@@ -94,6 +108,9 @@ class PreviewPage:
         self._server.shutdown()
         self._server.server_close()
 
+    def _told(self) -> dict[str, Any]:
+        return self._state | ({} if self._status is None else {"live": self._status()})
+
     def _newer(self, than: int) -> tuple[int, Any]:
         """The newest picture and its number, when there is one newer than number `than`; None at the end."""
         with self._changed:
@@ -107,10 +124,14 @@ class PreviewPage:
             def do_GET(self) -> None:
                 answers: dict[str, Callable[[], None]] = {
                     "/": lambda: self._send("text/html; charset=utf-8", PAGE.encode()),
-                    "/state": lambda: self._send("application/json", json.dumps(page._state).encode()),
+                    "/state": lambda: self._send("application/json", json.dumps(page._told()).encode()),
                     "/stream": self._stream,
                 }
-                answer = answers.get(self.path)
+                path, _, query = self.path.partition("?")
+                if not page._access.allows(query, self.headers):
+                    self.send_error(403)
+                    return
+                answer = answers.get(path)
                 if answer is None:
                     self.send_error(404)
                     return
@@ -148,6 +169,8 @@ class PreviewPage:
 
 class PreviewSink(Sink):
     """Shows the frames of a run on a page."""
+
+    name = "preview"
 
     def __init__(self, page: PreviewPage) -> None:
         self._page = page

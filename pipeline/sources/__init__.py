@@ -13,6 +13,12 @@ class Source(ABC):
 
     info: VideoInfo
 
+    lost: str = ""
+    """Why a live source is not connected right now; empty while all is well."""
+
+    dropped: int = 0
+    """Frames of a live source that were replaced by newer ones before anybody took them."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame | Any]:
         """Frames, and `av.Packet`s of `info.tracks`; can be iterated once.

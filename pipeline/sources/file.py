@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.stream import Disposition
 
 from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
@@ -46,6 +47,8 @@ class FileSource(Source):
         end: leave out the frames from this pts on.
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
         picture_rate: frames per second of a sequence of pictures.
+        container: an open container of FFmpeg's to read instead of `path`, which only names it. What comes
+            from there is live: it is decoded without keeping frames back.
 
     Raises:
         SourceError: no such file, no video in it, or none that can be decoded.
@@ -61,12 +64,14 @@ class FileSource(Source):
         end: int | None = None,
         entry: int | None = None,
         picture_rate: Fraction | None = None,
+        container: Any = None,
     ) -> None:
         self.path = "standard input" if str(path) == "-" else str(path)
         self._background: tuple[int, int, int] | None = None
         self.damaged = 0
         """Packets that could not be decoded."""
-        self._container = open_input(path, picture_rate)
+        self._live = container is not None
+        self._container = container or open_input(path, picture_rate)
         try:
             self._start, self._end = start, end
             self._open(audio, tracks)
@@ -85,7 +90,10 @@ class FileSource(Source):
             raise SourceError(f"{self.path}: there is no video in it, only {has}")
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
-        self._video.thread_type = "AUTO"
+        # Threads for whole frames would keep some back until later ones have come.
+        self._video.thread_type = "SLICE" if self._live else "AUTO"
+        if self._live:
+            self._video.codec_context.flags |= Flags.low_delay
         self._transparent = transparent_decoder(self._video)
         self._covers: dict[int, Any] = {}
         others = [

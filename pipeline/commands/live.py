@@ -1,0 +1,274 @@
+"""`fauve live`: what happens now, painted while it happens."""
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+import engines
+from pipeline.commands.options import (
+    Address,
+    Dimensions,
+    Mix,
+    Rate,
+    detail_option,
+    engine_options,
+    look,
+    onnx_options,
+)
+from pipeline.controls import Controls
+from pipeline.deck import Deck
+from pipeline.governor import Governor
+from pipeline.live import LiveRun, open_sink
+from pipeline.sources.live import open_source
+
+log = logging.getLogger("fauve")
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time such as 80ms or 1.5s, in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        """Parse the text of the option."""
+        if isinstance(value, float):
+            return value
+        number, factor = (value[:-2], 0.001) if value.endswith("ms") else (value.removesuffix("s"), 1.0)
+        try:
+            seconds = float(number) * factor
+        except ValueError:
+            seconds = -1
+        if not 0 <= seconds < float("inf"):
+            self.fail(f"{value!r} is no time such as 80ms or 1.5s", param, context)
+        return seconds
+
+
+class Bits(click.ParamType):  # type: ignore[type-arg]
+    """A bit rate such as 4M or 800k, in bits per second."""
+
+    name = "BITS"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        """Parse the text of the option."""
+        if isinstance(value, int):
+            return value
+        factor = {"k": 1_000, "M": 1_000_000}.get(value[-1:], 1)
+        try:
+            bits = int(float(value.rstrip("kM")) * factor)
+        except ValueError:
+            bits = 0
+        if bits <= 0:
+            self.fail(f"{value!r} is no bit rate such as 4M or 800k", param, context)
+        return bits
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, a file to "
+    "record to (.mkv, .mp4, .ts), window:, or camera:; may be given several times.",
+)
+@click.option(
+    "-s",
+    "--style",
+    default="pointillism",
+    show_default=True,
+    help="A bundled style, a pack, or an .onnx model.",
+)
+@click.option("--strength", type=float, default=1.0, show_default=True, help="0 (the input) to 1.")
+@click.option("--mix", type=Mix(), help="Weights of a pack's styles, such as a=0.7,b=0.3.")
+@click.option(
+    "--crossfade", type=Seconds(), default=1.0, help="Time that a change of style takes; 1s if not given."
+)
+@detail_option
+@engine_options
+@onnx_options
+@click.option("--size", type=Dimensions(), help="To ask a camera or the test pattern for.")
+@click.option("--fps", type=Rate(), help="The same.")
+@click.option("--loop", is_flag=True, help="Play a file again and again.")
+@click.option("--no-audio", is_flag=True, help="Leave the sound out.")
+@click.option(
+    "--timeout", type=Seconds(), default=5.0, help="After which a silent source counts as lost; 5s."
+)
+@click.option("--latency", type=Seconds(), help="To keep below, by painting smaller where it must be.")
+@click.option("--fixed", is_flag=True, help="Never paint smaller to keep up; drop frames instead.")
+@click.option("--bitrate", type=Bits(), help="Of streams at most, such as 4M; by their size if not given.")
+@click.option("--panel", type=Address(), help="Serve the control panel there, such as :8080.")
+@click.option("--preview", type=Address(), help="Serve the picture alone there.")
+@click.option("--osc", type=Address(), help="Listen for OSC there, such as :9000.")
+@click.option("--osc-reply", type=Address(), help="Send the state there by OSC after each change.")
+@click.option("--midi", help="MIDI input by a part of its name; `fauve devices` lists them.")
+@click.option(
+    "--midi-map",
+    type=click.Path(path_type=Path),
+    help="File of what MIDI controls do; learned where there is none.",
+)
+@click.option("--metrics", type=Address(), help="Serve Prometheus metrics there, such as :9100.")
+@click.option(
+    "--record-controls", type=click.Path(path_type=Path), help="Write each change with its time, for `run`."
+)
+@click.option("--duration", type=Seconds(), help="Stop after this time.")
+@click.option("-f", "--force", is_flag=True, help="Replace a recording that is there.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as lines of JSON.")
+def live(
+    source: str,
+    outputs: tuple[str, ...],
+    style: str,
+    strength: float,
+    mix: dict[str, float] | None,
+    crossfade: float,
+    detail: Any,
+    engine: str,
+    precision: str,
+    threads: int | None,
+    layout: Any,
+    value_range: Any,
+    size: tuple[int, int] | None,
+    fps: Fraction | None,
+    loop: bool,
+    no_audio: bool,
+    timeout: float,
+    latency: float | None,
+    fixed: bool,
+    bitrate: int | None,
+    panel: tuple[str, int] | None,
+    preview: tuple[str, int] | None,
+    osc: tuple[str, int] | None,
+    osc_reply: tuple[str, int] | None,
+    midi: str | None,
+    midi_map: Path | None,
+    metrics: tuple[str, int] | None,
+    record_controls: Path | None,
+    duration: float | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Paint SOURCE while it happens: the newest frame wins, and what is too old is left out and counted.
+
+    SOURCE is camera:0, screen:, a URL (rtsp://, rtmp://, srt://, udp://, tcp://, http://), listen:URL to wait
+    for a sender, a file played as if it were live, or test: for a moving pattern.
+
+    While it runs, the terminal takes keys: 1-9 choose a style, up and down the strength, b the input as it
+    is, f holds the picture, space is black, q ends.
+    """
+    if not (outputs or panel or preview):
+        raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
+    pack = engines.load_style(style, layout=layout, value_range=value_range)
+    chosen = look(mix, strength, pack.styles)
+    controls = Controls(style, pack.styles, chosen, crossfade=crossfade, record=record_controls)
+
+    def load(name: str) -> engines.Engine:
+        played = engines.load_style(name, layout=layout, value_range=value_range)
+        return engines.load(engine, style=played, precision=precision, threads=threads)
+
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.callback(controls.close)
+        camera = stack.enter_context(
+            open_source(address(source), size=size, rate=fps, loop=loop, sound=not no_audio, timeout=timeout)
+        )
+        governor = None if fixed else Governor(float(1 / camera.info.rate), latency)
+        deck = Deck(
+            load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor
+        )
+        stack.callback(deck.close)
+        sinks = [open_sink(output, camera.info, bits=bitrate, force=force) for output in outputs]
+        run = LiveRun(camera, deck, controls, sinks, governor, stop)
+        if midi or midi_map:
+            say(quiet, run.listen_to_midi(midi or "", midi_map))
+        if preview:
+            say(quiet, f"the picture is at {run.serve_preview(*preview)}")
+        if panel:
+            say(quiet, f"the panel is at {run.serve_panel(*panel)}")
+        if metrics:
+            say(quiet, f"metrics are at {run.serve_metrics(*metrics)}")
+        if osc:
+            say(quiet, f"OSC is listened to at {run.serve_osc(*osc, osc_reply)}")
+        if sys.stdin.isatty() and not as_json:
+            run.listen_to_keys()
+        if duration:
+            timer = threading.Timer(duration, stop.set)
+            timer.daemon = True
+            timer.start()
+        with _interrupted(stop):
+            report = run.run(_status(as_json, quiet))
+    if as_json:
+        print(json.dumps({"event": "done", **report}), flush=True)
+    elif not quiet:
+        click.echo(f"{report['frames']} frames in {report['seconds']:.1f} s", err=True)
+        for name, counted in report["sinks"].items():
+            click.echo(
+                f"{name}: {counted['frames']} frames, {counted['dropped']} left out, "
+                f"latency {counted['p50_ms']:.0f} ms, {counted['p95_ms']:.0f} ms at the 95th percentile",
+                err=True,
+            )
+
+
+def say(quiet: bool, text: str) -> None:
+    """Tell people on standard error, unless they want it quiet."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def address(source: str) -> str:
+    """`source` with the words that people use for it made exact."""
+    return f"{source}:" if source in ("test", "screen", "camera") else source
+
+
+@contextlib.contextmanager
+def _interrupted(stop: threading.Event) -> Any:
+    """Have Ctrl-C, and a polite kill, end the run properly; a second one ends it at once."""
+
+    def end(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt("stopped at once")
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _status(as_json: bool, quiet: bool) -> Callable[[dict[str, Any]], None]:
+    """What shows the status of a run, once a second."""
+    shown = 0.0
+    terminal = sys.stderr.isatty() and not quiet
+
+    def show(status: dict[str, Any]) -> None:
+        nonlocal shown
+        if time.monotonic() - shown < 1:
+            return
+        shown = time.monotonic()
+        if as_json:
+            print(json.dumps({"event": "status", **status}), flush=True)
+        elif terminal:
+            sinks = "  ".join(
+                f"{name} {counted['fps']:.0f} fps {counted['p50_ms']:.0f} ms"
+                + (f" ({counted['dropped']} left out)" if counted["dropped"] else "")
+                for name, counted in status["sinks"].items()
+            )
+            problem = f"  ! {status['problem']}" if status["problem"] else ""
+            line = f"{status['fps_in']:.0f} fps in  {status['height']}p  {sinks}{problem}"
+            sys.stderr.write("\r\x1b[K" + line[:200])
+            sys.stderr.flush()
+
+    return show

@@ -1,0 +1,219 @@
+"""What paints a live picture: the engine in use, the next one being prepared, and the fade between them."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engines import Engine, EngineError, Image, Look, Size, StyleError
+from pipeline.controls import Controls, Scene
+from pipeline.governor import Governor
+from pipeline.scaling import Detail, stylizer
+
+log = logging.getLogger("fauve")
+
+STEP_FADE = 0.5
+"""Seconds in which one working size fades into another: strokes change their size with it."""
+
+RESTARTS = (0.2, 1.0, 5.0)
+"""Seconds before an engine that failed is loaded again; the last one repeats."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """An engine at one working size."""
+
+    pack: str
+    engine: Engine
+    scale: float
+    paint: Callable[[Image, Look], Image]
+
+    def __call__(self, image: Image, look: Look) -> Image:
+        """Paint with the styles of `look` that the pack has; with its first one where it has none."""
+        known = {name: weight for name, weight in look.mix.items() if name in self.engine.style.styles}
+        mix = known if sum(known.values()) > 0 else {}
+        return self.paint(image, Look(mix, look.strength))
+
+
+class Deck:
+    """The callable that a live run paints with. It never fails and never waits for an engine to be made.
+
+    Other packs and working sizes are prepared by a thread and swapped in between two frames, one fading into
+    the other. An engine that fails is reported and loaded again while the input passes through.
+
+    Args:
+        load: makes the engine of a pack; called by other threads, too.
+        pack: to begin with.
+        size: (width, height) of the pictures.
+        controls: told of a swap, and asked how long it may take.
+        detail: as in `scaling.working_size`.
+        governor: chooses the working size; None keeps it.
+
+    Raises:
+        StyleError, EngineError: the first engine cannot be made.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], Engine],
+        pack: str,
+        size: Size,
+        controls: Controls,
+        *,
+        detail: Detail = 1.0,
+        governor: Governor | None = None,
+    ) -> None:
+        self.problem = ""
+        """What is wrong right now."""
+        self.restarted = 0
+        self._load = load
+        self._size = size
+        self._detail = detail
+        self._controls = controls
+        self._governor = governor
+        self._current: Player | None = self._player(load(pack), pack, 1.0)
+        self._pack = pack
+        self._next: tuple[Player, float, float] | None = None
+        self._last: Image | None = None
+        self._black = np.zeros((size[1], size[0], 3), np.uint8)
+        self._preparing: threading.Thread | None = None
+        self._closed = threading.Event()
+        controls.play = self.play
+
+    def _player(self, engine: Engine, pack: str, scale: float) -> Player:
+        detail = self._detail if self._detail != "full" else min(self._size) / engine.style.native_height
+        shorter = min(detail, min(self._size) / engine.style.native_height)
+        whole = scale == 1 and self._detail == "full"
+        paint = stylizer(engine, self._size, "full" if whole else shorter * scale)
+        # The first picture of a size takes long: it is compiled.
+        paint(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
+        return Player(pack, engine, scale, paint)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The one in use; None while none works."""
+        return None if self._current is None else self._current.engine
+
+    @property
+    def scale(self) -> float:
+        """Of the working height against the one that was asked for."""
+        return 1.0 if self._current is None else self._current.scale
+
+    def __call__(self, image: Image, scene: Scene) -> Image:
+        """The picture to show for `image`, of the same size."""
+        if scene.blackout:
+            return self._black
+        if scene.freeze and self._last is not None:
+            return self._last
+        self._last = image if scene.bypass else self._painted(image, scene.look)
+        return self._last
+
+    def _painted(self, image: Image, look: Look) -> Image:
+        current = self._current
+        if current is None:
+            return image
+        began = time.perf_counter()
+        try:
+            painted = current(image, look)
+            if self._governor is not None:
+                self._governor.painted(time.perf_counter() - began)
+            if self._next is not None:
+                painted = self._faded(painted, image, look)
+        except EngineError as error:
+            self._failed(error)
+            return image
+        if self._governor is not None and self._preparing is None and self._next is None:
+            before = self._governor.scale
+            if self._governor.decide():
+                log.info("working height: %.0f %% after %.0f %%", 100 * self._governor.scale, 100 * before)
+                self._prepare(self._resized, current, self._governor.scale)
+        return painted
+
+    def _faded(self, painted: Image, image: Image, look: Look) -> Image:
+        assert self._next is not None
+        player, began, seconds = self._next
+        share = 1.0 if seconds <= 0 else (time.monotonic() - began) / seconds
+        if share < 1:
+            blended: Image = cv2.addWeighted(painted, 1 - share, player(image, look), share, 0)
+            return blended
+        before, self._current, self._next = self._current, player, None
+        if before is not None and before.engine is not player.engine:
+            before.engine.close()
+            self._pack = player.pack
+            self._controls.swapped(player.pack, player.engine.style.styles)
+        return player(image, look)
+
+    def play(self, pack: str) -> None:
+        """Go over to another pack as soon as it is ready; what is wrong with it is said in `problem`."""
+        self._prepare(self._loaded, pack)
+
+    def _loaded(self, pack: str) -> None:
+        seconds = float(self._controls.state["crossfade"])
+        try:
+            player = self._player(self._load(pack), pack, self.scale)
+        except (StyleError, EngineError) as error:
+            self.problem = str(error)
+            log.error("%s", error)
+            return
+        self.problem = ""
+        self._next = (player, time.monotonic(), seconds)
+
+    def _resized(self, current: Player, scale: float) -> None:
+        try:
+            player = self._player(current.engine, current.pack, scale)
+        except EngineError as error:
+            self._failed(error)
+            return
+        self._next = (player, time.monotonic(), STEP_FADE)
+
+    def _failed(self, error: EngineError) -> None:
+        if self._current is None:
+            return
+        self.problem = f"the engine failed, and the input passes through: {error}"
+        log.error("%s", self.problem)
+        self._current = self._next = None
+        self._prepare(self._restart)
+
+    def _restart(self) -> None:
+        attempt = 0
+        while not self._closed.wait(RESTARTS[min(attempt, len(RESTARTS) - 1)]):
+            attempt += 1
+            try:
+                scale = 1.0 if self._governor is None else self._governor.scale
+                self._current = self._player(self._load(self._pack), self._pack, scale)
+            except (StyleError, EngineError) as error:
+                self.problem = f"the engine does not come back, and the input passes through: {error}"
+                continue
+            self.problem = ""
+            self.restarted += 1
+            log.warning("the engine paints again")
+            return
+
+    def _prepare(self, work: Callable[..., None], *arguments: object) -> None:
+        """Have a thread do `work`, after what it does already."""
+        before = self._preparing
+
+        def run() -> None:
+            if before is not None:
+                before.join()
+            try:
+                work(*arguments)
+            finally:
+                if self._preparing is threading.current_thread():
+                    self._preparing = None
+
+        self._preparing = threading.Thread(target=run, name="prepare", daemon=True)
+        self._preparing.start()
+
+    def close(self) -> None:
+        """Give back the engines."""
+        self._closed.set()
+        if self._preparing is not None:
+            self._preparing.join(1.0)
+        for player in (self._current, self._next[0] if self._next else None):
+            if player is not None:
+                player.engine.close()

@@ -1,0 +1,99 @@
+"""How large to paint, so that a live picture keeps up with its source."""
+
+import time
+from collections import deque
+
+STEPS = (1.0, 0.9, 0.82, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25)
+"""Heights to paint at, relative to the one that was asked for."""
+
+LOWER_ABOVE = 0.95
+"""Share of the time between two frames that painting may take before a smaller step is tried."""
+
+RAISE_BELOW = 0.7
+"""The same, foreseen for the next larger step, below which it is tried."""
+
+LOWER_AFTER = 0.4
+"""Seconds of being too slow before a smaller step."""
+
+RAISE_AFTER = 3.0
+"""Seconds of being fast enough before a larger step; doubled each time that one proved too much."""
+
+SETTLE = 0.8
+"""Seconds after a step in which nothing is concluded: both sizes are painted while one fades out."""
+
+LONGEST_WAIT = 60.0
+
+
+class Governor:
+    """Chooses the step of `STEPS` from how long painting takes and how old the picture is when it is shown.
+
+    Args:
+        period: seconds between two frames of the source.
+        target: seconds from capture to sink that should not be exceeded; None only keeps up.
+    """
+
+    def __init__(self, period: float, target: float | None = None) -> None:
+        self.step = 0
+        self._period = period
+        self._target = target
+        self._paint: deque[tuple[float, float]] = deque(maxlen=120)
+        self._latency: deque[tuple[float, float]] = deque(maxlen=120)
+        self._settled = 0.0
+        self._raise_after = RAISE_AFTER
+        self._raised_at: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """Of the height to paint at."""
+        return STEPS[self.step]
+
+    def painted(self, seconds: float, now: float | None = None) -> None:
+        """A frame took `seconds` to paint."""
+        self._paint.append((time.monotonic() if now is None else now, seconds))
+
+    def shown(self, latency: float, now: float | None = None) -> None:
+        """A frame was `latency` seconds old when its sink had it."""
+        self._latency.append((time.monotonic() if now is None else now, latency))
+
+    def decide(self, now: float | None = None) -> bool:
+        """Whether the step has changed."""
+        now = time.monotonic() if now is None else now
+        if now - self._settled < SETTLE:
+            return False
+        if self._too_slow(now) and self.step + 1 < len(STEPS):
+            # The step before was too much, too: be slower to try it again.
+            if self._raised_at is not None and now - self._raised_at < 10:
+                self._raise_after = min(LONGEST_WAIT, 2 * self._raise_after)
+            self._change(1, now)
+            return True
+        if self.step and self._fast_enough(now):
+            self._raised_at = now
+            self._change(-1, now)
+            return True
+        return False
+
+    def _change(self, by: int, now: float) -> None:
+        self.step += by
+        self._settled = now
+        self._paint.clear()
+        self._latency.clear()
+
+    def _since(self, values: deque[tuple[float, float]], since: float) -> list[float]:
+        return sorted(value for at, value in values if at >= since)
+
+    def _too_slow(self, now: float) -> bool:
+        paint = self._since(self._paint, now - LOWER_AFTER)
+        if len(paint) >= 3 and paint[len(paint) // 2] > LOWER_ABOVE * self._period:
+            return True
+        latency = self._since(self._latency, now - LOWER_AFTER)
+        return self._target is not None and len(latency) >= 3 and latency[len(latency) // 2] > self._target
+
+    def _fast_enough(self, now: float) -> bool:
+        if not self._paint or now - self._settled < self._raise_after:
+            return False
+        larger = (STEPS[self.step - 1] / STEPS[self.step]) ** 2
+        paint = self._since(self._paint, now - RAISE_AFTER)
+        latency = self._since(self._latency, now - RAISE_AFTER)
+        if len(paint) < 10 or paint[round(0.9 * (len(paint) - 1))] * larger > RAISE_BELOW * self._period:
+            return False
+        return self._target is None or not latency or latency[len(latency) // 2] * larger < self._target

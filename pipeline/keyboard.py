@@ -1,0 +1,81 @@
+"""Keys, from the terminal or a window."""
+
+import contextlib
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+
+from pipeline.controls import Controls
+
+STEP = 0.05
+"""Of the strength, for one press."""
+
+ESCAPES = {"[A": "up", "[B": "down", "OA": "up", "OB": "down"}
+"""What terminals send for the arrows, after the escape."""
+
+
+def press(controls: Controls, stop: threading.Event, key: str) -> None:
+    """Do what `key` means: a digit, up, down, b, f, space or q; nothing for others."""
+    state = controls.state
+    actions: dict[str, Callable[[], None]] = {
+        "up": lambda: controls.set("strength", min(1.0, round(state["strength"] + STEP, 6))),
+        "down": lambda: controls.set("strength", max(0.0, round(state["strength"] - STEP, 6))),
+        "b": lambda: controls.toggle("bypass"),
+        "f": lambda: controls.toggle("freeze"),
+        " ": lambda: controls.toggle("blackout"),
+        "q": stop.set,
+    }
+    for number, style in enumerate(state["styles"][:9], 1):
+        actions[str(number)] = lambda style=style: controls.set("style", style)  # type: ignore[misc]
+    if key in actions:
+        actions[key]()
+
+
+class Keyboard:
+    """Reads keys from the terminal, one by one, without showing them."""
+
+    def __init__(self, controls: Controls, stop: threading.Event) -> None:
+        self._controls = controls
+        self._stop = stop
+        self._closed = threading.Event()
+        self._restore: Callable[[], None] = lambda: None
+        read = self._read_windows if os.name == "nt" else self._read_posix()
+        self._thread = threading.Thread(target=read, name="keys", daemon=True)
+        self._thread.start()
+
+    def _read_posix(self) -> Callable[[], None]:
+        import termios
+        import tty
+
+        number = sys.stdin.fileno()
+        before = termios.tcgetattr(number)
+        tty.setcbreak(number)
+        self._restore = lambda: termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+        def read() -> None:
+            while not self._closed.is_set():
+                if select.select([number], [], [], 0.1)[0]:
+                    typed = os.read(number, 8).decode("utf-8", "replace")
+                    key = ESCAPES.get(typed[1:3], "") if typed[0] == "\x1b" else typed[0]
+                    press(self._controls, self._stop, key)
+
+        return read
+
+    def _read_windows(self) -> None:
+        import msvcrt
+
+        while not self._closed.wait(0.05):
+            while msvcrt.kbhit():  # type: ignore[attr-defined]
+                key = msvcrt.getwch()  # type: ignore[attr-defined]
+                if key in ("\x00", "\xe0"):
+                    key = {"H": "up", "P": "down"}.get(msvcrt.getwch(), "")  # type: ignore[attr-defined]
+                press(self._controls, self._stop, key)
+
+    def close(self) -> None:
+        """Give the terminal back as it was."""
+        self._closed.set()
+        self._thread.join(1.0)
+        with contextlib.suppress(OSError):
+            self._restore()

@@ -1,0 +1,207 @@
+"""A live run: its source, deck and sinks, what turns it and what shows how it goes."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.controls import Controls
+from pipeline.deck import Deck
+from pipeline.errors import SinkError
+from pipeline.frame import VideoInfo
+from pipeline.governor import Governor
+from pipeline.keyboard import Keyboard, press
+from pipeline.scaling import working_size
+from pipeline.sinks import Sink
+from pipeline.sinks.recording import FORMATS as RECORDINGS
+from pipeline.sinks.window import WindowSink
+from pipeline.sources import Source
+from pipeline.stats import Stats, percentiles, rate
+from pipeline.stream import run
+
+
+def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: bool = False) -> Sink:
+    """The live output at `address`: a URL, a .m3u8, a file to record to, window:, or camera:.
+
+    Raises:
+        SinkError: no such output, or it cannot be written.
+    """
+    if address.startswith("window:"):
+        return WindowSink(address, info)
+    if address.startswith("camera:"):
+        from pipeline.sinks.camera import CameraSink
+
+        return CameraSink(address, info)
+    if "://" in address or address.endswith(".m3u8"):
+        from pipeline.sinks.stream import StreamSink
+
+        return StreamSink(address, info, bits=bits)
+    if Path(address).suffix.lower() in RECORDINGS:
+        from pipeline.sinks.recording import RecordingSink
+
+        return RecordingSink(Path(address), info, force=force)
+    raise SinkError(
+        f"{address}: no such output; there are URLs such as rtmp://, .m3u8, window:, camera:, and recordings "
+        f"({', '.join(RECORDINGS)})"
+    )
+
+
+class LiveRun:
+    """One evening: everything that belongs together while a live picture is painted.
+
+    Args:
+        governor: is told how old pictures are when they are shown.
+        stop: ends it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        deck: Deck,
+        controls: Controls,
+        sinks: list[Sink],
+        governor: Governor | None,
+        stop: threading.Event,
+    ) -> None:
+        self.controls = controls
+        self._source = source
+        self._deck = deck
+        self._sinks = sinks
+        self._governor = governor
+        self.stop = stop
+        self._stats = Stats()
+        self._fed: dict[int, int] = {}
+        self._closing = contextlib.ExitStack()
+        for sink in sinks:
+            if isinstance(sink, WindowSink):
+                sink.pressed = partial(press, controls, stop)
+        self._learn: Callable[[str], None] | None = None
+
+    def run(self, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Paint until stopped, or until the source ends; `show` is given the status several times a second.
+
+        Returns the last status, with totals.
+        """
+        size = (self._source.info.width, self._source.info.height)
+
+        def progress(stats: Stats) -> None:
+            self._feed_governor()
+            show(self.status())
+
+        with self._closing:
+            if not self._sinks:
+                raise SinkError(f"nothing to show {size[0]}x{size[1]} on")
+            run(
+                self._source,
+                self._deck,
+                self._sinks,
+                look_at=self.controls.scene_at,
+                progress=progress,
+                stats=self._stats,
+                stop=self.stop,
+            )
+        return {**self.status(), "frames": self._stats.stylized, "seconds": round(self._stats.seconds, 1)}
+
+    def _feed_governor(self) -> None:
+        if self._governor is None or not self._stats.sinks:
+            return
+        # The first output counts: the one that is looked at.
+        first = self._stats.sinks[0]
+        new = first.written - self._fed.get(0, 0)
+        self._fed[0] = first.written
+        if new:
+            for latency in list(first.latencies)[-new:]:
+                self._governor.shown(latency)
+
+    def status(self) -> dict[str, Any]:
+        """How it goes: rates, latencies in ms, drops, the working height, and what is wrong."""
+        stats, engine = self._stats, self._deck.engine
+        sinks: dict[str, dict[str, Any]] = {}
+        for counted in stats.sinks:
+            p50, p95, p99 = (round(1000 * seconds, 1) for seconds in percentiles(list(counted.latencies)))
+            sinks[counted.name] = {
+                "fps": round(rate(list(counted.times)), 1),
+                "frames": counted.written,
+                "dropped": counted.dropped,
+                "p50_ms": p50,
+                "p95_ms": p95,
+                "p99_ms": p99,
+            }
+        lost = {sink.name: sink.lost for sink in self._sinks if sink.lost}
+        problems = [
+            self._source.lost,
+            self._deck.problem,
+            *(f"{name}: {why}" for name, why in lost.items()),
+        ]
+        return {
+            "fps_in": round(rate(list(stats.read)), 1),
+            "frames_in": stats.decoded + self._source.dropped,
+            "dropped": stats.dropped + self._source.dropped,
+            "painted": stats.stylized,
+            "height": self._height(),
+            "engine": "" if engine is None else f"{engine.name} {engine.precision}",
+            "problem": "; ".join(problem for problem in problems if problem),
+            "uptime": round(stats.seconds, 1),
+            "sinks": sinks,
+        }
+
+    def _height(self) -> int:
+        engine, info = self._deck.engine, self._source.info
+        if engine is None:
+            return 0
+        style = engine.style
+        size = (info.width, info.height)
+        shorter = min(1.0, min(size) / style.native_height) * self._deck.scale
+        return working_size(size, style.native_height, style.multiple, shorter)[1]
+
+    def serve_preview(self, host: str, port: int) -> str:
+        """Show the picture on a page; its address."""
+        from pipeline.sinks.preview import PreviewPage, PreviewSink
+
+        page = PreviewPage(host, port, status=self.status)
+        self._closing.callback(page.close)
+        self._sinks.append(PreviewSink(page))
+        return page.url
+
+    def serve_panel(self, host: str, port: int) -> str:
+        """Serve the control panel; its address."""
+        from pipeline.panel import Panel, thumbnails
+
+        engine = self._deck.engine
+        pictures = {} if engine is None else thumbnails(engine)
+        panel = Panel(self.controls, self.status, pictures, host, port, learn=self._learn)
+        self._closing.callback(panel.close)
+        self._sinks.append(panel.sink)
+        return panel.url
+
+    def serve_metrics(self, host: str, port: int) -> str:
+        """Serve metrics for Prometheus; their address."""
+        from pipeline.metrics import Metrics
+
+        metrics = Metrics(self.status, host, port)
+        self._closing.callback(metrics.close)
+        return metrics.url
+
+    def serve_osc(self, host: str, port: int, reply: tuple[str, int] | None) -> str:
+        """Take and send OSC messages; where it is listened to."""
+        from pipeline.osc import Osc
+
+        osc = Osc(self.controls, host, port, reply)
+        self._closing.callback(osc.close)
+        return f"{host}:{osc.port}"
+
+    def listen_to_midi(self, name: str, mapping: Path | None) -> str:
+        """Take MIDI messages; says from where."""
+        from pipeline.midi import Midi
+
+        midi = Midi(self.controls, name, mapping)
+        self._closing.callback(midi.close)
+        self._learn = midi.learn
+        return midi.description
+
+    def listen_to_keys(self) -> None:
+        """Take keys from the terminal."""
+        keyboard = Keyboard(self.controls, self.stop)
+        self._closing.callback(keyboard.close)

@@ -1,0 +1,87 @@
+"""Metrics for Prometheus, in its text format 0.0.4."""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pipeline.access import Access
+from pipeline.errors import SinkError
+
+
+def exposition(status: dict[str, Any]) -> str:
+    """The status of a live run as metrics."""
+    lines: list[str] = []
+
+    def metric(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
+        lines.append(f"# HELP fauve_{name} {text}")
+        lines.append(f"# TYPE fauve_{name} {kind}")
+        lines.extend(f"fauve_{name}{labels} {value:g}" for labels, value in values)
+
+    metric("frames_in_total", "counter", "Frames read from the source.", [("", status["frames_in"])])
+    metric("painted_total", "counter", "Frames painted.", [("", status["painted"])])
+    metric("dropped_total", "counter", "Frames the engine was too slow for.", [("", status["dropped"])])
+    metric("fps_in", "gauge", "Frames per second from the source.", [("", status["fps_in"])])
+    metric("working_height", "gauge", "Height that is painted at, in pixels.", [("", status["height"])])
+    metric("up", "gauge", "1 while source, engine and sinks work.", [("", float(not status["problem"]))])
+    sinks = [
+        ('{sink="' + name.replace("\\", "\\\\").replace('"', '\\"') + '"', counted)
+        for name, counted in status["sinks"].items()
+    ]
+    for key, kind, text in (
+        ("frames", "counter", "Frames that a sink took."),
+        ("dropped", "counter", "Frames that a sink was too slow for."),
+        ("fps", "gauge", "Frames per second at a sink."),
+    ):
+        name = f"sink_{key}" + ("_total" if kind == "counter" else "")
+        metric(name, kind, text, [(label + "}", counted[key]) for label, counted in sinks])
+    quantiles = [
+        (f'{label},quantile="{quantile}"}}', counted[key] / 1000)
+        for label, counted in sinks
+        for quantile, key in ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms"))
+    ]
+    metric("latency_seconds", "gauge", "From capture to sink, over the last frames.", quantiles)
+    return "\n".join(lines) + "\n"
+
+
+class Metrics:
+    """Serves the metrics of a run at /metrics.
+
+    Args:
+        status: gives the status of the run.
+
+    Raises:
+        SinkError: the port is taken.
+    """
+
+    def __init__(self, status: Callable[[], dict[str, Any]], host: str, port: int) -> None:
+        access = Access(host)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path, _, query = self.path.partition("?")
+                if path != "/metrics" or not access.allows(query, self.headers):
+                    self.send_error(404 if path != "/metrics" else 403)
+                    return
+                content = exposition(status()).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise SinkError(f"--metrics {host}:{port}: cannot be served there: {error.strerror}") from error
+        self._server.daemon_threads = True
+        self.url = access.url(self._server.server_port, "metrics")
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,104 @@
+"""MIDI controllers: knobs, faders and keys that turn the controls, and learn which."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from pipeline.controls import SWITCHES, Controls
+from pipeline.errors import SinkError
+
+log = logging.getLogger("fauve")
+
+LONGEST_CROSSFADE = 10.0
+"""Seconds that a fader at its upper end means."""
+
+
+def key_of(message: Any) -> str | None:
+    """What a message comes from, such as "control 1/21" or "note 10/36" (channel/number); None for others."""
+    if message.type == "control_change":
+        return f"control {message.channel + 1}/{message.control}"
+    if message.type == "note_on" and message.velocity:
+        return f"note {message.channel + 1}/{message.note}"
+    return None
+
+
+class Midi:
+    """Takes messages from the input whose name holds `name`, by a map from their source to a control.
+
+    Without hardware, or without a sequencer, it says so in `description` and does nothing.
+
+    Args:
+        name: a part of the input's name; empty takes the first.
+        mapping: JSON file of what does what, such as {"control 1/21": "strength", "note 10/36":
+            "style=pointillism"}; written when something is learned.
+
+    Raises:
+        SinkError: the map cannot be read, or mido is not installed.
+    """
+
+    def __init__(self, controls: Controls, name: str, mapping: Path | None) -> None:
+        self._controls = controls
+        self._file = mapping
+        self._learning: str | None = None
+        self._port: Any = None
+        self._map: dict[str, str] = self._read()
+        try:
+            import mido
+        except ImportError as error:
+            raise SinkError('--midi needs pip install "fauve[live]"') from error
+        try:
+            names = mido.get_input_names()
+            found = next((found for found in names if name.lower() in found.lower()), None)
+            if found is None:
+                self.description = f"no MIDI input {name!r} here; there is {', '.join(names) or 'none'}"
+                return
+            self._port = mido.open_input(found, callback=self.take)
+            self.description = f"MIDI is taken from {found}"
+        except Exception as error:  # rtmidi raises its own kinds where a machine has no sequencer
+            self.description = f"no MIDI here: {error}"
+
+    def _read(self) -> dict[str, str]:
+        if self._file is None or not self._file.exists():
+            return {}
+        try:
+            content = json.loads(self._file.read_text("utf-8"))
+            return {str(key): str(control) for key, control in content.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise SinkError(f"{self._file}: not a map of MIDI controls: {error}") from error
+
+    def learn(self, control: str) -> None:
+        """Let the next knob or key turn `control`, such as "strength" or "style=pointillism"."""
+        self._learning = control
+
+    def take(self, message: Any) -> None:
+        """Do what a `mido.Message` means."""
+        key = key_of(message)
+        if key is None:
+            return
+        if self._learning is not None:
+            self._map[key], self._learning = self._learning, None
+            if self._file is not None:
+                self._file.write_text(json.dumps(self._map, indent=2) + "\n", "utf-8")
+        control = self._map.get(key)
+        if control is None:
+            return
+        name, _, value = control.partition("=")
+        try:
+            if value:
+                self._controls.set(name, value)
+            elif name in (*SWITCHES, "panic"):
+                if message.type == "note_on":
+                    self._controls.toggle(name)
+                else:
+                    self._controls.set(name, message.value >= 64)
+            else:
+                position = (message.velocity if message.type == "note_on" else message.value) / 127
+                self._controls.set(name, position * (LONGEST_CROSSFADE if name == "crossfade" else 1))
+        except ValueError as error:
+            log.warning("MIDI %s: %s", key, error)
+
+    def close(self) -> None:
+        """Let go of the input."""
+        if self._port is not None:
+            self._port.close()

@@ -1,0 +1,79 @@
+"""Open Sound Control, in and out (OSC 1.0, over UDP).
+
+In:  /fauve/strength 0.7 · /fauve/style NAME · /fauve/mix/NAME 0.4 · /fauve/crossfade 2.0 · /fauve/pack NAME ·
+     /fauve/bypass, /fauve/freeze, /fauve/blackout and /fauve/panic with 1 or 0, or alone to turn them over ·
+     /fauve/state asks for the state, which goes back to who asked.
+Out: the same addresses, after each change from anywhere.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.controls import SWITCHES, Controls
+from pipeline.errors import SinkError
+
+log = logging.getLogger("fauve")
+
+ROOT = "/fauve/"
+
+
+class Osc:
+    """Takes messages for `controls`, and tells its state.
+
+    Args:
+        reply: (host, port) that the state is sent to after each change; None tells only who asks.
+
+    Raises:
+        SinkError: the port is taken, or python-osc is not installed.
+    """
+
+    def __init__(self, controls: Controls, host: str, port: int, reply: tuple[str, int] | None) -> None:
+        try:
+            from pythonosc.dispatcher import Dispatcher
+            from pythonosc.osc_server import ThreadingOSCUDPServer
+            from pythonosc.udp_client import SimpleUDPClient
+        except ImportError as error:
+            raise SinkError('--osc needs pip install "fauve[live]"') from error
+        self._controls = controls
+        self._client = SimpleUDPClient
+        dispatcher = Dispatcher()
+        dispatcher.map(f"{ROOT}*", self._take, needs_reply_address=True)
+        try:
+            self._server = ThreadingOSCUDPServer((host, port), dispatcher)
+        except OSError as error:
+            raise SinkError(f"--osc {host}:{port}: cannot listen there: {error.strerror}") from error
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, name="osc", daemon=True).start()
+        if reply is not None:
+            listener = SimpleUDPClient(*reply)
+            controls.listen(lambda state: self._tell(listener, state))
+
+    def _take(self, sender: tuple[str, int], address: str, *values: Any) -> None:
+        name = address.removeprefix(ROOT)
+        try:
+            if name == "state":
+                self._tell(self._client(*sender), self._controls.state)
+            elif values:
+                self._controls.set(name, values[0])
+            elif name in (*SWITCHES, "panic"):
+                self._controls.toggle(name)
+            else:
+                log.warning("OSC %s from %s comes without a value", address, sender[0])
+        except ValueError as error:
+            log.warning("OSC %s from %s: %s", address, sender[0], error)
+
+    def _tell(self, client: Any, state: Mapping[str, Any]) -> None:
+        for name in ("strength", "crossfade", "pack"):
+            client.send_message(ROOT + name, state[name])
+        for name in SWITCHES:
+            client.send_message(ROOT + name, int(state[name]))
+        for style, weight in state["mix"].items():
+            client.send_message(f"{ROOT}mix/{style}", float(weight))
+        client.send_message(f"{ROOT}style", max(state["mix"], key=state["mix"].__getitem__))
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,237 @@
+"""The control panel in the browser: the picture, big sliders for a dark stage, and how it goes."""
+
+import asyncio
+import base64
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import cv2
+
+from engines import Engine, EngineError, Look
+from pipeline.access import Access
+from pipeline.controls import Controls
+from pipeline.errors import SinkError
+from pipeline.frame import Frame
+from pipeline.sinks import Sink
+from pipeline.sinks.preview import jpeg
+
+log = logging.getLogger("fauve")
+
+STATUS_EVERY = 0.5
+"""Seconds between two reports of how it goes."""
+
+
+class PanelSink(Sink):
+    """Keeps the newest picture for whoever looks at the panel."""
+
+    name = "panel"
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+        self._image: Any = None
+
+    def write(self, frame: Frame) -> None:
+        """Show one frame."""
+        with self._changed:
+            self._number, self._image = self._number + 1, frame.image
+            self._changed.notify_all()
+
+    def newer(self, than: int, timeout: float) -> tuple[int, bytes]:
+        """The newest picture as a JPEG and its number; `than` and nothing if none newer comes in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._number > than, timeout):
+                return than, b""
+            number, image = self._number, self._image
+        return number, jpeg(image)
+
+    def mux(self, packet: Any) -> None:
+        """The panel is silent."""
+
+    def close(self) -> None:
+        """Leave the last picture where it is."""
+
+    def abort(self) -> None:
+        """Leave the last picture where it is."""
+
+
+def thumbnails(engine: Engine) -> dict[str, str]:
+    """The pack's golden picture in each of its styles, as data URLs by name; none for a pack without one."""
+    golden = engine.style.golden()
+    if golden is None:
+        return {}
+    pictures = {}
+    for style in engine.style.styles:
+        try:
+            painted = engine(golden.image, Look({style: 1.0}))
+        except EngineError:
+            return {}
+        written, content = cv2.imencode(".jpg", painted[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+        assert written, "JPEG takes any 8-bit picture"
+        pictures[style] = "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
+    return pictures
+
+
+class Panel:
+    """Serves the panel at http://HOST:PORT/ and takes what is turned there.
+
+    One WebSocket for each page: the state after each change from anywhere and a report twice a second go
+    out; `{"set": NAME, "value": ...}`, `{"toggle": NAME}` and `{"learn": CONTROL}` come in.
+
+    Args:
+        status: gives how the run goes.
+        pictures: of the styles, as data URLs by name.
+        learn: binds the next MIDI knob to a control; None where MIDI is not listened to.
+
+    Raises:
+        SinkError: the port is taken, or starlette and uvicorn are not installed.
+    """
+
+    def __init__(
+        self,
+        controls: Controls,
+        status: Callable[[], dict[str, Any]],
+        pictures: Mapping[str, str],
+        host: str,
+        port: int,
+        *,
+        learn: Callable[[str], None] | None = None,
+    ) -> None:
+        try:
+            import uvicorn
+        except ImportError as error:
+            raise SinkError('--panel needs pip install "fauve[live]"') from error
+        self.sink = PanelSink()
+        self._controls = controls
+        self._status = status
+        self._pictures = dict(pictures)
+        self._learn = learn
+        self._access = Access(host)
+        self._listeners: set[asyncio.Queue[Mapping[str, Any]]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = threading.Event()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            listening.close()
+            raise SinkError(f"--panel {host}:{port}: cannot be served there: {error.strerror}") from error
+        self.url = self._access.url(listening.getsockname()[1])
+        config = uvicorn.Config(
+            self._app(), log_level="error", lifespan="off", ws_max_size=65536, timeout_graceful_shutdown=1
+        )
+        self._server: Any = uvicorn.Server(config)
+        self._listening = listening
+        self._thread = threading.Thread(target=self._serve, name="panel", daemon=True)
+        self._thread.start()
+        controls.listen(self._changed)
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._listening]))
+
+    def _changed(self, state: Mapping[str, Any]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._spread, state)
+
+    def _spread(self, state: Mapping[str, Any]) -> None:
+        for queue in self._listeners:
+            # Only the newest state counts: of a thousand changes a second, a page gets what it can take.
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(state)
+
+    def _app(self) -> Any:
+        from starlette.applications import Starlette
+        from starlette.responses import HTMLResponse, PlainTextResponse, Response
+        from starlette.routing import Route, WebSocketRoute
+        from starlette.websockets import WebSocket, WebSocketDisconnect
+
+        page = files("pipeline.panel").joinpath("panel.html").read_text("utf-8")
+
+        def refused(request: Any) -> Any:
+            if self._access.allows(request.url.query, request.headers):
+                return None
+            return PlainTextResponse("The address of this panel has a token; open the whole of it.", 403)
+
+        async def index(request: Any) -> Any:
+            return refused(request) or HTMLResponse(page)
+
+        async def picture(request: Any) -> Any:
+            no = refused(request)
+            if no is not None:
+                return no
+            after = request.query_params.get("after", "0")
+            number, content = await asyncio.to_thread(
+                self.sink.newer, int(after) if after.isdecimal() else 0, 2.0
+            )
+            headers = {"Cache-Control": "no-store", "X-Number": str(number)}
+            return Response(content, 200 if content else 204, headers, "image/jpeg")
+
+        async def control(socket: WebSocket) -> None:
+            if not self._access.allows(socket.url.query, socket.headers):
+                await socket.close(1008)
+                return
+            await socket.accept()
+            self._loop = asyncio.get_running_loop()
+            queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+            self._listeners.add(queue)
+            try:
+                await socket.send_json(
+                    {
+                        "state": self._controls.state,
+                        "pictures": self._pictures,
+                        "midi": self._learn is not None,
+                    }
+                )
+                await asyncio.gather(take(socket), tell(socket, queue))
+            except (WebSocketDisconnect, RuntimeError):
+                return
+            finally:
+                self._listeners.discard(queue)
+
+        async def take(socket: WebSocket) -> None:
+            while True:
+                try:
+                    self._take(json.loads(await socket.receive_text()))
+                except ValueError as error:
+                    await socket.send_json({"error": str(error), "state": self._controls.state})
+
+        async def tell(socket: WebSocket, queue: "asyncio.Queue[Mapping[str, Any]]") -> None:
+            while not self._closed.is_set():
+                try:
+                    state = await asyncio.wait_for(queue.get(), STATUS_EVERY)
+                    await socket.send_json({"state": state})
+                except TimeoutError:
+                    await socket.send_json({"status": self._status()})
+            await socket.close()
+
+        return Starlette(
+            routes=[Route("/", index), Route("/picture", picture), WebSocketRoute("/control", control)]
+        )
+
+    def _take(self, message: Any) -> None:
+        if not isinstance(message, dict):
+            raise ValueError("a message is an object")
+        if "set" in message:
+            self._controls.set(str(message["set"]), message.get("value"))
+        elif "toggle" in message:
+            self._controls.toggle(str(message["toggle"]))
+        elif "learn" in message and self._learn is not None:
+            self._learn(str(message["learn"]))
+        else:
+            raise ValueError("a message sets, toggles or learns")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._closed.set()
+        self._server.should_exit = True
+        self._thread.join(3.0)
+        self._listening.close()

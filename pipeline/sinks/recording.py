@@ -1,0 +1,63 @@
+"""A recording of what happens: a file that can be played at any moment, also after a crash."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
+from pipeline.sinks import Sink
+from pipeline.sinks.file import refuse_existing
+from pipeline.sinks.muxer import LiveEncoding, Muxer
+
+FORMATS: dict[str, tuple[str, dict[str, str]]] = {
+    # A cluster every second, written at once.
+    ".mkv": ("matroska", {"cluster_time_limit": "1000", "flush_packets": "1"}),
+    ".ts": ("mpegts", {"flush_packets": "1"}),
+    ".mp4": (
+        "mp4",
+        {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+    ),
+}
+"""FFmpeg's muxers that leave a playable file behind when they are killed, and how."""
+
+
+class RecordingSink(Sink):
+    """Every painted frame in a file, through a queue deep enough for a disk that is busy for a second.
+
+    Args:
+        path: .mkv, .mp4 or .ts; written under its name from the beginning, as a recording is.
+        force: replace a file that is there.
+
+    Raises:
+        SinkError: there is a file already, or it cannot be written.
+    """
+
+    waiting = 64
+
+    def __init__(self, path: Path, info: VideoInfo, *, force: bool = False) -> None:
+        self.name = str(path)
+        if path.suffix.lower() not in FORMATS:
+            raise SinkError(f"{path}: a recording ends with {', '.join(FORMATS)}")
+        refuse_existing(path, force)
+        if not path.parent.is_dir():
+            raise SinkError(f"{path}: there is no folder {path.parent}")
+        muxer, options = FORMATS[path.suffix.lower()]
+        self._muxer = Muxer(
+            self.name, f"file:{path}", muxer, info, LiveEncoding(latency=False, bits=40_000_000), **options
+        )
+
+    def write(self, frame: Frame) -> None:
+        """Record one frame."""
+        self._muxer.write(frame)
+
+    def mux(self, packet: Any) -> None:
+        """Record a piece of sound."""
+        self._muxer.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._muxer.close()
+
+    def abort(self) -> None:
+        """Leave what was recorded: it can be played."""
+        self._muxer.abort()

@@ -1,0 +1,52 @@
+"""The child process of a stream, `python -m pipeline.sinks.relay`: NUT on standard input, out to a server.
+
+FFmpeg opens network outputs while it holds Python's global lock, and a server that does not answer would
+freeze every thread: here it freezes only this process, which can be killed.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+import av
+import av.error
+
+
+def relay(url: str, format: str, options: dict[str, str]) -> None:
+    """Copy packets from standard input to `url` until the input ends.
+
+    Prints "open" on standard output when the server has accepted.
+
+    Raises:
+        av.error.FFmpegError: the server refuses or is gone.
+    """
+    source: Any = av.open(
+        os.fdopen(0, "rb", buffering=0), format="nut", options={"probesize": "32", "analyzeduration": "0"}
+    )
+    target: Any = av.open(url, "w", format=format, options=options)
+    streams = {}
+    for stream in source.streams:
+        streams[stream.index] = target.add_stream_from_template(stream)
+    target.start_encoding()
+    print("open", flush=True)
+    for packet in source.demux():
+        if packet.dts is None:
+            continue
+        packet.stream = streams[packet.stream_index]
+        target.mux(packet)
+    target.close()
+
+
+def main() -> None:
+    """Relay as the arguments say: URL, format, options as JSON."""
+    url, format, options = sys.argv[1:]
+    try:
+        relay(url, format, json.loads(options))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        print(getattr(error, "strerror", None) or error, file=sys.stderr, flush=True)
+        os._exit(1)  # closing a connection that hangs would hang, too
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Streams to servers and receivers: RTMP, RTSP, SRT, UDP, TCP, HLS."""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, VideoInfo
+from pipeline.sinks import Sink
+from pipeline.sinks.muxer import LiveEncoding, Muxer
+from pipeline.sources.live import ffmpeg
+
+log = logging.getLogger("fauve")
+
+PAUSES = (0.25, 0.5, 1.0)
+"""Seconds before a lost server is asked again; the last one repeats."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds after which a server that takes nothing counts as lost."""
+
+LAST_PACKETS = 1.0
+"""Seconds that a server gets to take what is left at the end."""
+
+FORMATS = {
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "srt": "mpegts",
+    "udp": "mpegts",
+    "tcp": "mpegts",
+    "rtp": "rtp_mpegts",
+    "http": "mpegts",
+    "https": "mpegts",
+}
+"""FFmpeg's muxer by the scheme of a URL."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stream goes, and how."""
+
+    url: str
+    format: str
+    options: dict[str, str]
+    encoding: LiveEncoding
+
+
+def parse(address: str, bits: int | None = None) -> Target:
+    """The target that `address` means.
+
+    `nut+udp://` and `nut+tcp://` send motion JPEG in NUT, for a receiver on the same machine: a third of
+    the latency, ten times the bits. A path that ends with .m3u8 is written as HLS.
+
+    Raises:
+        SinkError: no such kind of output.
+    """
+    encoding = LiveEncoding(bits=bits)
+    if address.endswith(".m3u8") and "://" not in address:
+        options = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
+        return Target(f"file:{address}", "hls", options, encoding)
+    scheme = urlsplit(address).scheme
+    if scheme in ("nut+udp", "nut+tcp"):
+        url = address.removeprefix("nut+")
+        if scheme == "nut+udp" and "pkt_size" not in url:
+            # One motion JPEG picture is many packets; loopback carries large ones.
+            url += ("&" if "?" in url else "?") + "pkt_size=60000&buffer_size=4000000"
+        return Target(url, "nut", {"flush_packets": "1"}, LiveEncoding("mjpeg"))
+    if scheme not in FORMATS:
+        known = ", ".join(f"{known}://" for known in FORMATS)
+        raise SinkError(f"{address}: no such output; streams begin with {known}, nut+udp:// or nut+tcp://")
+    url, options = address, {"flush_packets": "1"}
+    if scheme == "udp" and "pkt_size" not in url:
+        url += ("&" if "?" in url else "?") + "pkt_size=1316"
+    if scheme.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    if scheme.startswith("rtmp"):
+        options["flvflags"] = "no_duration_filesize"
+    return Target(url, FORMATS[scheme], options, encoding)
+
+
+class StreamSink(Sink):
+    """A stream to a server, which is connected again whenever it is lost.
+
+    Frames are encoded here and handed to a child process that talks to the server, so that one which hangs
+    freezes nothing else.
+
+    Args:
+        address: as `parse` takes it.
+        bits: per second at most.
+
+    Raises:
+        SinkError: no such kind of output.
+    """
+
+    def __init__(self, address: str, info: VideoInfo, *, bits: int | None = None) -> None:
+        self.name = address
+        self.connected = False
+        self.reconnected = 0
+        self._target = parse(address, bits)
+        self._info = info
+        if self._target.format == "hls" and not Path(address).parent.is_dir():
+            raise SinkError(f"{address}: there is no folder {Path(address).parent}")
+        self._command = self._relay_command()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._muxer: Muxer | None = None
+        self._failures = 0
+        self._said = ""
+        self._not_before = 0.0
+        self._busy_since: float | None = None
+        self._closed = threading.Event()
+        self._errors = b""
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._start()
+
+    def _relay_command(self) -> list[str]:
+        target = self._target
+        if target.url.startswith("srt:"):
+            program = [ffmpeg(self.name), "-loglevel", "error", "-probesize", "32", "-analyzeduration", "0"]
+            return [*program, "-f", "nut", "-i", "-", "-c", "copy", "-f", target.format, target.url]
+        module = [sys.executable, "-m", "pipeline.sinks.relay"]
+        return [*module, target.url, target.format, json.dumps(target.options)]
+
+    def _start(self) -> None:
+        self._errors = b""
+        self._child = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C is for us; the child ends when its input does.
+            start_new_session=os.name == "posix",
+        )
+        threading.Thread(target=self._listen, args=(self._child,), name="relay", daemon=True).start()
+        self._busy_since = time.monotonic()
+        try:
+            self._muxer = Muxer(
+                self.name, self._child.stdin, "nut", self._info, self._target.encoding, flush_packets="1"
+            )
+        except SinkError:
+            self._fail()
+        finally:
+            self._busy_since = None
+
+    def _listen(self, child: "subprocess.Popen[bytes]") -> None:
+        """Wait for the child to say that the server has accepted, then for its last words."""
+        assert child.stdout is not None
+        assert child.stderr is not None
+        srt = self._target.url.startswith("srt:")
+        if srt or child.stdout.readline().strip() == b"open":
+            self.connected, self.lost = True, ""
+            if self._failures and not srt:
+                self.reconnected += 1
+                log.warning("%s is back", self.name)
+                self._failures = 0
+        words = child.stderr.read()
+        if child is self._child:
+            self._errors = words
+
+    def _watch(self) -> None:
+        """Kill a child that takes nothing any more."""
+        while not self._closed.wait(0.2):
+            busy = self._busy_since
+            if busy is not None and time.monotonic() - busy > ANSWER_WITHIN and self._child is not None:
+                self._child.kill()
+
+    def write(self, frame: Frame) -> None:
+        """Send one frame; nothing while the server is lost."""
+        if self._muxer is None:
+            if time.monotonic() < self._not_before:
+                return
+            self._start()
+        self._busy(lambda muxer: muxer.write(frame))
+
+    def mux(self, packet: Any) -> None:
+        """Send a piece of sound."""
+        self._busy(lambda muxer: muxer.mux(packet))
+
+    def _busy(self, work: Any) -> None:
+        if self._muxer is None:
+            return
+        if self._child is not None and self._child.poll() is not None:
+            self._fail()
+            return
+        self._busy_since = time.monotonic()
+        try:
+            work(self._muxer)
+        except (SinkError, OSError):
+            self._fail()
+        finally:
+            self._busy_since = None
+
+    def _fail(self) -> None:
+        """The server is lost: say so once, and try again later with a new child."""
+        self._stop()
+        pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+        self.connected = False
+        words = self._errors.decode("utf-8", "replace").strip().splitlines()
+        self.lost = words[-1] if words else "it does not answer"
+        if self._said != self.lost or self._failures == 1:
+            log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
+            self._said = self.lost
+
+    def _stop(self) -> None:
+        child, muxer = self._child, self._muxer
+        self._muxer = None
+        if child is None:
+            return
+        child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1)
+        # Its last words, which say why.
+        for _ in range(10):
+            if self._errors:
+                break
+            time.sleep(0.01)
+        if muxer is not None:
+            muxer.abort()
+
+    def close(self) -> None:
+        """Send what is left, and end the connection properly."""
+        self._closed.set()
+        muxer, child = self._muxer, self._child
+        if child is None:
+            return
+        if muxer is not None:
+            killer = threading.Timer(LAST_PACKETS, child.kill)
+            killer.start()
+            with contextlib.suppress(SinkError, OSError):
+                muxer.close()
+            with contextlib.suppress(OSError):
+                assert child.stdin is not None
+                child.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(LAST_PACKETS + 0.5)
+            killer.cancel()
+        child.kill()
+        child.wait()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._closed.set()
+        self._stop()

@@ -1,0 +1,381 @@
+"""What happens now: cameras, screens, streams, and files played as if they were live."""
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import av.error
+from av.audio.resampler import AudioResampler
+
+from engines import Size
+from pipeline.channel import Cancelled, Channel
+from pipeline.errors import SourceError
+from pipeline.frame import Frame, Sound, VideoInfo
+from pipeline.scaling import resize
+from pipeline.sources import Source
+from pipeline.sources.file import FileSource
+from pipeline.sources.pattern import SAMPLE_RATE, TIME_BASE, PatternSource
+
+log = logging.getLogger("fauve")
+
+PAUSES = (0.25, 0.5, 1.0, 2.0)
+"""Seconds between attempts to connect again; the last one repeats."""
+
+HOLD = 0.5
+"""Seconds without a frame after which the last one is shown again and again, at the source's rate."""
+
+LISTEN = {"rtmp": {"listen": "1"}, "tcp": {"listen": "1"}, "http": {"listen": "1"}}
+"""Options that make FFmpeg wait for a sender instead of asking one."""
+
+CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+"""FFmpeg's device for cameras, by platform."""
+
+SCREENS = {"linux": "x11grab", "darwin": "avfoundation", "win32": "gdigrab"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """What FFmpeg is asked to open."""
+
+    url: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    paced: bool = False
+    """Comes as fast as it is read, so that the clock must hold it back: a file."""
+
+
+def open_source(
+    address: str,
+    *,
+    size: Size | None = None,
+    rate: Fraction | None = None,
+    loop: bool = False,
+    sound: bool = True,
+    timeout: float = 5.0,
+) -> Source:
+    """The live source at `address`.
+
+    Args:
+        address: camera:0, camera:/dev/video2, screen:, screen:WIDTHxHEIGHT+X+Y, test:, a URL, listen:URL to
+            wait for a sender, or a file.
+        size: to ask a camera or the test pattern for.
+        rate: the same.
+        loop: play a file again and again.
+        timeout: seconds after which a source that does not answer counts as lost.
+
+    Raises:
+        SourceError: there is nothing there.
+    """
+    if address == "test:" or address.startswith("test:"):
+        return PatternSource(size or (1280, 720), rate or Fraction(30), sound=sound)
+    if address.startswith("srt:"):
+        return LiveSource(address, lambda: _open_srt(address), sound=sound, timeout=timeout)
+    asked = parse(address, size, rate)
+    return LiveSource(
+        address,
+        lambda: _open(address, asked, timeout),
+        paced=asked.paced,
+        loop=loop,
+        sound=sound,
+        timeout=timeout,
+    )
+
+
+def parse(address: str, size: Size | None = None, rate: Fraction | None = None) -> Input:
+    """What FFmpeg must be asked to open for `address`, on this platform.
+
+    Raises:
+        SourceError: no such kind of input, or no such file.
+    """
+    kind, _, rest = address.partition(":")
+    asked = {"framerate": str(rate)} if rate else {}
+    if kind == "camera":
+        return _camera(rest, asked, size)
+    if kind == "screen":
+        return _screen(rest, asked)
+    if kind == "listen":
+        scheme = urlsplit(rest).scheme
+        if scheme in ("rtsp", "udp"):
+            return Input(rest, None, {"rtsp_flags": "listen"} if scheme == "rtsp" else {})
+        if scheme not in LISTEN:
+            raise SourceError(f"{address}: can listen for {', '.join(LISTEN)}, rtsp and udp")
+        return Input(rest, None, LISTEN[scheme])
+    if "://" in address:
+        options = {"fflags": "nobuffer", "flags": "low_delay"}
+        if kind == "rtsp":
+            options |= {"rtsp_transport": "tcp"}
+        if kind in ("udp", "tcp", "rtmp"):
+            # How much is looked at before the first picture is shown.
+            options |= {"analyzeduration": "500000"}
+        return Input(address, None, options)
+    if not Path(address).exists():
+        raise SourceError(f"{address}: no such file; live inputs are camera:0, screen:, test: and URLs")
+    return Input(f"file:{address}", paced=True)
+
+
+def _camera(which: str, asked: dict[str, str], size: Size | None) -> Input:
+    device = CAMERAS.get(sys.platform)
+    if device is None:
+        raise SourceError(f"camera:{which}: cameras are not known on {sys.platform}")
+    if size:
+        asked["video_size"] = "{}x{}".format(*size)
+    which = which or "0"
+    if device == "v4l2":
+        path = f"/dev/video{which}" if which.isdecimal() else which
+        if not Path(path).exists():
+            raise SourceError(f"camera:{which}: there is no {path}; `fauve devices` lists what there is")
+        # Motion JPEG, where a camera has it, comes at full rate at sizes that raw pictures do not.
+        return Input(path, device, asked)
+    if device == "dshow":
+        return Input(f"video={which}", device, asked)
+    return Input(which, device, {"framerate": "30", **asked})
+
+
+def _screen(region: str, asked: dict[str, str]) -> Input:
+    device = SCREENS.get(sys.platform)
+    if device is None:
+        raise SourceError(f"screen:{region}: screens are not known on {sys.platform}")
+    options = {"framerate": "30", **asked}
+    size, _, offset = region.partition("+")
+    x, _, y = offset.partition("+")
+    if region and not (size.replace("x", "").isdecimal() and (not offset or (x + y).isdecimal())):
+        raise SourceError(f"screen:{region}: is no part of a screen, such as screen:800x600+10+20")
+    if device == "avfoundation":
+        return Input("Capture screen 0", device, options)
+    if size:
+        options["video_size"] = size
+    if device == "gdigrab":
+        if offset:
+            options |= {"offset_x": x, "offset_y": y or "0"}
+        return Input("desktop", device, options)
+    display = os.environ.get("DISPLAY")
+    if not display:
+        raise SourceError("screen: there is no X display here; DISPLAY is not set")
+    return Input(f"{display}+{x},{y or 0}" if offset else display, device, options)
+
+
+def _open(address: str, asked: Input, timeout: float) -> Any:
+    # A listener waits for its sender as long as it takes.
+    wait = None if address.startswith("listen:") or asked.paced else (max(timeout, 10.0), timeout)
+    try:
+        return av.open(
+            asked.url,
+            format=asked.format,
+            options=dict(asked.options),
+            timeout=wait,
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"{address}: cannot be opened: {reason}") from error
+
+
+def ffmpeg(what: str) -> str:
+    """Path of the FFmpeg program that imageio-ffmpeg brings, for the protocols that PyAV's wheel lacks.
+
+    Raises:
+        SourceError: it is not installed.
+    """
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+    except ImportError as error:
+        raise SourceError(f'{what}: SRT needs pip install "fauve[live]"') from error
+    return str(get_ffmpeg_exe())
+
+
+def _open_srt(address: str) -> Any:
+    command = [ffmpeg(address), "-loglevel", "error", "-fflags", "nobuffer", "-i", address]
+    process = subprocess.Popen(
+        [*command, "-c", "copy", "-f", "nut", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    try:
+        container = av.open(process.stdout, format="nut", metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        process.kill()
+        raise SourceError(f"{address}: cannot be opened: nobody sends there") from error
+    atexit.register(process.kill)
+    return container
+
+
+class LiveSource(Source):
+    """Frames that come when they will, on a clock that always goes on.
+
+    A thread reads; the newest frame wins. Where nothing comes for `HOLD` seconds the last picture is given
+    again at the source's rate, and a source that is lost is connected again after growing pauses, at the
+    size that it began with.
+
+    Args:
+        address: what messages call it.
+        connect: opens it: an open container of FFmpeg's.
+        paced: hold frames back until their time.
+        loop: begin again at the end.
+        sound: give the first track of sound, too.
+        timeout: seconds after which it counts as lost.
+
+    Raises:
+        SourceError: it cannot be opened the first time.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        connect: Callable[[], Any],
+        *,
+        paced: bool = False,
+        loop: bool = False,
+        sound: bool = True,
+        timeout: float = 5.0,
+    ) -> None:
+        self.address = address
+        self.reconnected = 0
+        self._connect = connect
+        self._paced = paced
+        self._loop = loop
+        self._timeout = timeout
+        self._stopped = threading.Event()
+        self._items: Channel[Any] = Channel(2, drop_oldest=True)
+        self._file = FileSource(address, container=connect())
+        file = self._file.info
+        audio = next((track for track in file.tracks if track.kind == "audio"), None) if sound else None
+        self.info: VideoInfo = replace(
+            file,
+            time_base=TIME_BASE,
+            live=True,
+            tracks=(),
+            chapters=(),
+            stream=None,
+            frames=0,
+            alpha=False,
+            rate=min(file.rate, Fraction(240)),
+            sound=audio is not None,
+        )
+        if file.alpha:
+            self._file.flatten((0, 0, 0))
+        self._began = time.monotonic()
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        """Read until stopped; connect again whenever it is lost."""
+        try:
+            while not self._stopped.is_set():
+                try:
+                    self._read_connection()
+                    reason = "it ended"
+                    if self._paced and not self._loop:
+                        self._items.close()
+                        return
+                except SourceError as error:
+                    reason = str(error)
+                self._file.close()
+                if self._stopped.is_set() or not self._reconnect(reason):
+                    return
+        except BaseException as error:
+            self._items.close(error)
+
+    def _reconnect(self, reason: str) -> bool:
+        again = self._paced and self._loop
+        if not again:
+            self.lost = reason
+            log.warning("%s is lost (%s); its last picture is held", self.address, reason)
+        attempt = 0
+        while True:
+            if not again and self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
+                return False
+            attempt += 1
+            try:
+                self._file = FileSource(self.address, container=self._connect())
+            except SourceError as error:
+                self.lost = str(error)
+                again = False
+                continue
+            if not again:
+                self.lost = ""
+                self.reconnected += 1
+                log.warning("%s is back", self.address)
+            return True
+
+    def _read_connection(self) -> None:
+        """Hand on what one connection gives, on the run's clock."""
+        # A connection's own times begin anywhere; from its first frame on they run beside the clock.
+        offset: float | None = None
+        audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
+        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE) if self.info.sound else None
+        for item in self._file:
+            if self._stopped.is_set():
+                return
+            if isinstance(item, Frame):
+                at = float(item.time)
+                if offset is None:
+                    offset = time.monotonic() - self._began - at
+                if self._paced:
+                    ahead = self._began + at + offset - time.monotonic()
+                    if ahead > 0 and self._stopped.wait(ahead):
+                        return
+                self._items.put(self._placed(item, at + offset))
+                self.dropped = self._items.dropped
+            elif audio is not None and resampler is not None and item.stream_index == audio.index:
+                try:
+                    decoded = audio.template.codec_context.decode(item)
+                except av.error.FFmpegError:
+                    continue
+                for samples in decoded:
+                    self._put_sound(samples, resampler, offset)
+
+    def _put_sound(self, samples: Any, resampler: AudioResampler, offset: float | None) -> None:
+        if offset is None or samples.pts is None:
+            return
+        at = float(samples.pts * samples.time_base) + offset
+        for piece in resampler.resample(samples):
+            piece.pts = round(at * SAMPLE_RATE)
+            piece.time_base = Fraction(1, SAMPLE_RATE)
+            at += piece.samples / SAMPLE_RATE
+            self._items.put_packet(Sound(piece, 8 * piece.samples), 8 * piece.samples)
+
+    def _placed(self, frame: Frame, at: float) -> Frame:
+        image = frame.image
+        if (image.shape[1], image.shape[0]) != (self.info.width, self.info.height):
+            image = resize(image, (self.info.width, self.info.height))
+        duration = round(frame.duration * frame.time_base / TIME_BASE)
+        return Frame(image, round(at / TIME_BASE), duration, TIME_BASE, captured_at=time.monotonic())
+
+    def __iter__(self) -> Iterator[Frame | Any]:
+        period = float(1 / self.info.rate)
+        hold = max(HOLD, 3 * period)
+        newest: Frame | None = None
+        while True:
+            try:
+                item = self._items.get(hold if newest is None or newest.captured_at else period)
+            except TimeoutError:
+                if newest is None:
+                    continue
+                # Shown again: a picture that was captured before is no measure of latency.
+                pts = round((time.monotonic() - self._began) / TIME_BASE)
+                item = replace(newest, pts=pts, captured_at=None)
+            except (EOFError, Cancelled):
+                return
+            if isinstance(item, Frame):
+                if newest is not None and item.pts <= newest.pts:
+                    item = replace(item, pts=newest.pts + 1)
+                newest = item
+            yield item
+
+    def close(self) -> None:
+        """Stop reading; a connection that does not answer is left to its end."""
+        self._stopped.set()
+        self._items.cancel()
+        self._thread.join(1.0)
+        if not self._thread.is_alive():
+            self._file.close()
