@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engines import Look
-from pipeline.errors import SinkError, SourceError
+from pipeline.errors import SinkError
 
 log = logging.getLogger("fauve")
 
@@ -44,7 +44,7 @@ class Controls:
         look: to begin with.
         crossfade: seconds that a change of style takes.
         record: a file for every change with the time of the frame that it took effect at, one JSON object
-            a line; `replay` plays it again.
+            a line.
 
     Raises:
         SinkError: the record cannot be written.
@@ -64,7 +64,6 @@ class Controls:
         self._lock = threading.RLock()
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._pending: list[tuple[str, Any]] = []
-        self._replay: list[tuple[Fraction, str, Any]] = []
         self._pack = pack
         self._styles = tuple(styles)
         mix = dict(zip(styles, look.weights(styles).tolist(), strict=True))
@@ -87,27 +86,6 @@ class Controls:
                 self._note(Fraction(0), name, value)
             for style, weight in mix.items():
                 self._note(Fraction(0), f"mix/{style}", weight)
-
-    @classmethod
-    def replay(cls, record: Path, pack: str, styles: Sequence[str]) -> "Controls":
-        """Controls that change as they were recorded to, for painting the same show again.
-
-        Raises:
-            SourceError: no such record, or it is not one, or of styles that the pack does not have.
-        """
-        controls = cls(pack, styles, Look())
-        try:
-            for line in record.read_text("utf-8").splitlines():
-                event = json.loads(line)
-                name, value = str(event["control"]), event["value"]
-                if name != "pack":
-                    value = controls._checked(name, value)
-                controls._replay.append((Fraction(str(event["time"])), name, value))
-        except OSError as error:
-            raise SourceError(f"{record}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{record}: not a record of controls: {error}") from error
-        return controls
 
     def set(self, name: str, value: Any) -> None:
         """Turn the control `name`; it takes effect at the next frame.
@@ -203,10 +181,6 @@ class Controls:
     def scene_at(self, time: Fraction) -> Scene:
         """How the frame at `time` seconds is to be shown; called in order, once for each frame."""
         with self._lock:
-            while self._replay and self._replay[0][0] <= time:
-                _, name, value = self._replay.pop(0)
-                self._foresee(name, value)
-                self._pending.append((name, value))
             for name, value in self._pending:
                 self._take_effect(time, name, value)
                 self._note(time, name, value)

@@ -7,10 +7,13 @@ STEPS = (1.0, 0.9, 0.82, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25)
 """Heights to paint at, relative to the one that was asked for."""
 
 LOWER_ABOVE = 0.95
-"""Share of the time between two frames that painting may take before a smaller step is tried."""
+"""Share of the time between two frames that painting may take before it is made smaller."""
 
 RAISE_BELOW = 0.7
 """The same, foreseen for the next larger step, below which it is tried."""
+
+SPARE = 1.1
+"""How much more than its excess a picture is made smaller by."""
 
 LOWER_AFTER = 0.4
 """Seconds of being too slow before a smaller step."""
@@ -60,20 +63,24 @@ class Governor:
         now = time.monotonic() if now is None else now
         if now - self._settled < SETTLE:
             return False
-        if self._too_slow(now) and self.step + 1 < len(STEPS):
+        excess = self._excess(now)
+        if excess > 1 and self.step + 1 < len(STEPS):
             # The step before was too much, too: be slower to try it again.
             if self._raised_at is not None and now - self._raised_at < 10:
                 self._raise_after = min(LONGEST_WAIT, 2 * self._raise_after)
-            self._change(1, now)
+            # Painting takes as long as the picture is large.
+            wanted = self.scale / (excess * SPARE) ** 0.5
+            fitting = [step for step in range(self.step + 1, len(STEPS)) if STEPS[step] <= wanted]
+            self._change(fitting[0] if fitting else len(STEPS) - 1, now)
             return True
         if self.step and self._fast_enough(now):
             self._raised_at = now
-            self._change(-1, now)
+            self._change(self.step - 1, now)
             return True
         return False
 
-    def _change(self, by: int, now: float) -> None:
-        self.step += by
+    def _change(self, step: int, now: float) -> None:
+        self.step = step
         self._settled = now
         self._paint.clear()
         self._latency.clear()
@@ -81,12 +88,19 @@ class Governor:
     def _since(self, values: deque[tuple[float, float]], since: float) -> list[float]:
         return sorted(value for at, value in values if at >= since)
 
-    def _too_slow(self, now: float) -> bool:
-        paint = self._since(self._paint, now - LOWER_AFTER)
-        if len(paint) >= 3 and paint[len(paint) // 2] > LOWER_ABOVE * self._period:
-            return True
-        latency = self._since(self._latency, now - LOWER_AFTER)
-        return self._target is not None and len(latency) >= 3 and latency[len(latency) // 2] > self._target
+    def _excess(self, now: float) -> float:
+        """How many times longer than it may the last frames took; not above 1 while all is well."""
+        excess = self._typical(self._paint, now) / (LOWER_ABOVE * self._period)
+        if self._target is not None:
+            excess = max(excess, self._typical(self._latency, now) / self._target)
+        return excess
+
+    def _typical(self, values: deque[tuple[float, float]], now: float) -> float:
+        """The median of the last moments, or of three frames where these take longer; 0 with fewer."""
+        recent = self._since(values, now - LOWER_AFTER)
+        if len(recent) < 3:
+            recent = sorted(value for _, value in list(values)[-3:])
+        return recent[len(recent) // 2] if len(recent) >= 3 else 0.0
 
     def _fast_enough(self, now: float) -> bool:
         if not self._paint or now - self._settled < self._raise_after:

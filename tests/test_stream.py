@@ -1,7 +1,9 @@
 """The three threads: everything arrives, and every failure is raised and leaves nothing running."""
 
 import threading
+import time
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ class Packet:
 
 
 class FakeSource:
+    info = SimpleNamespace(live=False)
+
     def __init__(self, frames, fails_after=None):
         self.frames, self.fails_after, self.read = frames, fails_after, 0
 
@@ -32,6 +36,8 @@ class FakeSource:
 
 
 class FakeSink:
+    waiting, name = 1, "fake"
+
     def __init__(self, fails_after=None):
         self.frames, self.packets, self.ended, self.fails_after = [], 0, [], fails_after
 
@@ -204,3 +210,68 @@ def test_an_engine_that_fails_in_one_of_several_streams():
         run(FakeSource(10_000), paint, [sink], look_at=still, streams=3)
     assert [frame.pts for frame in sink.frames] == [3 * index for index in range(20)]
     assert sink.ended == ["aborted"]
+
+
+class LiveSource(FakeSource):
+    """Frames that do not wait."""
+
+    info = SimpleNamespace(live=True)
+
+    def __init__(self, frames, period=0.005):
+        super().__init__(frames)
+        self.period = period
+
+    def __iter__(self):
+        for item in super().__iter__():
+            if isinstance(item, Frame):
+                time.sleep(self.period)
+            yield item
+
+
+class SlowSink(FakeSink):
+    def write(self, frame):
+        time.sleep(0.05)
+        super().write(frame)
+
+
+def test_live_the_newest_frame_wins_and_every_drop_is_counted():
+    sink = FakeSink()
+
+    def slowly(image, look):
+        time.sleep(0.02)
+        return image
+
+    stats = run(LiveSource(100), slowly, [sink], look_at=still)
+    times = [frame.pts for frame in sink.frames]
+    assert times == sorted(set(times))
+    assert times[-1] == 99 * 3
+    assert stats.decoded == 100
+    assert 0 < stats.dropped == 100 - len(sink.frames)
+    assert sink.packets == 100
+
+
+def test_live_a_slow_sink_slows_no_other_one():
+    fast, slow = FakeSink(), SlowSink()
+    stats = run(LiveSource(100), invert, [fast, slow], look_at=still)
+    assert len(fast.frames) + stats.dropped + stats.sinks[0].dropped == 100
+    assert len(fast.frames) > 3 * len(slow.frames)
+    assert stats.sinks[1].dropped == stats.stylized - len(slow.frames)
+    assert slow.frames[-1].pts == 99 * 3
+
+
+def test_live_a_sink_that_fails_leaves_the_others(caplog):
+    good, bad = FakeSink(), FakeSink(fails_after=5)
+    with pytest.raises(SinkError, match="disk is full"):
+        run(LiveSource(60), invert, [good, bad], look_at=still)
+    assert good.ended == ["closed"]
+    assert good.frames[-1].pts == 59 * 3
+    assert bad.ended == ["aborted"]
+    assert "the disk is full" in caplog.text
+
+
+def test_live_stops_when_asked_and_closes_properly():
+    sink, stop = FakeSink(), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    run(LiveSource(10_000), invert, [sink], look_at=still, stop=stop)
+    assert sink.ended == ["closed"]
+    assert 10 < len(sink.frames) < 200

@@ -119,7 +119,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--metrics", type=Address(), help="Serve Prometheus metrics there, such as :9100.")
 @click.option(
-    "--record-controls", type=click.Path(path_type=Path), help="Write each change with its time, for `run`."
+    "--record-controls", type=click.Path(path_type=Path), help="Write each change there, with its time."
 )
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
 @click.option("-f", "--force", is_flag=True, help="Replace a recording that is there.")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -207,7 +208,8 @@ class StreamSink(Sink):
         self._not_before = time.monotonic() + pause
         self.connected = False
         words = self._errors.decode("utf-8", "replace").strip().splitlines()
-        self.lost = words[-1] if words else "it does not answer"
+        # Without the address of an object that FFmpeg begins its lines with.
+        self.lost = re.sub(r"^\[[^]]*\] ", "", words[-1]) if words else "it does not answer"
         if self._said != self.lost or self._failures == 1:
             log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             self._said = self.lost

@@ -1,0 +1,225 @@
+"""OBS Studio, by obs-websocket 5: a Media Source that shows what fauve sends, made and checked from here."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from pipeline.errors import SinkError
+
+T = TypeVar("T")
+
+NAME = "fauve"
+"""Of the source in OBS."""
+
+OLDEST = 28
+"""The first OBS with obs-websocket 5 in it."""
+
+MOVES_WITHIN = 10.0
+"""Seconds until the picture in OBS must move."""
+
+LOCAL_PORT = 48_731
+"""UDP port between fauve and an OBS on the same machine."""
+
+RTMP_PORT = 1935
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the picture gets to OBS: what fauve writes to, and what the Media Source reads."""
+
+    output: str
+    settings: dict[str, Any]
+
+
+def link(host: str) -> Link:
+    """The link to an OBS on `host`: NUT with motion JPEG on this machine, RTMP to any other.
+
+    The options are those that cost the least latency: OBS listens, buffers nothing and begins with what it
+    sees first.
+    """
+    common = {
+        "is_local_file": False,
+        "buffering_mb": 0,
+        "reconnect_delay_sec": 1,
+        "restart_on_activate": False,
+        "clear_on_media_end": False,
+        "close_when_inactive": False,
+        "hw_decode": False,
+    }
+    if host in ("127.0.0.1", "localhost", "::1"):
+        url = f"udp://127.0.0.1:{LOCAL_PORT}"
+        options = "fflags=nobuffer flags=low_delay probesize=32 analyzeduration=0 buffer_size=4000000"
+        return Link(f"nut+{url}", {**common, "input": url, "input_format": "nut", "ffmpeg_options": options})
+    options = "listen=1 analyzeduration=300000 fflags=nobuffer"
+    return Link(
+        f"rtmp://{host}:{RTMP_PORT}/live/{NAME}",
+        {
+            **common,
+            "input": f"rtmp://0.0.0.0:{RTMP_PORT}/live/{NAME}",
+            "input_format": "",
+            "ffmpeg_options": options,
+        },
+    )
+
+
+def by_hand(host: str) -> str:
+    """The same in three clicks, for people who would rather do it themselves."""
+    settings = link(host).settings
+    format = f', Input Format "{settings["input_format"]}"' if settings["input_format"] else ""
+    return (
+        "1. In OBS, under Sources: + and Media Source.\n"
+        f'2. Take the tick from Local File; Input "{settings["input"]}"{format}, '
+        f'FFmpeg Options "{settings["ffmpeg_options"]}", Network Buffering 0 MB.\n'
+        f"3. OK; then: fauve live camera:0 -o {link(host).output}"
+    )
+
+
+class Obs:
+    """A running OBS.
+
+    Args:
+        host: where it runs.
+        port: of its WebSocket server.
+        password: of the same; empty if it asks for none.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 4455, password: str = "") -> None:
+        self.host = host
+        self._port = port
+        self._password = password
+
+    def connect(self) -> Link:
+        """Make or update the Media Source in the scene that is shown; how to send to it.
+
+        Raises:
+            SinkError: there is no OBS, it is too old, the password is wrong, or it refuses.
+        """
+        how = link(self.host)
+
+        async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> Link:
+            inputs = await call("GetInputList")
+            if any(one["inputName"] == NAME for one in inputs["inputs"]):
+                await call("SetInputSettings", inputName=NAME, inputSettings=how.settings, overlay=True)
+                return how
+            scene = (await call("GetCurrentProgramScene"))["currentProgramSceneName"]
+            made = await call(
+                "CreateInput",
+                sceneName=scene,
+                inputName=NAME,
+                inputKind="ffmpeg_source",
+                inputSettings=how.settings,
+                sceneItemEnabled=True,
+            )
+            canvas = await call("GetVideoSettings")
+            # The whole canvas, whatever size the picture has.
+            await call(
+                "SetSceneItemTransform",
+                sceneName=scene,
+                sceneItemId=made["sceneItemId"],
+                sceneItemTransform={
+                    "boundsType": "OBS_BOUNDS_SCALE_INNER",
+                    "boundsWidth": canvas["baseWidth"],
+                    "boundsHeight": canvas["baseHeight"],
+                },
+            )
+            return how
+
+        return self._talk(work)
+
+    def remove(self) -> bool:
+        """Take the Media Source away; whether it was there.
+
+        Raises:
+            SinkError: as `connect`.
+        """
+
+        async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
+            inputs = await call("GetInputList")
+            if all(one["inputName"] != NAME for one in inputs["inputs"]):
+                return False
+            await call("RemoveInput", inputName=NAME)
+            return True
+
+        return self._talk(work)
+
+    def moves(self, within: float = MOVES_WITHIN) -> bool:
+        """Whether the picture of the Media Source moves, by two screenshots that differ.
+
+        Raises:
+            SinkError: as `connect`.
+        """
+
+        async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
+            end = time.monotonic() + within
+            before = None
+            while time.monotonic() < end:
+                picture = await screenshot(call)
+                if picture is not None and before is not None and picture.shape == before.shape:
+                    difference = np.abs(picture.astype(np.int16) - before).mean()
+                    if difference > 0.5:
+                        return True
+                before = picture if picture is not None else before
+                await asyncio.sleep(0.3)
+            return False
+
+        async def screenshot(call: Callable[..., Awaitable[dict[str, Any]]]) -> Any:
+            try:
+                answer = await call(
+                    "GetSourceScreenshot",
+                    sourceName=NAME,
+                    imageFormat="jpg",
+                    imageWidth=320,
+                    imageHeight=180,
+                )
+            except SinkError:
+                return None  # there is no picture yet
+            data = base64.b64decode(answer["imageData"].partition(",")[2])
+            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+        return self._talk(work)
+
+    def _talk(self, work: Callable[[Callable[..., Awaitable[dict[str, Any]]]], Awaitable[T]]) -> T:
+        try:
+            import simpleobsws
+        except ImportError as error:
+            raise SinkError('fauve obs needs pip install "fauve[live]"') from error
+        where = f"OBS at {self.host}:{self._port}"
+
+        async def talk() -> T:
+            client = simpleobsws.WebSocketClient(f"ws://{self.host}:{self._port}", self._password)
+            try:
+                await client.connect()
+            except Exception as error:  # of several libraries, which say little
+                raise SinkError(
+                    f"{where}: does not answer; start OBS and tick Tools > WebSocket Server Settings > Enable"
+                ) from error
+            try:
+                if not await client.wait_until_identified(5):
+                    raise SinkError(
+                        f"{where}: refuses the password; it stands under Tools > WebSocket Server Settings > "
+                        "Show Connect Info, and goes behind --password"
+                    )
+
+                async def call(request: str, **data: Any) -> dict[str, Any]:
+                    answer = await client.call(simpleobsws.Request(request, data or None))
+                    if not answer.ok():
+                        reason = answer.requestStatus.comment or f"code {answer.requestStatus.code}"
+                        raise SinkError(f"{where}: {request}: {reason}")
+                    return answer.responseData or {}
+
+                version = (await call("GetVersion"))["obsVersion"]
+                if int(version.partition(".")[0]) < OLDEST:
+                    raise SinkError(f"{where}: is OBS {version}; from OBS {OLDEST} on this works")
+                return await work(call)
+            except (simpleobsws.MessageTimeout, ConnectionError) as error:
+                raise SinkError(f"{where}: does not answer any more") from error
+            finally:
+                await client.disconnect()
+
+        return asyncio.run(talk())

@@ -1,0 +1,135 @@
+"""What is turned takes effect between two frames, everybody is told, and the record says when."""
+
+import json
+from fractions import Fraction
+
+import pytest
+
+from engines import Look
+from pipeline.controls import Controls
+
+STYLES = ("warm", "cold", "grey")
+
+
+@pytest.fixture
+def controls():
+    return Controls("pack", STYLES, Look({"warm": 1}, 0.8), crossfade=2.0)
+
+
+def mix(controls, time):
+    return {name: round(weight, 4) for name, weight in controls.scene_at(Fraction(time)).look.mix.items()}
+
+
+def test_it_begins_as_it_was_asked_to(controls):
+    scene = controls.scene_at(Fraction(0))
+    assert dict(scene.look.mix) == {"warm": 1, "cold": 0, "grey": 0}
+    assert scene.look.strength == 0.8
+    assert (scene.bypass, scene.freeze, scene.blackout) == (False, False, False)
+
+
+def test_a_style_fades_in_by_the_time_of_the_frames(controls):
+    controls.set("style", "cold")
+    assert mix(controls, 10) == {"warm": 1, "cold": 0, "grey": 0}
+    assert mix(controls, 11) == {"warm": 0.5, "cold": 0.5, "grey": 0}
+    assert mix(controls, 12) == {"warm": 0, "cold": 1, "grey": 0}
+    assert mix(controls, 13) == {"warm": 0, "cold": 1, "grey": 0}
+
+
+def test_a_fade_that_is_interrupted_goes_on_from_where_it_is(controls):
+    controls.set("style", "cold")
+    mix(controls, 0)
+    controls.set("style", "grey")
+    assert mix(controls, 1) == {"warm": 0.5, "cold": 0.5, "grey": 0}
+    assert mix(controls, 2) == {"warm": 0.25, "cold": 0.25, "grey": 0.5}
+    assert mix(controls, 3) == {"warm": 0, "cold": 0, "grey": 1}
+
+
+def test_a_crossfade_of_0_cuts(controls):
+    controls.set("crossfade", 0)
+    controls.set("style", "grey")
+    assert mix(controls, 1) == {"warm": 0, "cold": 0, "grey": 1}
+
+
+def test_weights_change_at_once_and_never_vanish_altogether(controls):
+    controls.set("mix/cold", 0.5)
+    assert mix(controls, 1) == {"warm": 1, "cold": 0.5, "grey": 0}
+    controls.set("mix/warm", 0)
+    controls.set("mix/cold", 0)
+    assert sum(mix(controls, 2).values()) > 0
+
+
+def test_switches_turn_over(controls):
+    controls.toggle("panic")
+    assert controls.scene_at(Fraction(1)).blackout
+    controls.toggle("blackout")
+    controls.set("freeze", 1)
+    controls.set("bypass", "on")
+    scene = controls.scene_at(Fraction(2))
+    assert (scene.blackout, scene.freeze, scene.bypass) == (False, True, True)
+    controls.set("freeze", "0")
+    assert not controls.scene_at(Fraction(3)).freeze
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("strength", 1.5, "within 0 and 1"),
+        ("strength", "much", "is a number"),
+        ("strength", float("nan"), "within"),
+        ("crossfade", -1, "within 0 and 60"),
+        ("style", "red", "warm, cold, grey"),
+        ("mix/red", 0.5, "warm, cold, grey"),
+        ("volume", 1, "no control 'volume'.*strength"),
+        ("strength", None, "is a number"),
+    ],
+)
+def test_what_cannot_be_set_is_said_and_changes_nothing(controls, name, value, message):
+    before = controls.state
+    with pytest.raises(ValueError, match=message):
+        controls.set(name, value)
+    assert controls.state == before
+
+
+def test_everybody_is_told_the_same_state_at_once(controls):
+    told = []
+    controls.listen(told.append)
+    controls.set("strength", 0.3)
+    controls.set("style", "cold")
+    assert [state["strength"] for state in told] == [0.3, 0.3]
+    assert told[-1]["mix"] == {"warm": 0, "cold": 1, "grey": 0}
+    assert told[-1] == controls.state
+
+
+def test_the_record_says_when_each_change_took_effect(tmp_path):
+    path = tmp_path / "show.jsonl"
+    controls = Controls("pack", STYLES, Look(), record=path)
+    controls.scene_at(Fraction(1, 2))
+    controls.set("strength", 0.25)
+    controls.set("style", "grey")
+    controls.scene_at(Fraction(5, 4))
+    controls.close()
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {"time": 0, "control": "mix/warm", "value": 1} in events
+    assert events[-2:] == [
+        {"time": 1.25, "control": "strength", "value": 0.25},
+        {"time": 1.25, "control": "style", "value": "grey"},
+    ]
+
+
+def test_another_pack_keeps_the_weights_of_styles_that_it_has(controls):
+    controls.set("mix/cold", 0.5)
+    controls.scene_at(Fraction(0))
+    controls.swapped("other", ("cold", "new"))
+    assert controls.state["pack"] == "other"
+    assert mix(controls, 1) == {"cold": 0.5, "new": 0}
+    controls.swapped("third", ("red", "green"))
+    assert mix(controls, 2) == {"red": 1, "green": 0}
+
+
+def test_a_pack_that_is_asked_for_is_played(controls):
+    played = []
+    controls.play = played.append
+    controls.set("pack", "other")
+    assert played == []
+    controls.scene_at(Fraction(0))
+    assert played == ["other"]

@@ -1,0 +1,143 @@
+"""The deck never fails, never waits, and goes from one pack or size to another without a jump."""
+
+import threading
+import time
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engines import InferenceError, Look, StyleError
+from pipeline.controls import Controls, Scene
+from pipeline.deck import Deck
+from pipeline.governor import Governor
+
+SIZE = (64, 48)
+IMAGE = np.full((48, 64, 3), 10, np.uint8)
+
+
+class FakeEngine:
+    """Paints every picture in one grey; fails when told to."""
+
+    name, precision = "fake", "float32"
+
+    def __init__(self, grey, styles=("warm", "cold")):
+        self.grey, self.fails, self.closed, self.sizes = grey, False, False, []
+        self.style = SimpleNamespace(styles=styles, native_height=48, multiple=8, size=None)
+
+    def __call__(self, image, look):
+        assert not self.closed
+        if self.fails:
+            raise InferenceError("the device is gone")
+        look.weights(self.style.styles)
+        self.sizes.append(image.shape[:2])
+        return np.full_like(image, self.grey)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def engines():
+    return {"one": FakeEngine(100), "two": FakeEngine(200, ("red",))}
+
+
+@pytest.fixture
+def deck(engines):
+    def load(pack):
+        if pack not in engines:
+            raise StyleError(f"{pack}: no such pack")
+        return engines[pack]
+
+    controls = Controls("one", ("warm", "cold"), Look(), crossfade=0.3)
+    deck = Deck(load, "one", SIZE, controls)
+    yield deck
+    deck.close()
+
+
+def grey(deck, scene=None):
+    image = deck(IMAGE, scene or Scene(Look()))
+    assert image.shape == IMAGE.shape
+    assert len(np.unique(image)) == 1
+    return int(image[0, 0, 0])
+
+
+def wait_for(what, seconds=5):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_it_paints(deck):
+    assert grey(deck) == 100
+
+
+def test_bypass_freeze_and_blackout(deck):
+    assert grey(deck, Scene(Look(), bypass=True)) == 10
+    assert grey(deck, Scene(Look(), freeze=True)) == 10
+    assert grey(deck, Scene(Look(), freeze=True, blackout=True)) == 0
+    assert grey(deck, Scene(Look(), freeze=True)) == 10
+    assert grey(deck) == 100
+
+
+def test_another_pack_fades_in_while_frames_go_on(deck, engines):
+    deck.play("two")
+    wait_for(lambda: engines["two"].sizes)
+    greys = []
+    began = time.monotonic()
+    while time.monotonic() - began < 0.6:
+        greys.append(grey(deck))
+        time.sleep(0.005)
+    assert greys == sorted(greys)
+    assert greys[0] < 115
+    assert greys[-1] == 200
+    assert max(np.diff(greys)) < 30
+    assert engines["one"].closed
+    assert not engines["two"].closed
+
+
+def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck):
+    deck.play("two")
+    wait_for(lambda: grey(deck, Scene(Look({"warm": 1, "cold": 2}))) == 200)
+
+
+def test_a_pack_that_cannot_be_loaded_is_said_and_the_other_goes_on(deck):
+    deck.play("three")
+    wait_for(lambda: deck.problem)
+    assert "three: no such pack" in deck.problem
+    assert grey(deck) == 100
+
+
+def test_an_engine_that_fails_is_restarted_while_the_input_passes_through(deck, engines, caplog):
+    broken, engines["one"] = engines["one"], FakeEngine(101)
+    broken.fails = True
+    assert grey(deck) == 10
+    assert "the input passes through" in deck.problem
+    assert "the device is gone" in caplog.text
+    wait_for(lambda: grey(deck) == 101)
+    assert (deck.problem, deck.restarted) == ("", 1)
+
+
+def test_a_smaller_size_fades_in(engines):
+    clock = Governor(1 / 30)
+    controls = Controls("one", ("warm", "cold"), Look())
+    deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=clock)
+    for _ in range(20):
+        clock.painted(1.0)
+    assert grey(deck) == 100
+    wait_for(lambda: deck.scale < 1 or grey(deck) != 100)
+    assert deck.scale < 1
+    assert engines["one"].sizes[-1][0] < 48
+    deck.close()
+
+
+def test_nothing_keeps_running(engines):
+    before = threading.active_count()
+    controls = Controls("one", ("warm", "cold"), Look())
+    deck = Deck(lambda pack: engines[pack], "one", SIZE, controls)
+    engines["one"].fails = True
+    deck(IMAGE, controls.scene_at(Fraction(0)))
+    deck.close()
+    wait_for(lambda: threading.active_count() == before)
