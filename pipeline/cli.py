@@ -30,6 +30,10 @@ COMMANDS = {
 """Where each verb lives and what `fauve --help` says about it."""
 
 
+LIVE = ("live", "obs")
+"""Verbs that run for an evening."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, not when they are listed."""
 
@@ -69,12 +73,15 @@ class Once(logging.Filter):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fauve")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is chosen and why.")
-def fauve(verbose: bool) -> None:
+@click.pass_context
+def fauve(context: click.Context, verbose: bool) -> None:
     """Turn video into abstract art: every frame is repainted, without flicker."""
     logging.basicConfig(level=logging.WARNING, format="fauve: %(message)s", stream=sys.stderr)
     log = logging.getLogger("fauve")
     log.setLevel(logging.INFO if verbose else logging.WARNING)
-    log.addFilter(Once())
+    # What happens twice in an evening is told twice.
+    if context.invoked_subcommand not in LIVE:
+        log.addFilter(Once())
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def parse(address: str, bits: int | None = None) -> Target:
     """
     encoding = LiveEncoding(bits=bits)
     if address.endswith(".m3u8") and "://" not in address:
-        options = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
+        options = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments"}
         return Target(f"file:{address}", "hls", options, encoding)
     scheme = urlsplit(address).scheme
     if scheme in ("nut+udp", "nut+tcp"):

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The real programs that some tests talk to: an RTMP server, an SRT relay, OBS on a virtual screen, a browser.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends \
+  chromium chromium-driver libgl1-mesa-dri libnginx-mod-rtmp nginx-light obs-studio srt-tools xauth xvfb

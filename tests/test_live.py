@@ -1,0 +1,336 @@
+"""`fauve live` as people run it: real encoders, sockets and kills; each picture carries its number."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.errors import SinkError, SourceError
+from pipeline.live import open_sink
+from pipeline.sinks.stream import parse
+from pipeline.sources.live import open_source
+from pipeline.sources.live import parse as parse_source
+from pipeline.sources.pattern import PatternSource, read_code, write_code
+from tests.packs import tiny_pack
+from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.videos import make_video
+
+SIZE = ["--size", "320x180"]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "tiny"
+    tiny_pack(folder)
+    return str(folder)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [*FAUVE, "live", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def report(process, timeout=60):
+    """What a run that was started with --json says at its end."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[-1]["event"] == "done"
+    return events[-1], err
+
+
+def codes(path, **options):
+    """Time in seconds and number of each frame, and the loudness of each millisecond of sound."""
+    numbers, times, loudness = [], [], {}
+    with av.open(path, **options) as container:
+        for frame in container.decode(*container.streams.video, *container.streams.audio):
+            if isinstance(frame, av.VideoFrame):
+                numbers.append(read_code(frame.to_ndarray(format="rgb24")))
+                times.append(float(frame.pts * frame.time_base))
+            else:
+                at = float(frame.pts * frame.time_base)
+                for index, value in enumerate(np.abs(frame.to_ndarray()).max(0)[::48]):
+                    loudness[round(at * 1000) + index] = float(value)
+    return numbers, times, loudness
+
+
+def test_the_pattern_carries_its_number():
+    source = PatternSource((320, 180))
+    for number in (0, 1, 12345, (1 << 24) - 1):
+        assert read_code(source.picture(number)) == number
+    grey = np.full((180, 320, 3), 128, np.uint8)
+    assert read_code(grey) is None
+    write_code(grey, 77)
+    assert read_code(255 - grey) is None
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_recording_has_every_frame_at_its_time_and_the_sound_with_it(tmp_path, pack, suffix):
+    path = tmp_path / f"show{suffix}"
+    done, _ = report(start("test:", *SIZE, "-s", pack, "-o", path, "--json", "--duration", "4s"))
+    numbers, times, loudness = codes(str(path))
+    counted = done["sinks"][str(path)]
+    assert len(numbers) == counted["frames"] == done["frames"] > 60
+    assert counted["dropped"] == 0
+    assert numbers == sorted(set(numbers))
+    # A frame's number says when it was captured: 30 a second.
+    first = times[0] - numbers[0] / 30
+    assert all(abs(at - first - number / 30) < 0.002 for at, number in zip(times, numbers, strict=True))
+    # The pattern clicks in the first two frames of each second.
+    loud = [at for at, value in loudness.items() if value > 0.25]
+    seconds = sorted({round(at / 1000 - first) for at in loud})
+    assert len(seconds) >= 3
+    for second in seconds:
+        begins = min(at for at in loud if abs(at / 1000 - first - second) < 0.5) / 1000 - first
+        assert abs(begins - second) < 0.04
+    assert not any(0.2 < (at / 1000 - first) % 1 < 0.9 for at in loud)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_recording_can_be_played_after_a_kill(tmp_path, pack, suffix):
+    path = tmp_path / f"show{suffix}"
+    process = start("test:", *SIZE, "-s", pack, "-o", path)
+    time.sleep(7)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) > 30
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
+def test_ctrl_c_ends_it_within_a_second_or_so_and_closes_the_recording(tmp_path, pack):
+    path = tmp_path / "show.mp4"
+    process = start("test:", *SIZE, "-s", pack, "-o", path, "--json")
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    done, _ = report(process)
+    assert time.monotonic() - began < 3
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) == done["frames"] > 10
+
+
+def test_the_same_machine_gets_it_by_nut(pack, tmp_path):
+    port = free_port()
+    process = start("test:", *SIZE, "-s", pack, "-o", f"nut+udp://127.0.0.1:{port}", "--strength", "0")
+    numbers = []
+    with av.open(
+        f"udp://127.0.0.1:{port}?buffer_size=4000000",
+        format="nut",
+        options={"probesize": "32", "analyzeduration": "0"},
+        timeout=20,
+    ) as container:
+        for frame in container.decode(video=0):
+            numbers.append(read_code(frame.to_ndarray(format="rgb24")))
+            if len(numbers) == 60:
+                break
+    process.terminate()
+    process.communicate(timeout=10)
+    assert None not in numbers
+    assert numbers == sorted(set(numbers))
+
+
+def listen(port, seconds, path):
+    """A server that takes one MPEG-TS connection by TCP for a while, in a process that can be killed."""
+    code = (
+        "import av,sys\n"
+        f"source = av.open('tcp://127.0.0.1:{port}?listen=1', format='mpegts')\n"
+        f"target = open({str(path)!r}, 'wb')\n"
+        "print('connected', flush=True)\n"
+        "for frame in source.decode(video=0):\n"
+        "    print(frame.pts, flush=True)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_server_that_is_killed_and_restarted_is_found_again(tmp_path, pack):
+    port, path = free_port(), tmp_path / "show.mkv"
+    server = listen(port, 30, tmp_path / "a")
+    time.sleep(1)
+    process = start(
+        "test:", *SIZE, "-s", pack, "-o", f"tcp://127.0.0.1:{port}", "-o", path, "--duration", "16s", "--json"
+    )
+    for _ in range(2):
+        assert server.stdout.readline().strip() == "connected"
+        for _ in range(20):
+            assert server.stdout.readline().strip()
+        server.kill()
+        server.communicate()
+        time.sleep(0.5)
+        server = listen(port, 30, tmp_path / "b")
+    assert server.stdout.readline().strip() == "connected"
+    done, err = report(process)
+    server.kill()
+    server.communicate()
+    assert err.count("is lost") >= 2
+    assert err.count("is back") == 2
+    # Meanwhile nothing happened to the recording.
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) == done["frames"] == done["sinks"][str(path)]["frames"]
+    assert max(np.diff(numbers)) < 15
+
+
+SENDER = """
+import sys, time
+from fractions import Fraction
+import av, numpy as np
+from pipeline.sources.pattern import PatternSource
+port, size, first = int(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])), int(sys.argv[4])
+source = PatternSource(size, Fraction(25))
+with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts", options={"flush_packets": "1"}) as out:
+    video = out.add_stream("libx264", rate=25)
+    video.width, video.height, video.pix_fmt = *size, "yuv420p"
+    video.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "10"}
+    for number in range(first, first + 10000):
+        frame = av.VideoFrame.from_ndarray(source.picture(number), format="rgb24")
+        frame.pts, frame.time_base = number - first, Fraction(1, 25)
+        out.mux(video.encode(frame))
+        time.sleep(0.04)
+"""
+
+
+def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
+    port, path = free_port(), tmp_path / "show.mkv"
+
+    def sender(width, height, first):
+        return subprocess.Popen([sys.executable, "-c", SENDER, *map(str, (port, width, height, first))])
+
+    first = sender(320, 180, 0)
+    time.sleep(1.5)
+    process = start(
+        f"tcp://127.0.0.1:{port}",
+        *["-s", pack, "-o", path, "--strength", "0", "--timeout", "2s", "--duration", "14s", "--json"],
+    )
+    time.sleep(6)
+    first.kill()
+    first.wait()
+    # It comes back with another size.
+    second = sender(640, 360, 5000)
+    done, err = report(process)
+    second.kill()
+    second.wait()
+    assert "is lost" in err
+    assert "is back" in err
+    numbers, times, _ = codes(str(path))
+    assert times == sorted(set(times))
+    assert len(numbers) == done["frames"]
+    assert max(np.diff(times)) < 1.5
+    before = [number for number in numbers if number < 5000]
+    after = [number for number in numbers if number >= 5000]
+    assert len(before) > 30
+    assert len(after) > 20
+    # The last picture was held.
+    assert before.count(before[-1]) > 5
+    with av.open(str(path)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (320, 180)
+
+
+def test_a_file_is_played_at_its_pace_and_again(tmp_path, pack):
+    video, path = make_video(tmp_path / "in.mp4", frames=25), tmp_path / "show.mkv"
+    began = time.monotonic()
+    done, _ = report(start(video, "-s", pack, "-o", path, "--json"))
+    assert done["frames"] + done["dropped"] == 25
+    assert time.monotonic() - began > 0.9
+    done, _ = report(
+        start(video, "--loop", "-s", pack, "-o", tmp_path / "loop.mkv", "--duration", "5s", "--json")
+    )
+    assert done["frames"] > 50
+    with av.open(str(tmp_path / "loop.mkv")) as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+    assert times == sorted(set(times))
+
+
+def test_hls_is_written(tmp_path, pack):
+    path = tmp_path / "live" / "show.m3u8"
+    path.parent.mkdir()
+    done, _ = report(start("test:", *SIZE, "-s", pack, "-o", path, "--duration", "6s", "--json"))
+    assert list(path.parent.glob("*.ts"))
+    with av.open(str(path)) as container:
+        numbers = [read_code(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert len(numbers) > 30
+    assert done["sinks"][str(path)]["frames"] >= len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.mp4", "-o", "x.mkv"], ["none.mp4: no such file", "camera:0"]),
+        (["camera:97", "-o", "x.mkv"], ["/dev/video97", "fauve devices"]),
+        (["test:", "-o", "x.avi"], ["x.avi", ".mkv"]),
+        (["test:", "-o", "ftp://a/b"], ["ftp://a/b", "rtmp://"]),
+        (["test:", "-o", "none/x.mkv"], ["no folder"]),
+        (["test:"], ["-o"]),
+        (["test:", "-o", "x.mkv", "--style", "none"], ["none"]),
+        (["tcp://127.0.0.1:9", "-o", "x.mkv"], ["tcp://127.0.0.1:9", "cannot be opened"]),
+        (["test:", "-o", "camera:"], ["camera:"]),
+        (["test:", "-o", "x.mkv", "--latency", "fast"], ["80ms"]),
+        (["listen:ftp://a", "-o", "x.mkv"], ["listen"]),
+    ],
+)
+def test_what_goes_wrong_is_one_line(tmp_path, pack, arguments, words):
+    if "--style" not in arguments:
+        arguments = [*arguments, "--style", pack]
+    assert_one_line(fauve("live", *arguments, cwd=tmp_path), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_is_not_overwritten(tmp_path, pack):
+    path = tmp_path / "show.mkv"
+    path.write_text("precious")
+    assert_one_line(fauve("live", "test:", "-o", path, "-s", pack), "there is a file already")
+    assert path.read_text() == "precious"
+
+
+def test_addresses():
+    assert parse("rtmp://a/live/x").format == "flv"
+    assert parse("srt://a:1").format == "mpegts"
+    assert parse("nut+udp://a:1").encoding.codec == "mjpeg"
+    assert parse_source("listen:rtmp://0.0.0.0/live/x").options == {"listen": "1"}
+    assert parse_source("rtsp://cam/1").options["rtsp_transport"] == "tcp"
+    with pytest.raises(SinkError, match="no such output"):
+        parse("gopher://a")
+    with pytest.raises(SourceError, match="no such file"):
+        open_source("missing.mkv")
+    with pytest.raises(SinkError, match="window:full"):
+        open_sink("window:huge", PatternSource((64, 64)).info)
+
+
+@pytest.mark.skipif(os.environ.get("DISPLAY") is not None, reason="there is a display here")
+@pytest.mark.skipif(sys.platform != "linux", reason="X displays")
+def test_a_screen_needs_a_display():
+    with pytest.raises(SourceError, match="DISPLAY"):
+        parse_source("screen:")
+
+
+def test_the_rate_of_the_pattern():
+    source = PatternSource((64, 64), Fraction(50))
+    began = time.monotonic()
+    frames = []
+    for frame in source:
+        frames.append(frame)
+        if len(frames) == 25:
+            break
+    assert 0.4 < time.monotonic() - began < 1.5
+    assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))

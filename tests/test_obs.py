@@ -1,0 +1,126 @@
+"""A real OBS under a virtual screen, driven by obs-websocket."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.errors import SinkError
+from pipeline.obs import Obs, by_hand, link
+from tests.packs import tiny_pack
+from tests.parts import needs
+from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.test_live import SIZE, free_port
+
+PASSWORD = "secret"
+
+SETTINGS = """[General]
+FirstRun=true
+[OBSWebSocket]
+FirstLoad=false
+ServerEnabled=true
+ServerPort={port}
+AlertsEnabled=false
+AuthRequired=true
+ServerPassword={password}
+"""
+
+
+@pytest.fixture(scope="module")
+def obs(tmp_path_factory):
+    """The port of a running OBS's WebSocket server."""
+    pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
+    home, port = tmp_path_factory.mktemp("home"), free_port()
+    settings = home / ".config" / "obs-studio" / "global.ini"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(SETTINGS.format(port=port, password=PASSWORD))
+    display = f":{100 + os.getpid() % 400}"
+    screen = subprocess.Popen(["Xvfb", display, "-screen", "0", "1280x720x24"], stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_RUNTIME_DIR": str(home),
+        "DISPLAY": display,
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+    }
+    studio = subprocess.Popen(
+        ["obs", "--multi", "--minimize-to-tray", "--disable-updater"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while True:
+        try:
+            Obs(port=port, password=PASSWORD).remove()
+            break
+        except SinkError:
+            assert time.monotonic() < end, "OBS does not come up"
+            time.sleep(0.5)
+    yield port
+    studio.kill()
+    studio.wait()
+    screen.kill()
+    screen.wait()
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@needs("obs", "Xvfb")
+def test_obs_shows_the_painted_picture_moving(obs, pack):
+    options = ["--port", obs, "--password", PASSWORD]
+    process = subprocess.Popen(
+        [*FAUVE, "obs", "connect", *map(str, options), "test:", *SIZE, "-s", str(pack)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if "moving" in line:
+            break
+    process.terminate()
+    process.communicate(timeout=20)
+    assert "OBS shows the painted picture moving\n" in told
+    # When nothing is sent any more, nothing moves.
+    time.sleep(1)
+    assert not Obs(port=obs, password=PASSWORD).moves(within=2)
+    assert fauve("obs", "remove", *options).stdout == "the Media Source is gone\n"
+    assert fauve("obs", "remove", *options).stdout == "there was no Media Source of fauve's\n"
+
+
+@needs("obs", "Xvfb")
+def test_a_source_that_is_there_is_updated(obs):
+    studio = Obs(port=obs, password=PASSWORD)
+    assert studio.connect() == studio.connect() == link("127.0.0.1")
+    assert studio.remove()
+    assert not studio.remove()
+
+
+@needs("obs", "Xvfb")
+def test_a_wrong_password_is_one_line(obs):
+    assert_one_line(
+        fauve("obs", "connect", "--port", obs, "--password", "x", "test:"), "password", "Show Connect"
+    )
+
+
+def test_no_obs_is_one_line():
+    pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
+    assert_one_line(fauve("obs", "connect", "--port", free_port(), "test:"), "does not answer", "start OBS")
+
+
+def test_by_hand():
+    told = fauve("obs", "connect", "--by-hand").stdout
+    assert told.strip() == by_hand("127.0.0.1")
+    assert "udp://127.0.0.1" in told
+    assert "nut" in told
+    assert "listen=1" in by_hand("192.168.1.5")
+    assert sys.platform

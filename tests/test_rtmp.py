@@ -1,0 +1,159 @@
+"""RTMP to and from a real server, and SRT through a real relay."""
+
+import shutil
+import subprocess
+import time
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.sources.pattern import read_code
+from tests.packs import tiny_pack
+from tests.parts import RTMP_MODULE, needs
+from tests.test_live import SIZE, codes, free_port, report, start
+
+QUICK = {"fflags": "nobuffer", "analyzeduration": "500000"}
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "tiny"
+    tiny_pack(folder)
+    return str(folder)
+
+
+class Nginx:
+    """An RTMP server that can be killed and started again."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.url = f"rtmp://127.0.0.1:{self.port}/live/show"
+        self._config = folder / "nginx.conf"
+        self._config.write_text(
+            f"load_module {RTMP_MODULE};\n"
+            f"worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/errors;\n"
+            "events { worker_connections 64; }\n"
+            f"rtmp {{ server {{ listen {self.port}; application live {{ live on; }} }} }}\n"
+        )
+        self._process = None
+
+    def start(self):
+        self._process = subprocess.Popen(
+            [shutil.which("nginx"), "-c", str(self._config)], stderr=subprocess.DEVNULL
+        )
+        time.sleep(0.5)
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait()
+
+
+@pytest.fixture
+def nginx(tmp_path):
+    server = Nginx(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def watch(url, frames):
+    """Numbers of the next frames at `url`, which may not be there yet, and their times."""
+    for attempt in range(20):
+        try:
+            container = av.open(url, options=QUICK, timeout=10)
+            break
+        except av.error.FFmpegError:
+            if attempt == 19:
+                raise
+            time.sleep(0.5)
+    numbers, times = [], []
+    with container:
+        for frame in container.decode(video=0):
+            numbers.append(read_code(frame.to_ndarray(format="rgb24")))
+            times.append(float(frame.pts * frame.time_base))
+            if len(numbers) == frames:
+                break
+    return numbers, times
+
+
+@needs("nginx")
+def test_a_server_gets_the_painted_picture_with_its_sound(nginx, pack):
+    process = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", nginx.url, "--json")
+    numbers, times = watch(nginx.url, 60)
+    with av.open(nginx.url, options=QUICK, timeout=10) as container:
+        assert [stream.codec_context.name for stream in container.streams.audio] == ["aac"]
+    process.terminate()
+    done, _ = report(process)
+    assert None not in numbers
+    assert numbers == sorted(set(numbers))
+    assert times == sorted(times)
+    assert done["problem"] == ""
+
+
+@needs("nginx")
+def test_a_stream_from_a_server_is_painted(nginx, pack, tmp_path):
+    path = tmp_path / "show.mkv"
+    sender = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", nginx.url)
+    watch(nginx.url, 5)
+    done, _ = report(
+        start(nginx.url, "-s", pack, "--strength", "0", "-o", path, "--duration", "5s", "--json")
+    )
+    sender.terminate()
+    sender.communicate()
+    numbers, times, loudness = codes(str(path))
+    assert len(numbers) == done["frames"] > 30
+    assert [number for number in numbers if number is not None] == sorted(numbers)
+    assert times == sorted(set(times))
+    assert max(loudness.values()) > 0.25
+
+
+@needs("nginx")
+def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path):
+    path = tmp_path / "show.mkv"
+    process = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", nginx.url, "-o", path, "--json")
+    for _ in range(2):
+        numbers, _ = watch(nginx.url, 20)
+        assert None not in numbers
+        nginx.stop()
+        nginx.start()
+        began = time.monotonic()
+        watch(nginx.url, 1)
+        assert time.monotonic() - began < 10
+    process.terminate()
+    done, err = report(process)
+    assert err.count("is lost") == err.count("is back") == 2
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) == done["frames"]
+    assert max(np.diff(numbers)) < 15
+
+
+@needs("nginx")
+def test_a_server_that_refuses_is_named_and_asked_again(pack, tmp_path):
+    port, path = free_port(), tmp_path / "show.mkv"
+    url = f"rtmp://127.0.0.1:{port}/live/show"
+    done, err = report(start("test:", *SIZE, "-s", pack, "-o", url, "-o", path, "--duration", "4s", "--json"))
+    assert f"{url} is lost (Connection refused)" in err
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) == done["frames"] > 30
+
+
+@needs("srt-live-transmit")
+def test_srt_reaches_a_relay(pack):
+    pytest.importorskip("imageio_ffmpeg", reason='SRT needs the extra "live"')
+    srt, udp = free_port(), free_port()
+    relay = subprocess.Popen(
+        ["srt-live-transmit", "-q", f"srt://127.0.0.1:{srt}?mode=listener", f"udp://127.0.0.1:{udp}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(0.5)
+    process = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", f"srt://127.0.0.1:{srt}", "--json")
+    numbers, _ = watch(f"udp://127.0.0.1:{udp}", 60)
+    process.terminate()
+    report(process)
+    relay.kill()
+    relay.wait()
+    read = [number for number in numbers if number is not None]
+    assert len(read) > 50
+    assert read == sorted(read)
