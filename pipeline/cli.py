@@ -18,6 +18,7 @@ FAILED = 2
 COMMANDS = {
     "run": ("pipeline.commands.run:run", "Paint video files into video files."),
     "live": ("pipeline.commands.live:live", "Paint a camera or a stream while it happens."),
+    "devices": ("pipeline.commands.devices:devices", "List cameras, screens, displays and MIDI inputs."),
     "obs": ("pipeline.commands.obs:obs", "Show the painted picture in OBS Studio."),
     "farm": ("pipeline.commands.farm:command", "Paint video files on the machines of a Ray cluster."),
     "verify": ("pipeline.commands.verify:verify", "Compare a painted file with its video, frame by frame."),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ def key_of(message: Any) -> str | None:
     if message.type == "note_on" and message.velocity:
         return f"note {message.channel + 1}/{message.note}"
     return None
+
+
+def input_names() -> list[str]:
+    """Names of the MIDI inputs here.
+
+    Raises:
+        OSError: this machine has no sequencer.
+    """
+    import mido
+
+    # ALSA would complain on standard error.
+    if sys.platform == "linux" and not Path("/dev/snd/seq").exists():
+        raise OSError("this machine has no ALSA sequencer")
+    return list(mido.get_input_names())
 
 
 class Midi:
@@ -48,7 +63,7 @@ class Midi:
         except ImportError as error:
             raise SinkError('--midi needs pip install "fauve[live]"') from error
         try:
-            names = mido.get_input_names()
+            names = input_names()
             found = next((found for found in names if name.lower() in found.lower()), None)
             if found is None:
                 self.description = f"no MIDI input {name!r} here; there is {', '.join(names) or 'none'}"

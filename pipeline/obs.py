@@ -140,10 +140,18 @@ class Obs:
         """
 
         async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
-            inputs = await call("GetInputList")
-            if all(one["inputName"] != NAME for one in inputs["inputs"]):
+            async def there() -> bool:
+                inputs = (await call("GetInputList"))["inputs"]
+                return any(one["inputName"] == NAME for one in inputs)
+
+            if not await there():
                 return False
             await call("RemoveInput", inputName=NAME)
+            # OBS takes it away when nobody shows it any more.
+            for _ in range(50):
+                if not await there():
+                    break
+                await asyncio.sleep(0.1)
             return True
 
         return self._talk(work)

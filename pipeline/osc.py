@@ -6,6 +6,7 @@ In:  /fauve/strength 0.7 · /fauve/style NAME · /fauve/mix/NAME 0.4 · /fauve/c
 Out: the same addresses, after each change from anywhere.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping
@@ -32,12 +33,12 @@ class Osc:
     def __init__(self, controls: Controls, host: str, port: int, reply: tuple[str, int] | None) -> None:
         try:
             from pythonosc.dispatcher import Dispatcher
+            from pythonosc.osc_message_builder import build_msg
             from pythonosc.osc_server import ThreadingOSCUDPServer
-            from pythonosc.udp_client import SimpleUDPClient
         except ImportError as error:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
-        self._client = SimpleUDPClient
+        self._message = build_msg
         dispatcher = Dispatcher()
         dispatcher.map(f"{ROOT}*", self._take, needs_reply_address=True)
         try:
@@ -47,14 +48,13 @@ class Osc:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="osc", daemon=True).start()
         if reply is not None:
-            listener = SimpleUDPClient(*reply)
-            controls.listen(lambda state: self._tell(listener, state))
+            controls.listen(lambda state: self._tell(reply, state))
 
     def _take(self, sender: tuple[str, int], address: str, *values: Any) -> None:
         name = address.removeprefix(ROOT)
         try:
             if name == "state":
-                self._tell(self._client(*sender), self._controls.state)
+                self._tell(sender, self._controls.state)
             elif values:
                 self._controls.set(name, values[0])
             elif name in (*SWITCHES, "panic"):
@@ -64,14 +64,17 @@ class Osc:
         except ValueError as error:
             log.warning("OSC %s from %s: %s", address, sender[0], error)
 
-    def _tell(self, client: Any, state: Mapping[str, Any]) -> None:
-        for name in ("strength", "crossfade", "pack"):
-            client.send_message(ROOT + name, state[name])
-        for name in SWITCHES:
-            client.send_message(ROOT + name, int(state[name]))
-        for style, weight in state["mix"].items():
-            client.send_message(f"{ROOT}mix/{style}", float(weight))
-        client.send_message(f"{ROOT}style", max(state["mix"], key=state["mix"].__getitem__))
+    def _tell(self, listener: tuple[str, int], state: Mapping[str, Any]) -> None:
+        values = {
+            **{name: state[name] for name in ("strength", "crossfade", "pack")},
+            **{name: int(state[name]) for name in SWITCHES},
+            **{f"mix/{style}": float(weight) for style, weight in state["mix"].items()},
+            "style": max(state["mix"], key=state["mix"].__getitem__),
+        }
+        for name, value in values.items():
+            # Whoever listened may have gone, or the socket be closed at the end.
+            with contextlib.suppress(OSError):
+                self._server.socket.sendto(self._message(ROOT + name, value).dgram, listener)
 
     def close(self) -> None:
         """Stop listening."""

@@ -59,13 +59,14 @@ def nginx(tmp_path):
 
 def watch(url, frames):
     """Numbers of the next frames at `url`, which may not be there yet, and their times."""
-    for attempt in range(20):
+    container = None
+    for _ in range(20):
         try:
             container = av.open(url, options=QUICK, timeout=10)
-            break
+            if container.streams.video:
+                break
+            container.close()
         except av.error.FFmpegError:
-            if attempt == 19:
-                raise
             time.sleep(0.5)
     numbers, times = [], []
     with container:

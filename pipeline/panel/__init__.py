@@ -120,6 +120,7 @@ class Panel:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen()
         except OSError as error:
             listening.close()
             raise SinkError(f"--panel {host}:{port}: cannot be served there: {error.strerror}") from error

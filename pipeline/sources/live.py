@@ -115,9 +115,9 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         options = {"fflags": "nobuffer", "flags": "low_delay"}
         if kind == "rtsp":
             options |= {"rtsp_transport": "tcp"}
-        if kind in ("udp", "tcp", "rtmp"):
-            # How much is looked at before the first picture is shown.
-            options |= {"analyzeduration": "500000"}
+        # How much is looked at before the first picture is shown. A viewer who joins an RTMP server hears
+        # sound first, and sees the picture from its next key frame on.
+        options |= {"analyzeduration": "3000000" if kind.startswith("rtmp") else "500000"}
         return Input(address, None, options)
     if not Path(address).exists():
         raise SourceError(f"{address}: no such file; live inputs are camera:0, screen:, test: and URLs")

@@ -1,0 +1,90 @@
+"""`fauve devices`: what `fauve live` can take and show the picture on, here."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.midi import input_names
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def devices(as_json: bool) -> None:
+    """List cameras, screens, virtual cameras and MIDI inputs, as `fauve live` takes them."""
+    found = {
+        "cameras": _cameras(),
+        "screens": _screens(),
+        "virtual cameras": _virtual_cameras(),
+        "MIDI inputs": _midi_inputs(),
+    }
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for kind, entries in found.items():
+        click.echo(f"{kind}:")
+        for entry in entries:
+            click.echo(f"    {entry['name']}  {entry['what']}")
+        if not entries:
+            click.echo("    none")
+
+
+def _cameras() -> list[dict[str, str]]:
+    if sys.platform == "linux":
+        return [
+            {"name": f"camera:{number}", "what": what}
+            for number, what, writes in _video4linux()
+            if not writes
+        ]
+    from av.device import enumerate_input_devices
+
+    kind = "avfoundation" if sys.platform == "darwin" else "dshow"
+    listed: list[Any] = [device for device in enumerate_input_devices(kind) if "video" in device.media_types]
+    return [
+        {
+            "name": f"camera:{device.name if kind == 'avfoundation' else device.description}",
+            "what": device.description,
+        }
+        for device in listed
+    ]
+
+
+def _video4linux() -> list[tuple[int, str, bool]]:
+    """Number and name of each video device, and whether it is one to write to."""
+    found = []
+    for path in sorted(Path("/sys/class/video4linux").glob("video*")):
+        number = re.sub(r"\D", "", path.name)
+        what = (path / "name").read_text("utf-8", "replace").strip() if (path / "name").exists() else ""
+        # A camera has several devices; only the first has pictures.
+        index = (path / "index").read_text().strip() if (path / "index").exists() else "0"
+        if index == "0":
+            found.append((int(number), what, "virtual" in str(path.resolve())))
+    return found
+
+
+def _screens() -> list[dict[str, str]]:
+    if sys.platform != "linux":
+        return [{"name": "screen:", "what": "the whole screen"}]
+    display = os.environ.get("DISPLAY")
+    return [{"name": "screen:", "what": f"X display {display}"}] if display else []
+
+
+def _virtual_cameras() -> list[dict[str, str]]:
+    if sys.platform == "linux":
+        return [
+            {"name": f"camera:/dev/video{number}", "what": what}
+            for number, what, writes in _video4linux()
+            if writes
+        ]
+    return [{"name": "camera:", "what": "OBS Virtual Camera, where OBS is installed"}]
+
+
+def _midi_inputs() -> list[dict[str, str]]:
+    try:
+        return [{"name": name, "what": ""} for name in input_names()]
+    except Exception:  # not installed, or rtmidi's own kinds where a machine has no sequencer
+        return []

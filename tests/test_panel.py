@@ -1,0 +1,373 @@
+"""The panel in a real browser, beside OSC, keys, MIDI and metrics: all of them turn and show one state."""
+
+import asyncio
+import json
+import os
+import pty
+import select
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engines import Look
+from pipeline.access import Access
+from pipeline.controls import Controls
+from pipeline.errors import SinkError
+from pipeline.frame import Frame
+from pipeline.keyboard import press
+from pipeline.metrics import exposition
+from tests.packs import tiny_pack
+from tests.parts import needs
+from tests.test_cli import FAUVE
+from tests.test_live import SIZE, free_port
+
+starlette = pytest.importorskip("starlette", reason='the panel needs the extra "live"')
+
+STATUS = {
+    "fps_in": 30.0,
+    "frames_in": 90,
+    "dropped": 2,
+    "painted": 88,
+    "height": 176,
+    "engine": "openvino float32",
+    "problem": "",
+    "uptime": 3.0,
+    "sinks": {"panel": {"fps": 30.0, "frames": 88, "dropped": 0, "p50_ms": 20, "p95_ms": 30, "p99_ms": 40}},
+}
+
+
+@pytest.fixture
+def controls():
+    return Controls("pack", ("warm", "cold"), Look())
+
+
+@pytest.fixture
+def panel(controls):
+    from pipeline.panel import Panel
+
+    panel = Panel(controls, lambda: STATUS, {}, "127.0.0.1", 0)
+    yield panel
+    panel.close()
+
+
+def get(url, **headers):
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.status, answer.read()
+
+
+def wait_for(what, seconds=10):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+async def messages(url, count, *, send=(), **options):
+    from websockets.asyncio.client import connect
+
+    async with connect(url, **options) as client:
+        for message in send:
+            await client.send(json.dumps(message))
+        return [json.loads(await asyncio.wait_for(client.recv(), 5)) for _ in range(count)]
+
+
+def talk(panel, count, send=(), **options):
+    url = panel.url.replace("http:", "ws:").replace("/?", "/control?")
+    url = url if "/control" in url else url + "control"
+    return asyncio.run(messages(url, count, send=send, **options))
+
+
+def test_a_page_gets_the_state_and_turns_it(panel, controls):
+    first, second, *_ = talk(panel, 3, [{"set": "strength", "value": 0.4}, {"toggle": "panic"}])
+    assert first["state"]["strength"] in (1.0, 0.4)
+    assert second["state"]["strength"] == 0.4
+    assert controls.state["strength"] == 0.4
+    assert controls.state["blackout"] is True
+
+
+def test_what_is_turned_elsewhere_is_shown_and_reported(panel, controls):
+    threading.Timer(0.3, controls.set, ["style", "cold"]).start()
+    told = talk(panel, 4)
+    assert {"warm": 0, "cold": 1} in [message["state"]["mix"] for message in told if "state" in message]
+    assert STATUS in [message.get("status") for message in told]
+
+
+@pytest.mark.parametrize("message", [{"set": "strength", "value": 3}, {"set": "volume"}, [], {"do": 1}])
+def test_nonsense_is_answered_and_changes_nothing(panel, controls, message):
+    before = controls.state
+    told = talk(panel, 2, [message])
+    assert any("error" in one for one in told)
+    assert controls.state == before
+
+
+def test_the_newest_picture(panel):
+    import cv2
+
+    assert get(panel.url + "picture?after=0")[0] == 204
+    panel.sink.write(Frame(np.full((90, 160, 3), 200, np.uint8), 0, 1, Fraction(1, 30)))
+    status, content = get(panel.url + "picture?after=0")
+    assert status == 200
+    shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (90, 160, 3)
+    assert abs(int(shown[0, 0, 0]) - 200) < 4
+
+
+def test_a_foreign_page_is_refused(panel):
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        get(panel.url, Origin="http://evil.example")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        get(panel.url, Host="evil.example")
+    assert get(panel.url, Origin=panel.url.rstrip("/"))[0] == 200
+    with pytest.raises(Exception, match="403"):
+        talk(panel, 1, origin="http://evil.example")
+
+
+def test_another_address_needs_the_token(controls):
+    from pipeline.panel import Panel
+
+    panel = Panel(controls, lambda: STATUS, {}, "0.0.0.0", 0)
+    try:
+        plain = panel.url.partition("?")[0]
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get(plain)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get(plain + "?token=guess")
+        assert get(panel.url)[0] == 200
+        assert "state" in talk(panel, 1)[0]
+    finally:
+        panel.close()
+
+
+def test_access():
+    here, anywhere = Access("localhost"), Access("0.0.0.0")
+    assert here.allows("", {"Host": "localhost:80"})
+    assert here.allows("", {"Host": "[::1]:80"})
+    assert not here.allows("", {})
+    assert not anywhere.allows("", {"Host": "0.0.0.0:80"})
+    assert anywhere.allows(anywhere.url(80).partition("?")[2], {"Host": "10.0.0.1:80"})
+
+
+def test_a_taken_port_is_one_line(controls, panel):
+    from pipeline.panel import Panel
+
+    with pytest.raises(SinkError, match="cannot be served there"):
+        Panel(controls, lambda: STATUS, {}, "127.0.0.1", int(panel.url.rsplit(":", 1)[1].rstrip("/")))
+
+
+def test_a_thousand_changes_a_second_are_taken(panel, controls):
+    began = time.monotonic()
+    for index in range(1000):
+        controls.set("strength", index / 1000)
+        controls.scene_at(Fraction(index, 1000))
+    assert time.monotonic() - began < 2
+    assert controls.state["strength"] == 0.999
+
+
+def test_keys(controls):
+    stop = threading.Event()
+    for key in ("2", "down", "down", "b", "f", " ", "x", ""):
+        press(controls, stop, key)
+    state = controls.state
+    assert state["mix"] == {"warm": 0, "cold": 1}
+    assert state["strength"] == 0.9
+    assert (state["bypass"], state["freeze"], state["blackout"]) == (True, True, True)
+    press(controls, stop, "q")
+    assert stop.is_set()
+
+
+def message(kind, **values):
+    return SimpleNamespace(type=kind, **values)
+
+
+def test_midi_learns_and_turns(controls, tmp_path):
+    from pipeline.midi import Midi
+
+    path = tmp_path / "map.json"
+    midi = Midi(controls, "no such device", path)
+    assert "MIDI" in midi.description
+    knob = {"channel": 0, "control": 21}
+    midi.take(message("control_change", **knob, value=10))
+    assert controls.state["strength"] == 1.0
+    midi.learn("strength")
+    midi.take(message("control_change", **knob, value=127))
+    midi.take(message("control_change", **knob, value=0))
+    assert controls.state["strength"] == 0
+    midi.learn("style=cold")
+    midi.take(message("note_on", channel=9, note=36, velocity=100))
+    midi.take(message("note_on", channel=9, note=36, velocity=0))
+    assert controls.state["mix"]["cold"] == 1
+    midi.learn("freeze")
+    midi.take(message("note_on", channel=9, note=37, velocity=1))
+    assert controls.state["freeze"] is True
+    assert json.loads(path.read_text()) == {
+        "control 1/21": "strength",
+        "note 10/36": "style=cold",
+        "note 10/37": "freeze",
+    }
+    again = Midi(controls, "no such device", path)
+    again.take(message("control_change", **knob, value=127))
+    assert controls.state["strength"] == 1.0
+    path.write_text("[]")
+    with pytest.raises(SinkError, match=r"map\.json"):
+        Midi(controls, "", path)
+
+
+def test_osc_in_and_out(controls):
+    from pythonosc.osc_message import OscMessage
+    from pythonosc.udp_client import SimpleUDPClient
+
+    from pipeline.osc import Osc
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        osc = Osc(controls, "127.0.0.1", 0, ear.getsockname())
+        with SimpleUDPClient("127.0.0.1", osc.port) as client:
+            client.send_message("/fauve/strength", 0.7)
+            wait_for(lambda: controls.state["strength"] == pytest.approx(0.7))
+            client.send_message("/fauve/strength", 7.0)
+            client.send_message("/fauve/nonsense", 7.0)
+            client.send_message("/fauve/mix/cold", 0.25)
+            wait_for(lambda: controls.state["mix"]["cold"])
+            client.send_message("/fauve/panic", [])
+            wait_for(lambda: controls.state["blackout"])
+        assert controls.state["mix"] == {"warm": 1, "cold": 0.25}
+        heard = {}
+        while "/fauve/blackout" not in heard or heard["/fauve/blackout"] == [0]:
+            told = OscMessage(ear.recv(1024))
+            heard[told.address] = told.params
+        assert heard["/fauve/strength"] == [pytest.approx(0.7)]
+        osc.close()
+
+
+def test_metrics():
+    text = exposition(STATUS)
+    assert "# TYPE fauve_frames_in_total counter\nfauve_frames_in_total 90\n" in text
+    assert 'fauve_latency_seconds{sink="panel",quantile="0.95"} 0.03\n' in text
+    assert 'fauve_sink_dropped_total{sink="panel"} 0\n' in text
+    assert "fauve_up 1\n" in text
+    assert exposition({**STATUS, "sinks": {'a"b': STATUS["sinks"]["panel"]}}).count('{sink="a\\"b"') == 6
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return str(tmp_path / "tiny")
+
+
+def started(*arguments, words, count):
+    """A live run, and the addresses that follow on `words` in what it says."""
+    process = subprocess.Popen(
+        [*FAUVE, "live", "test:", *SIZE, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    found = []
+    while len(found) < count:
+        line = process.stderr.readline()
+        assert line, "it ended"
+        found += [line.split()[-1] for word in words if word in line]
+    return process, found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_the_terminal_takes_keys(pack):
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*FAUVE, "live", "test:", *SIZE, "-s", pack, "--preview", ":0"],
+        stdin=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "the picture is at" not in process.stderr.readline():
+        pass
+    time.sleep(2)
+    os.write(leader, b"q")
+    try:
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        os.close(leader)
+        os.close(follower)
+    assert not select.select([], [], [], 0)[0]
+
+
+@needs("chromium", "chromedriver")
+def test_a_browser_turns_the_panel_and_osc_hears_of_it(pack, tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    from pythonosc.osc_message import OscMessage
+    from selenium.webdriver.common.by import By
+
+    osc_port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(10)
+        process, (panel, metrics) = started(
+            *["-s", pack, "--panel", ":0", "--metrics", ":0", "--osc", f":{osc_port}"],
+            *["--osc-reply", f"127.0.0.1:{ear.getsockname()[1]}"],
+            words=["the panel is at", "metrics are at"],
+            count=2,
+        )
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,800"):
+            options.add_argument(argument)
+        service = webdriver.ChromeService("/usr/bin/chromedriver")
+        browser = webdriver.Chrome(options, service)
+        try:
+            browser.get(panel)
+            wait_for(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".style")) == 2)
+            heard = {}
+
+            def hears(address, value):
+                while heard.get(address) != value:
+                    told = OscMessage(ear.recv(1024))
+                    heard[told.address] = told.params
+                return True
+
+            browser.find_elements(By.CSS_SELECTOR, ".style button")[1].click()
+            assert hears("/fauve/style", ["cold"])
+            slider = browser.find_element(By.ID, "strength")
+            actions = webdriver.ActionChains(browser)
+            actions.drag_and_drop_by_offset(slider, -slider.size["width"] // 4, 0).perform()
+            while not 0.05 < heard.get("/fauve/strength", [1.0])[0] < 0.6:
+                told = OscMessage(ear.recv(1024))
+                heard[told.address] = told.params
+            browser.find_element(By.ID, "blackout").click()
+            assert hears("/fauve/blackout", [1])
+            wait_for(lambda: "on" in browser.find_element(By.ID, "blackout").get_attribute("class"))
+            # From elsewhere: the page shows it.
+            from pythonosc.udp_client import SimpleUDPClient
+
+            with SimpleUDPClient("127.0.0.1", osc_port) as client:
+                client.send_message("/fauve/blackout", 0)
+                client.send_message("/fauve/strength", 0.9)
+            value = "return document.querySelector('#strength').value"
+            wait_for(lambda: float(browser.execute_script(value)) == pytest.approx(0.9))
+            # The picture moves.
+            source = "return document.querySelector('#picture').src"
+            before = browser.execute_script(source)
+            wait_for(lambda: browser.execute_script(source) not in ("", before))
+            wait_for(lambda: "fps" in browser.find_element(By.ID, "status").text)
+            shot = os.environ.get("FAUVE_SCREENSHOTS")
+            if shot:
+                browser.save_screenshot(f"{shot}/panel.png")
+                browser.set_window_size(420, 900)
+                time.sleep(1)
+                browser.save_screenshot(f"{shot}/panel-phone.png")
+        finally:
+            browser.quit()
+        with urllib.request.urlopen(metrics, timeout=5) as answer:
+            text = answer.read().decode()
+        assert "fauve_painted_total" in text
+        process.terminate()
+        process.communicate(timeout=15)
+        assert process.returncode == 0
