@@ -9,13 +9,13 @@ STEPS = (1.0, 0.9, 0.82, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25)
 LOWER_ABOVE = 0.95
 """Share of the time between two frames that painting may take before it is made smaller."""
 
-RAISE_BELOW = 0.7
+RAISE_BELOW = 0.8
 """The same, foreseen for the next larger step, below which it is tried."""
 
 SPARE = 1.1
 """How much more than its excess a picture is made smaller by."""
 
-LOWER_AFTER = 0.4
+LOWER_AFTER = 0.8
 """Seconds of being too slow before a smaller step."""
 
 RAISE_AFTER = 3.0
@@ -23,6 +23,9 @@ RAISE_AFTER = 3.0
 
 SETTLE = 0.8
 """Seconds after a step in which nothing is concluded: both sizes are painted while one fades out."""
+
+START = 2.0
+"""Seconds at the beginning in which nothing is concluded: everything's first pictures take longer."""
 
 LONGEST_WAIT = 60.0
 
@@ -41,7 +44,7 @@ class Governor:
         self._target = target
         self._paint: deque[tuple[float, float]] = deque(maxlen=120)
         self._latency: deque[tuple[float, float]] = deque(maxlen=120)
-        self._settled = 0.0
+        self._settled: float | None = None
         self._raise_after = RAISE_AFTER
         self._raised_at: float | None = None
 
@@ -52,16 +55,22 @@ class Governor:
 
     def painted(self, seconds: float, now: float | None = None) -> None:
         """A frame took `seconds` to paint."""
-        self._paint.append((time.monotonic() if now is None else now, seconds))
+        now = time.monotonic() if now is None else now
+        if self._settled is None or now - self._settled >= SETTLE:
+            self._paint.append((now, seconds))
 
     def shown(self, latency: float, now: float | None = None) -> None:
         """A frame was `latency` seconds old when its sink had it."""
-        self._latency.append((time.monotonic() if now is None else now, latency))
+        now = time.monotonic() if now is None else now
+        if self._settled is None or now - self._settled >= SETTLE:
+            self._latency.append((now, latency))
 
     def decide(self, now: float | None = None) -> bool:
         """Whether the step has changed."""
         now = time.monotonic() if now is None else now
-        if now - self._settled < SETTLE:
+        if self._settled is None:
+            self._settled = now + START
+        if now - self._settled < SETTLE + LOWER_AFTER:
             return False
         excess = self._excess(now)
         if excess > 1 and self.step + 1 < len(STEPS):
@@ -103,11 +112,13 @@ class Governor:
         return recent[len(recent) // 2] if len(recent) >= 3 else 0.0
 
     def _fast_enough(self, now: float) -> bool:
-        if not self._paint or now - self._settled < self._raise_after:
+        if not self._paint or self._settled is None or now - self._settled < self._raise_after:
             return False
-        larger = (STEPS[self.step - 1] / STEPS[self.step]) ** 2
+        # Bringing the picture to its size takes as long as before, so that the whole grows more slowly than
+        # the area does.
+        larger = STEPS[self.step - 1] / STEPS[self.step]
         paint = self._since(self._paint, now - RAISE_AFTER)
         latency = self._since(self._latency, now - RAISE_AFTER)
-        if len(paint) < 10 or paint[round(0.9 * (len(paint) - 1))] * larger > RAISE_BELOW * self._period:
+        if len(paint) < 10 or paint[round(0.75 * (len(paint) - 1))] * larger > RAISE_BELOW * self._period:
             return False
         return self._target is None or not latency or latency[len(latency) // 2] * larger < self._target
