@@ -239,6 +239,15 @@ def _memory() -> float:
     return round(pages * resource.getpagesize() / (1 << 20), 1)
 
 
+def table(report: dict[str, Any]) -> str:
+    """The latencies in `report` for the README."""
+    rows = ["| | median | 95th percentile |", "| --- | --- | --- |"]
+    for key, text in (("nut", "motion JPEG in NUT, by UDP"), ("rtmp", "H.264 by RTMP, through nginx")):
+        measured = report[key]
+        rows.append(f"| {text} | {measured['p50_ms']:.0f} ms | {measured['p95_ms']:.0f} ms |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Measure what is asked for and write it down beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -92,12 +92,14 @@ class Style:
     """What was measured about the pack, and how it was made."""
     notes: str = ""
     """What was assumed about a model that came without a pack."""
+    mix: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """What to paint where nobody says: the style that the pack was asked for by, if it was."""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
     """Contents of the pack by file name."""
 
     @classmethod
     def load(cls, pack: str | Path) -> "Style":
-        """Read a pack: the name of a bundled style, a folder or a .zip.
+        """Read a pack: the name of a bundled one or of a style in one, a folder or a .zip.
 
         Raises:
             StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
@@ -110,6 +112,10 @@ class Style:
             return _parse(_read_folder(path), str(pack))
         if path.is_file():
             return _parse(_read_zip(path), str(pack))
+        for name in bundled():
+            holder = cls.load(name)
+            if pack in holder.styles:
+                return replace(holder, mix={str(pack): 1.0})
         raise StyleError(_not_found(str(pack)))
 
     @property
@@ -282,7 +288,7 @@ def _tensors(graph: Any) -> Any:
 
 
 def _not_found(pack: str) -> str:
-    names = bundled()
+    names = sorted({*bundled(), *(style for name in bundled() for style in Style.load(name).styles)})
     close = get_close_matches(pack, names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"no style {pack!r}; {hint}bundled: {', '.join(names) or 'none'}; or give a pack's folder or .zip"

@@ -165,15 +165,19 @@ class Controls:
         for listener in self._listeners:
             listener(state)
 
-    def swapped(self, pack: str, styles: Sequence[str]) -> None:
-        """Another pack is played from now on: weights of styles that it has, too, are kept."""
+    def swapped(self, pack: str, styles: Sequence[str], look: Look) -> None:
+        """Another pack is played from now on: weights of styles that it has, too, are kept.
+
+        Args:
+            look: its own, for where it has none of them.
+        """
         with self._lock:
             if (pack, tuple(styles)) == (self._pack, self._styles):
                 return
             self._pack, self._styles = pack, tuple(styles)
             kept = {style: self._target.get(style, 0.0) for style in styles}
             if not sum(kept.values()) > 0:
-                kept[styles[0]] = 1.0
+                kept = dict(zip(styles, look.weights(styles).tolist(), strict=True))
             self._from = self._target = kept
             self._fade = self._shown_mix = None
         self._tell()

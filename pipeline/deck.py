@@ -35,7 +35,7 @@ class Player:
     def __call__(self, image: Image, look: Look) -> Image:
         """Paint with the styles of `look` that the pack has; with its first one where it has none."""
         known = {name: weight for name, weight in look.mix.items() if name in self.engine.style.styles}
-        mix = known if sum(known.values()) > 0 else {}
+        mix = known if sum(known.values()) > 0 else self.engine.style.mix
         return self.paint(image, Look(mix, look.strength))
 
 
@@ -144,7 +144,8 @@ class Deck:
         if before is not None and before.engine is not player.engine:
             before.engine.close()
             self._pack = player.pack
-            self._controls.swapped(player.pack, player.engine.style.styles)
+            style = player.engine.style
+            self._controls.swapped(player.pack, style.styles, Look(style.mix))
         return player(image, look)
 
     def play(self, pack: str) -> None:

@@ -119,11 +119,11 @@ def test_the_record_says_when_each_change_took_effect(tmp_path):
 def test_another_pack_keeps_the_weights_of_styles_that_it_has(controls):
     controls.set("mix/cold", 0.5)
     controls.scene_at(Fraction(0))
-    controls.swapped("other", ("cold", "new"))
+    controls.swapped("other", ("cold", "new"), Look())
     assert controls.state["pack"] == "other"
     assert mix(controls, 1) == {"cold": 0.5, "new": 0}
-    controls.swapped("third", ("red", "green"))
-    assert mix(controls, 2) == {"red": 1, "green": 0}
+    controls.swapped("third", ("red", "green"), Look({"green": 1}))
+    assert mix(controls, 2) == {"red": 0, "green": 1}
 
 
 def test_a_pack_that_is_asked_for_is_played(controls):

@@ -24,7 +24,7 @@ class FakeEngine:
 
     def __init__(self, grey, styles=("warm", "cold")):
         self.grey, self.fails, self.closed, self.sizes = grey, False, False, []
-        self.style = SimpleNamespace(styles=styles, native_height=48, multiple=8, size=None)
+        self.style = SimpleNamespace(styles=styles, native_height=48, multiple=8, size=None, mix={})
 
     def __call__(self, image, look):
         assert not self.closed

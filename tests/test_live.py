@@ -40,14 +40,31 @@ def free_port():
         return probe.getsockname()[1]
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_keeps_running():
+    """Whatever a test that failed has left behind ends."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
 def start(*arguments, **options):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*FAUVE, "live", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         **options,
     )
+    STARTED.append(process)
+    return process
 
 
 def report(process, timeout=60):

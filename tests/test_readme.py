@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import latency
 from benchmarks.throughput import table
 from engines import Style, bundled
 
@@ -19,6 +20,11 @@ README = (ROOT / "README.md").read_text("utf-8")
 def test_the_rates_are_the_measured_ones():
     report = json.loads((ROOT / "benchmarks/results/throughput.json").read_text("utf-8"))
     assert f"<!-- throughput -->\n{table(report)}\n<!-- /throughput -->" in README
+
+
+def test_the_latencies_are_the_measured_ones():
+    report = json.loads((ROOT / "benchmarks/results/latency.json").read_text("utf-8"))
+    assert f"<!-- latency -->\n{latency.table(report)}\n<!-- /latency -->" in README
 
 
 def test_the_flicker_is_the_measured_one():
@@ -34,7 +40,7 @@ def test_every_style_is_listed_with_its_painting():
         style = Style.load(name)
         for credit in style.credits:
             painting = f"{credit.artist}, *{credit.title}*, {credit.year}"
-            row = f"| `{name}` | {painting} | {style.native_height} lines |"
+            row = f"| `{credit.name}` | {painting} | {style.native_height} lines |"
             assert row in README
 
 

@@ -11,7 +11,9 @@ import pytest
 from pipeline.sources.pattern import read_code
 from tests.packs import tiny_pack
 from tests.parts import RTMP_MODULE, needs
-from tests.test_live import SIZE, codes, free_port, report, start
+from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start
+
+__all__ = ["nothing_keeps_running"]
 
 QUICK = {"fflags": "nobuffer", "analyzeduration": "500000"}
 

@@ -23,6 +23,7 @@ ONLY_IN = {
         "pipeline/orientation.py",
         "pipeline/verify.py",
         "pipeline/commands/doctor.py",
+        "pipeline/commands/devices.py",
         "training/data.py",
         "benchmarks",
     ),

@@ -63,8 +63,18 @@ def test_every_bundled_style_is_whole(name):
 
 def test_an_unknown_name_lists_what_there_is(monkeypatch, pack):
     monkeypatch.setattr(engines.style, "BUNDLED", pack.parent)
-    with pytest.raises(StyleError, match=r"no style 'tinny'; did you mean 'tiny'\? bundled: tiny"):
+    with pytest.raises(
+        StyleError, match=r"no style 'tinny'; did you mean 'tiny'\? bundled: cold, tiny, warm;"
+    ):
         Style.load("tinny")
+
+
+def test_a_style_of_a_bundled_pack_is_found_by_its_name(monkeypatch, pack):
+    monkeypatch.setattr(engines.style, "BUNDLED", pack.parent)
+    style = Style.load("cold")
+    assert style == Style.load("tiny")
+    assert dict(style.mix) == {"cold": 1.0}
+    assert dict(Style.load("tiny").mix) == {}
 
 
 def test_no_such_precision(pack):

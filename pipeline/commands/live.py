@@ -170,7 +170,7 @@ def live(
     if not (outputs or panel or preview):
         raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
-    chosen = look(mix, strength, pack.styles)
+    chosen = look(mix, strength, pack)
     controls = Controls(style, pack.styles, chosen, crossfade=crossfade, record=record_controls)
 
     def load(name: str) -> engines.Engine:

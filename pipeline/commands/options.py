@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from engines import Look
+from engines import Look, Style
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -126,11 +126,11 @@ class Rate(click.ParamType):  # type: ignore[type-arg]
         return rate
 
 
-def look(mix: dict[str, float] | None, strength: float, styles: tuple[str, ...]) -> Look:
-    """The look that the options `--mix` and `--strength` ask for, checked against the pack's `styles`."""
+def look(mix: dict[str, float] | None, strength: float, pack: Style) -> Look:
+    """The look that the options `--mix` and `--strength` ask for, checked against the pack's styles."""
     try:
-        chosen = Look(mix or {}, strength)
-        chosen.weights(styles)
+        chosen = Look(mix or pack.mix, strength)
+        chosen.weights(pack.styles)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--mix" if mix else "--strength") from error
     return chosen

@@ -79,7 +79,7 @@ def preview(
         )
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
             paint = stylizer(runtime, (images[0].shape[1], images[0].shape[0]), detail)
-            for style in pack.styles:
+            for style in pack.mix or pack.styles:
                 for strength in strengths:
                     look = Look({style: 1.0}, strength)
                     columns.append((f"{style} {strength:g}", [paint(image, look) for image in images]))

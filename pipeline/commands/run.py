@@ -150,7 +150,7 @@ def run(
     if preview and (workers > 1 or jobs > 1):
         raise click.UsageError("--preview shows one video by one worker; leave out --workers and --jobs")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
-    chosen = look(mix, strength, pack.styles)
+    chosen = look(mix, strength, pack)
     if pack.notes and not quiet:
         click.echo(f"{style}: {pack.notes}", err=True)
     how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
