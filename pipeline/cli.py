@@ -25,6 +25,7 @@ COMMANDS = {
     "preview": ("pipeline.commands.preview:preview", "Show frames in styles and strengths on one sheet."),
     "styles": ("pipeline.commands.styles:styles", "List the bundled styles and their paintings."),
     "doctor": ("pipeline.commands.doctor:doctor", "Tell which engines run here, and why others do not."),
+    "learn": ("training.cli:learn", "Make a style pack of a painting, in one go."),
     "train": ("training.cli:train", "Train a style from photographs and a painting."),
     "export": ("training.cli:export", "Make a style pack of a training's checkpoint."),
 }

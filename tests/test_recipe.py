@@ -1,8 +1,9 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from training.cli import parse_overrides
+from training.cli import parse_overrides, quick_recipe
 from training.recipe import Recipe, load_recipe
 
 MINIMAL = """
@@ -90,4 +91,10 @@ def test_bundled_recipes_load():
     ]
     assert recipes
     for entry in recipes:
-        assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]
+        if entry.name == "quick.toml":  # for the paintings of whoever runs `fauve learn`
+            recipe = quick_recipe([Path("a_painting.jpg"), Path("b.jpg")], name="mine", steps=7)
+            assert (recipe.name, recipe.title, recipe.steps) == ("mine", "a painting", 7)
+            assert Path(recipe.styles[0].painting).name == "a_painting.jpg"
+            assert len(recipe.styles[0].reals) == 1
+        else:
+            assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]

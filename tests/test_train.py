@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 
 import cv2
@@ -10,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from engines import Style
+from tests.test_cli import assert_one_line, fauve
+from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.data import Pictures, held_out, read_image
 from training.recipe import Recipe, StyleRecipe
 from training.train import schedule, train
@@ -99,6 +102,52 @@ def test_resumed_training_gives_the_same_numbers(material, tmp_path):
     for part in ("generator", "average", "discriminator"):
         for name, value in whole[part].items():
             torch.testing.assert_close(halves[part][name], value, msg=f"{part}.{name}")
+
+
+def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(material, tmp_path):
+    trunk = train(RECIPE, **material, run=tmp_path / "trunk")
+    save_trunk(tmp_path / "trunk.safetensors", load_checkpoint(trunk))
+    recipe = dataclasses.replace(
+        RECIPE,
+        styles=(RECIPE.styles[0], StyleRecipe("new", "1.png", "A New One", "Nobody", 1901)),
+        trunk=False,
+        style_learning_rate=3.0,
+        average_decay=0.5,
+    )
+    grown = train(recipe, **material, run=tmp_path / "grown", start_from=tmp_path / "trunk.safetensors")
+    before, after = load_checkpoint(trunk)["average"], load_checkpoint(grown)["average"]
+    for name, value in after.items():
+        if ".affine." in name:
+            assert value.shape[0] == 2
+            assert not torch.equal(value[1], before[name][0]), name
+        else:
+            torch.testing.assert_close(value, before[name], msg=name)
+
+
+def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
+    trunk = train(dataclasses.replace(RECIPE, steps=1), **material, run=tmp_path / "trunk")
+    wider = dataclasses.replace(RECIPE, widths=(8, 8, 16))
+    with pytest.raises(ValueError, match="other widths or blocks"):
+        train(wider, **material, run=tmp_path / "wider", start_from=trunk)
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"broken\.safetensors"):
+        train(RECIPE, **material, run=tmp_path / "other", start_from=tmp_path / "broken.safetensors")
+
+
+def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):
+    photos, output = material["photos"], tmp_path / "mine"
+    painting = material["paintings"] / "0.png"
+    arguments = [painting, "-o", output, "--photos", photos, "--vgg19", material["vgg19"], "--steps", "3"]
+    learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
+    assert learned.returncode == 0, learned.stderr
+    style = Style.load(output)
+    assert [credit.artist for credit in style.credits] == ["Me"]
+    assert style.golden() is not None
+    assert_one_line(fauve("learn", *arguments), "is there already")
+    shutil.rmtree(output)
+    again = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
+    assert again.returncode == 0, again.stderr
+    assert Style.load(output).digest == style.digest
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -12,6 +14,31 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".part")
     torch.save(state, temporary)
     os.replace(temporary, path)
+
+
+def save_trunk(path: Path, state: dict[str, Any]) -> None:
+    """Write the averaged generator of a checkpoint alone, with its recipe: small enough to give away."""
+    weights = {name: value.contiguous() for name, value in state["average"].items()}
+    save_file(weights, path, {"recipe": state["recipe"]})
+
+
+def load_trunk(path: Path) -> dict[str, Any]:
+    """The averaged generator ("average") and the recipe of a checkpoint or of what `save_trunk` wrote.
+
+    Raises:
+        ValueError: the file is missing or is neither.
+    """
+    if path.suffix != ".safetensors":
+        return load_checkpoint(path)
+    try:
+        with safe_open(path, "pt") as file:
+            recipe = (file.metadata() or {}).get("recipe")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if recipe is None:
+        raise ValueError(f"{path}: not the trunk of a training: there is no recipe in it")
+    return {"average": weights, "recipe": recipe}
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,16 +1,24 @@
-"""The verbs that make styles: `fauve train` and `fauve export`."""
+"""The verbs that make styles: `fauve learn`, `fauve train` and `fauve export`."""
 
 import dataclasses
 import json
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import click
 
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, build_recipe, load_recipe
 
 FOLDER = click.Path(exists=True, path_type=Path)
+
+
+vgg19_option = click.option(
+    "--vgg19",
+    type=FOLDER,
+    help="VGG-19 up to conv3_1, safetensors, torchvision's names; torchvision's own if not given.",
+)
 
 
 def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
@@ -42,9 +50,7 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
 @click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
-@click.option(
-    "--vgg19", type=FOLDER, required=True, help="VGG-19 up to conv3_1, safetensors, torchvision's names."
-)
+@vgg19_option
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of this training.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
 @click.option(
@@ -57,7 +63,7 @@ def train(
     overrides: tuple[str, ...],
     photos: Path,
     paintings: Path,
-    vgg19: Path,
+    vgg19: Path | None,
     run_folder: Path | None,
     resume: bool,
     start_from: Path | None,
@@ -136,3 +142,112 @@ def export(checkpoint: Path, output: Path, preview: Path, force: bool) -> None:
     except ValueError as error:
         raise _unusable(error) from error
     click.echo(f"{output}: {style.title} ({', '.join(style.styles)})")
+
+
+@click.command()
+@click.argument("paintings", type=FOLDER, nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
+@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
+@vgg19_option
+@click.option("--title", help="Of the painting; its file's name if not given.")
+@click.option("--artist", default="unknown", help="Who painted it.")
+@click.option("--year", type=int, default=0, help="When it was painted.")
+@click.option("--rights", default="not stated", show_default=True, help="To the painting.")
+@click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--stroke", type=click.IntRange(64), help="Shorter side of the painting; less is coarser.")
+@click.option("--threads", type=int, help="CPU threads to train with.")
+@click.option("-f", "--force", is_flag=True, help="Replace a pack that is there, and begin anew.")
+def learn(
+    paintings: tuple[Path, ...],
+    output: Path,
+    photos: Path,
+    vgg19: Path | None,
+    title: str | None,
+    artist: str,
+    year: int,
+    rights: str,
+    steps: int | None,
+    stroke: int | None,
+    threads: int | None,
+    force: bool,
+) -> None:
+    """Make a style pack from PAINTINGS in one go: the first one is copied, the others are of its kind.
+
+    Begins with the trunk of the bundled styles, so that only what is new must be learned. Stopped by
+    Ctrl-C, the same command goes on.
+    """
+    if output.exists() and not force:
+        raise click.ClickException(f"{output} is there already; give another name or --force")
+    recipe = quick_recipe(
+        list(paintings),
+        name=output.name,
+        title=title,
+        artist=artist,
+        year=year,
+        rights=rights,
+        steps=steps,
+        stroke=stroke,
+    )
+    import torch
+
+    from training.data import image_files
+    from training.export import export_pack
+    from training.train import train as run_training
+
+    if threads:
+        torch.set_num_threads(threads)
+    run = output.with_name(output.name + ".training")
+    resume = (run / "checkpoint.pt").exists() and not force
+    try:
+        checkpoint = run_training(
+            recipe,
+            photos=photos,
+            paintings=Path("/"),
+            vgg19=vgg19,
+            run=run,
+            resume=resume,
+            start_from=TRUNK,
+            progress=_Progress(recipe),
+        )
+        style = export_pack(checkpoint, output, preview=image_files([photos])[0], force=force)
+    except ValueError as error:
+        raise _unusable(error) from error
+    click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
+    click.echo(f"{run}: sheets of how it went; delete it when you like the style")
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+TRUNK = RECIPES / "live.safetensors"
+"""The generator of the bundled styles, which others may begin with."""
+
+
+def quick_recipe(
+    paintings: list[Path],
+    *,
+    name: str,
+    title: str | None = None,
+    artist: str = "unknown",
+    year: int = 0,
+    rights: str = "not stated",
+    steps: int | None = None,
+    stroke: int | None = None,
+) -> Recipe:
+    """The recipe `quick.toml` for paintings of one's own, the first of which is copied."""
+    first, *others = (str(path.resolve()) for path in paintings)
+    style = {
+        "name": name,
+        "painting": first,
+        "title": title or paintings[0].stem.replace("_", " "),
+        "artist": artist,
+        "year": year,
+        "rights": rights,
+        "reals": others,
+    }
+    table = {**tomllib.loads((RECIPES / "quick.toml").read_text("utf-8")), "name": name, "styles": [style]}
+    table["title"] = style["title"]
+    if steps:
+        table["steps"] = steps
+    if stroke:
+        table["painting_size"] = stroke
+    return build_recipe(table, "quick.toml")

@@ -14,7 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Vgg19(nn.Module):
     """The first five convolutions of VGG-19 (Simonyan and Zisserman 2015), relu1_1 to relu3_1.
 
-    Reads torchvision's key names from a safetensors file. The picture is mirrored at its border once and the
+    Reads torchvision's key names from a safetensors file, or takes torchvision's own weights, which it
+    downloads once. The picture is mirrored at its border once and the
     convolutions are not padded, which is as good as mirroring before each of them and a quarter faster.
     """
 
@@ -23,9 +24,9 @@ class Vgg19(nn.Module):
     CONTENT = 4
     MARGIN = 8
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path | None) -> None:
         super().__init__()
-        state = load_file(weights)
+        state = _torchvision() if weights is None else load_file(weights)
         self.convs = nn.ModuleList()
         for layer in self.LAYERS:
             weight = state[f"features.{layer}.weight"]
@@ -46,3 +47,15 @@ class Vgg19(nn.Module):
             x = F.relu(conv(x))
             features.append(x)
         return features
+
+
+def _torchvision() -> dict[str, Tensor]:
+    try:
+        from torchvision.models import VGG19_Weights, vgg19
+    except ImportError as error:
+        raise ValueError('VGG-19 needs pip install "fauve[train]", or a file given by --vgg19') from error
+    try:
+        state: dict[str, Tensor] = vgg19(weights=VGG19_Weights.IMAGENET1K_V1).state_dict()
+    except OSError as error:
+        raise ValueError(f"torchvision's VGG-19 cannot be had ({error}); give a file by --vgg19") from error
+    return state

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from training import losses
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, load_trunk, save_checkpoint
 from training.data import Pictures, expose, held_out, image_files, read_image, resize_shorter
 from training.features import Vgg19
 from training.flow import inside, random_warp, warp
@@ -65,7 +65,7 @@ def train(
     *,
     photos: Path,
     paintings: Path,
-    vgg19: Path,
+    vgg19: Path | None,
     run: Path,
     resume: bool = False,
     start_from: Path | None = None,
@@ -79,7 +79,7 @@ def train(
     Args:
         photos: folder of photographs, searched recursively; one in ten is held out for evaluation.
         paintings: folder that the paintings' names in the recipe start from.
-        vgg19: safetensors file with the first five convolutions of VGG-19.
+        vgg19: safetensors file with the first five convolutions of VGG-19; None takes torchvision's.
         run: folder for the checkpoint, the log (`losses.jsonl`) and the sheets; made if missing.
         resume: go on from the checkpoint in `run`.
         start_from: a checkpoint whose trunk, and styles of the same names, a new training begins with.
@@ -251,7 +251,7 @@ def take_over(checkpoint: Path, generator: Generator, recipe: Recipe) -> None:
     Raises:
         ValueError: the checkpoint cannot be read or is of a generator of another shape.
     """
-    state = load_checkpoint(checkpoint)
+    state = load_trunk(checkpoint)
     before = build_recipe(json.loads(state["recipe"]), str(checkpoint))
     try:
         generator.start_from(
