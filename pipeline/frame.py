@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from engines import Image
 from pipeline.colour import Alpha, Colour
+from pipeline.hdr import Gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Frame:
     """Seconds."""
     alpha: Alpha | None = None
     """How opaque each pixel is, None if all are."""
+    gain: Gain | None = None
+    """What lifts the picture to the high range of its source, None if that is not kept."""
     captured_at: float | None = None
     """When a live source had it, in seconds of `time.monotonic`."""
 

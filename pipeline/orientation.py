@@ -2,12 +2,13 @@
 
 import struct
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import av
 import cv2
+from numpy.typing import NDArray
 
-from engines import Image
+A = TypeVar("A", bound=NDArray[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,13 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def upright(self, image: Image) -> Image:
+    def upright(self, image: A) -> A:
         """`image` [h, w, 3] or [h, w] the right way up."""
         if self.transpose:
-            image = cv2.transpose(image)
+            image = cast(A, cv2.transpose(image))
         if self.mirror_x or self.mirror_y:
             code = -1 if self.mirror_x and self.mirror_y else 1 if self.mirror_x else 0
-            image = cv2.flip(image, code)
+            image = cast(A, cv2.flip(image, code))
         return image
 
 

@@ -14,6 +14,7 @@ from engines import Engine, Image, Look, Size
 from pipeline.errors import SinkError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import VideoInfo
+from pipeline.hdr import HLG, PQ
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
@@ -50,6 +51,7 @@ class Painting:
     rate: Fraction | None
     background: tuple[int, int, int] | None = None
     """What a transparent video is laid over, where its alpha is not kept."""
+    keep_hdr: bool = False
 
     def paint(
         self,
@@ -68,6 +70,8 @@ class Painting:
         with source:
             if self.background is not None:
                 file.flatten(self.background)
+            if self.keep_hdr:
+                file.keep_hdr()
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
                 source,
@@ -104,6 +108,8 @@ class Render:
     """Go on where an earlier run was stopped."""
     workers: int = 1
     """Processes that paint one video."""
+    keep_hdr: bool = False
+    """Lift what is painted of an HDR video back to its range."""
     farm: Farm | None = None
     """Paints instead of this machine."""
     page: PreviewPage | None = None
@@ -124,6 +130,10 @@ class Render:
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
         with FileSource(video, audio=self.audio, picture_rate=self.rate) as file:
+            if self.keep_hdr:
+                if writes_images(output):
+                    raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
+                file.keep_hdr()
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
             if writes_images(output):
@@ -206,11 +216,12 @@ class Render:
                 f"{output}: is written in one go, and can be neither resumed nor painted by several workers"
             )
         muxer = muxer_of(output)
-        encoder = ENCODERS.get(self.codec or DEFAULT_CODEC.get(muxer, "h264"))
+        codec = self._codec(file, muxer)
+        encoder = ENCODERS.get(codec)
         self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
         source: Source = file if self.rate is None else ConstantRate(file, self.rate)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
-        sink = FileSink(output, info, codec=self.codec, crf=self.crf, preset=self.preset, force=self.force)
+        sink = FileSink(output, info, codec=codec, crf=self.crf, preset=self.preset, force=self.force)
         try:
             with progress(info) as shown:
                 stats = run(
@@ -235,7 +246,7 @@ class Render:
         info = file.info if self.rate is None else ConstantRate(file, self.rate).info
         info, _ = at_size(info, file.info, self.engine, self.detail, self.size)
         muxer = muxer_of(output)
-        codec = self.codec or DEFAULT_CODEC.get(muxer, "h264")
+        codec = self._codec(file, muxer)
         transparent = codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
         background = self._flatten(file, output, transparent)
         info = dataclasses.replace(info, alpha=file.info.alpha)
@@ -243,7 +254,9 @@ class Render:
         refuse_existing(output, self.force)
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
-        painting = Painting(video, parts, encoding, self.look, self.detail, self.size, self.rate, background)
+        painting = Painting(
+            video, parts, encoding, self.look, self.detail, self.size, self.rate, background, self.keep_hdr
+        )
         try:
             container = Container(output, parts.joined, info, encoding)
             try:
@@ -299,6 +312,11 @@ class Render:
                 painting.paint(self.engine, segment, stats, progress, self._preview())
         return stats
 
+    def _codec(self, file: FileSource, muxer: str) -> str:
+        """What is asked for, or what suits the container and the range; few players show HDR in H.264."""
+        usual = "h265" if file.info.colour.transfer in (PQ, HLG) else "h264"
+        return self.codec or DEFAULT_CODEC.get(muxer, usual)
+
     def _preview(self) -> Sequence[Sink]:
         return [] if self.page is None else [PreviewSink(self.page)]
 
@@ -314,6 +332,7 @@ class Render:
             "look": [dict(self.look.mix), self.look.strength],
             "detail": self.detail,
             "background": list(self.background),
+            "hdr": self.keep_hdr,
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),

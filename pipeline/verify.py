@@ -15,6 +15,7 @@ import av.error
 
 from pipeline.colour import Colour, colour_of
 from pipeline.errors import SourceError
+from pipeline.hdr import HLG, PQ
 from pipeline.languages import same_language
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import FORMATS
@@ -194,7 +195,10 @@ def differences(source: Contents, output: Contents) -> list[str]:
     if output.orientation != Orientation():
         found.append("orientation: the output has a display matrix, so that players turn it once more")
     # High dynamic range is brought to BT.709; everything else keeps its tags.
-    colour = Colour(1, 1, 1, 1) if source.colour.transfer in (16, 18) else source.colour
+    # Of high range either is right: tone-mapped, or its own.
+    high = (PQ, HLG)
+    mapped = source.colour.transfer in high and output.colour.transfer not in high
+    colour = Colour(1, 1, 1, 1) if mapped else source.colour
     for name, expected, actual in (
         ("size", "{}x{}".format(*source.size), "{}x{}".format(*output.size)),
         ("pixel aspect", source.aspect, output.aspect),

@@ -20,6 +20,7 @@ ONLY_IN = {
         "pipeline/sources",
         "pipeline/sinks",
         "pipeline/colour.py",
+        "pipeline/hdr.py",
         "pipeline/orientation.py",
         "pipeline/verify.py",
         "pipeline/commands/doctor.py",

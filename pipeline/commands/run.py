@@ -73,6 +73,13 @@ from pipeline.stream import TICK
     show_default=True,
     help="What a transparent video is laid over, where the output cannot be transparent.",
 )
+@click.option(
+    "--hdr",
+    type=click.Choice(["tonemap", "keep"]),
+    default="tonemap",
+    show_default=True,
+    help="Of an HDR video, write standard range, or its own range in 10 bits.",
+)
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
@@ -116,6 +123,7 @@ def run(
     size: tuple[int, int] | None,
     fps: Fraction | None,
     background: tuple[int, int, int],
+    hdr: str,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -205,6 +213,7 @@ def run(
             force=force,
             resume=resume,
             workers=workers,
+            keep_hdr=hdr == "keep",
             farm=farm,
             page=page,
         )

@@ -15,6 +15,7 @@ from engines.cpu import instruction_sets
 from pipeline.colour import RGB, encodable
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.hdr import HLG, PQ, lift
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Encoder:
     """Pixel format that it is fed."""
     odd_pixels: str = "yuv444p"
     """The same for a picture with an odd side."""
+    high_pixels: str | None = "yuv420p10le"
+    """The same for a picture of high dynamic range; None if the codec cannot."""
     alpha_pixels: str | None = None
     """The same for a transparent picture; None if the codec holds none."""
     crf: int | None = None
@@ -88,6 +91,8 @@ ENCODERS = {
         preset="5",
         preset_option="cpu-used",
         options={"b": "0", "deadline": "realtime", "row-mt": "1"},
+        # The libvpx of PyAV's wheels has 8 bits only.
+        high_pixels=None,
         alpha_pixels="yuva420p",
         # libvpx refuses to keep a frame for later where there is alpha.
         alpha_options={"auto-alt-ref": "0"},
@@ -97,15 +102,21 @@ ENCODERS = {
         "prores",
         "yuv422p10le",
         "yuv444p10le",
+        "yuv422p10le",
         options={"profile": "hq"},
         alpha_pixels="yuva444p10le",
         alpha_options={"profile": "4444"},
     ),
     "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0", alpha_pixels="bgra"),
-    "gif": Encoder("gif", "gif", "rgba", "rgba", alpha_pixels="rgba", palette=True),
-    "apng": Encoder("apng", "apng", "rgb24", "rgb24", alpha_pixels="rgba"),
+    "gif": Encoder("gif", "gif", "rgba", "rgba", None, alpha_pixels="rgba", palette=True),
+    "apng": Encoder("apng", "apng", "rgb24", "rgb24", None, alpha_pixels="rgba"),
     "webp": Encoder(
-        "libwebp_anim", "webp", odd_pixels="yuv420p", alpha_pixels="bgra", options={"quality": "85"}
+        "libwebp_anim",
+        "webp",
+        odd_pixels="yuv420p",
+        high_pixels=None,
+        alpha_pixels="bgra",
+        options={"quality": "85"},
     ),
 }
 """By the name that users type."""
@@ -183,6 +194,12 @@ def choose(
     settings["threads"] = str(min(MOST_THREADS, (os.cpu_count() or 1) * 3 // 2))
     odd = info.width % 2 or info.height % 2
     pixels = encoder.odd_pixels if odd else encoder.pixels
+    if info.colour.transfer in (PQ, HLG):
+        if encoder.high_pixels is None:
+            raise SinkError(f"{name} holds no high dynamic range; leave out --hdr keep")
+        # Only full chroma has a place for odd sides, where the codec has that at all.
+        full = odd and "444" in encoder.odd_pixels
+        pixels = encoder.high_pixels.replace("420", "444") if full else encoder.high_pixels
     if info.alpha and encoder.alpha_pixels is not None:
         pixels = encoder.alpha_pixels
         settings.update(encoder.alpha_options)
@@ -244,7 +261,10 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> Sequence[Any]:
         """The packets that are ready after `frame`."""
-        picture = encodable(frame.image, self._colour, self._encoding.pixels, frame.alpha)
+        if frame.gain is not None:
+            picture = lift(frame.image, frame.gain, self._encoding.pixels)
+        else:
+            picture = encodable(frame.image, self._colour, self._encoding.pixels, frame.alpha)
         if self._palette is not None:
             picture = self._palette.reduce(picture)
         picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration

@@ -16,12 +16,13 @@ from av.stream import Disposition
 from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
+from pipeline.hdr import HLG, PQ, Gain, gain_of, high_colour
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.demuxer import open_input, picture_stream, transparent_decoder
-from pipeline.sources.hdr import HLG, PQ, SDR, ToneMapper
+from pipeline.sources.hdr import SDR, LuminanceReader, ToneMapper
 from pipeline.sources.timeline import Timeline
 
 log = logging.getLogger("fauve")
@@ -112,7 +113,7 @@ class FileSource(Source):
         self._decoded = Decoded()
         self._timeline = Timeline()
         self._deinterlacer: Deinterlacer | None = None
-        self._said_interlaced = self._said_resized = False
+        self._said_interlaced = self._said_resized = self._said_hdr = False
         self._next_pts = 0
 
         first = self._first_frame()
@@ -124,8 +125,9 @@ class FileSource(Source):
                 f"{self.path}: Dolby Vision profile 5, which only its own players show; convert it first"
             )
         self._tone_mapper: ToneMapper | None = None
+        self._luminance: LuminanceReader | None = None
+        self._transfer = int(first.color_trc)
         if first.color_trc in (PQ, HLG):
-            log.warning("%s is HDR; it is tone-mapped to BT.709 and painted in standard range", self.path)
             self._tone_mapper = ToneMapper(first, self._video.time_base)
             self._colour = SDR
         width, height = self._size
@@ -153,6 +155,14 @@ class FileSource(Source):
         """Lay the pictures over a colour from now on, and say that there is no alpha."""
         self._background = background
         self.info = replace(self.info, alpha=False)
+
+    def keep_hdr(self) -> None:
+        """Give each frame what lifts its picture back to the range of the source, and say so from now on."""
+        if self._tone_mapper is None:
+            log.warning("%s is not HDR; there is nothing to keep", self.path)
+            return
+        self._luminance = LuminanceReader()
+        self.info = replace(self.info, colour=high_colour(self._transfer))
 
     def _track(self, stream: Any) -> Track:
         context = stream.codec_context
@@ -263,9 +273,16 @@ class FileSource(Source):
         return pts, duration
 
     def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
+        high: Any = None
+        if self._luminance is not None:
+            high = self._orientation.upright(self._luminance.read(frame))
         if self._tone_mapper is not None:
+            if high is None and not self._said_hdr:
+                log.warning("%s is HDR; it is tone-mapped to BT.709 and painted in standard range", self.path)
+                self._said_hdr = True
             frame = self._tone_mapper.map(frame)
         image = self._orientation.upright(self._decoded.image(frame, self._colour))
+        gain: Gain | None = None if high is None else gain_of(high, image, self._transfer)
         alpha: Alpha | None = None
         if self.info.alpha or self._background is not None:
             alpha = self._orientation.upright(self._decoded.alpha(frame))
@@ -280,7 +297,7 @@ class FileSource(Source):
                 self._said_resized = True
             image = resize(image, (self.info.width, self.info.height))
             alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
-        return Frame(image, pts, duration, self._video.time_base, alpha)
+        return Frame(image, pts, duration, self._video.time_base, alpha, gain)
 
     def close(self) -> None:
         """Give back the file."""

@@ -3,12 +3,13 @@
 from typing import Any
 
 import av
+import numpy as np
 from av.filter import Graph
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from pipeline.colour import BT709, LIMITED, Colour
-
-PQ, HLG = 16, 18
-"""Transfer characteristics (H.273 table 3) of high dynamic range."""
+from pipeline.hdr import high_luminance, small_size
 
 SDR = Colour(BT709, LIMITED, primaries=1, transfer=1)
 """What is painted of a picture of high dynamic range."""
@@ -47,3 +48,26 @@ class ToneMapper:
         mapped: Any = self._graph.vpull()
         mapped.pts, mapped.duration = stamps
         return mapped  # type: ignore[no-any-return]
+
+
+class LuminanceReader:
+    """Reads how bright a picture of high range is, at the size of a gain map."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def read(self, frame: av.VideoFrame) -> NDArray[np.float32]:
+        """The luminance of `frame` in cd/m2."""
+        width, height = small_size(frame.width, frame.height)
+        # The same range on both sides: swscale must not touch the numbers.
+        small: Any = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuv444p10le",
+            src_color_range=LIMITED,
+            dst_color_range=LIMITED,
+            interpolation="AREA",
+        )
+        rows = [np.frombuffer(plane, np.uint16).reshape(height, -1)[:, :width] for plane in small.planes]
+        return high_luminance(np.stack(rows), int(frame.color_trc))

@@ -1,0 +1,162 @@
+"""High dynamic range in and out: the painting in ten bits, with the source's highlights."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.hdr import (
+    HLG,
+    PQ,
+    gain_of,
+    high_luminance,
+    hlg_scene,
+    lift,
+    pq_luminance,
+    pq_signal,
+    small_size,
+)
+from pipeline.sources.file import FileSource
+from tests.packs import tiny_pack
+from tests.test_cli import assert_one_line, fauve
+
+
+@pytest.fixture
+def pack(tmp_path):
+    tiny_pack(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def scene(transfer, width=384, height=192, frames=6):
+    """Frames in yuv420p10le: a dark room with soft shapes, and a lamp as bright as the transfer can be."""
+    y, x = np.mgrid[:height, :width]
+    for index in range(frames):
+        signal = 0.25 + 0.12 * np.sin(x / 17 + index / 5) * np.cos(y / 13)
+        lamp = np.exp(-((x - 120 - 4 * index) ** 2 + (y - 80) ** 2) / 900)
+        signal = np.clip(signal + lamp * (0.62 if transfer == PQ else 0.7), 0, 1)
+        frame = av.VideoFrame(width, height, "yuv420p10le")
+        chroma = np.sin(x / 40)[::2, ::2] * 40
+        planes = [signal * 876 + 64, 512 + chroma, 512 - chroma]
+        for plane, values in zip(frame.planes, planes, strict=True):
+            rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+            rows[:, : plane.width] = np.rint(values)
+            plane.update(rows.tobytes())
+        frame.pts, frame.time_base = index, Fraction(1, 25)
+        frame.colorspace, frame.color_range = 9, 1
+        frame.color_primaries, frame.color_trc = 9, transfer
+        yield frame
+
+
+def hdr_video(path, transfer, **size):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25)
+        for frame in scene(transfer, **size):
+            if not stream.width or stream.width != frame.width:
+                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p10le"
+                context = stream.codec_context
+                context.options = {"x265-params": "log-level=error:lossless=1"}
+                context.colorspace, context.color_range = 9, 1
+                context.color_primaries, context.color_trc = 9, transfer
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def luma(frame):
+    frame = frame.reformat(format="yuv420p10le", src_color_range=1, dst_color_range=1)
+    return np.frombuffer(frame.planes[0], np.uint16).reshape(frame.height, -1)[:, : frame.width].astype(int)
+
+
+def test_the_transfers_are_the_standards():
+    # BT.2408: PQ has 203 cd/m2 at 58 %, 1000 at 75 %; HLG has reference white at 75 %.
+    assert pq_signal(np.array([203.0])) == pytest.approx(0.58, abs=0.002)
+    assert pq_signal(np.array([1000.0])) == pytest.approx(0.752, abs=0.002)
+    nits = np.array([0.1, 1, 100, 203, 1000, 9000])
+    assert pq_luminance(pq_signal(nits).astype(np.float32)) == pytest.approx(nits, rel=0.01)
+    assert hlg_scene(np.array([0.5, 1.0], np.float32)) == pytest.approx([1 / 12, 1], rel=1e-3)
+    white = np.full((3, 1, 1), 512, np.uint16)
+    white[0] = round(0.75 * 876 + 64)
+    assert high_luminance(white, HLG)[0, 0] == pytest.approx(203, rel=0.02)
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_an_even_grey_is_lifted_to_where_it_was(transfer):
+    for code in (300, 450, 600, 800, 930):
+        planes = np.full((3, 24, 24), 512, np.uint16)
+        planes[0] = code
+        high = high_luminance(planes, transfer)
+        image = np.full((96, 96, 3), 120, np.uint8)
+        frame = lift(image, gain_of(high, image, transfer), "yuv420p10le")
+        assert (frame.color_trc, frame.color_primaries, frame.colorspace) == (transfer, 9, 9)
+        assert np.abs(luma(frame) - code).max() <= 2
+
+
+def test_small_sizes():
+    assert small_size(3840, 2160) == (960, 540)
+    assert small_size(1, 3) == (1, 1)
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("codec", ["h265", "av1", "prores", "ffv1", "h264"])
+def test_the_highlights_return(tmp_path, pack, transfer, codec):
+    video = hdr_video(tmp_path / "in.mkv", transfer)
+    path = tmp_path / "out.mkv"
+    painted = fauve(
+        "run", video, "-o", path, "-s", pack, "--hdr", "keep", "--codec", codec, "--strength", "0"
+    )
+    assert painted.returncode == 0, painted.stderr
+    assert painted.stderr == ""
+    before, after = decoded(video), decoded(path)
+    assert len(after) == len(before) == 6
+    for source, result in zip(before, after, strict=True):
+        assert (result.color_trc, result.color_primaries, result.colorspace) == (transfer, 9, 9)
+        assert result.format.components[0].bits == 10
+        difference = np.abs(luma(source) - luma(result))
+        assert difference.mean() < 6, "of 1023"
+        assert luma(result).max() > 0.93 * luma(source).max()
+    assert fauve("verify", video, path).returncode == 0
+
+
+def test_the_painting_is_lifted_and_keeps_its_strokes(tmp_path, pack):
+    video = hdr_video(tmp_path / "in.mkv", PQ)
+    path = tmp_path / "out.mp4"
+    assert fauve("run", video, "-o", path, "-s", pack, "--hdr", "keep", "--verify").returncode == 0
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "hevc"
+    source, result = decoded(video)[3], decoded(path)[3]
+    assert luma(result).max() > 0.8 * luma(source).max()
+    assert np.abs(luma(source) - luma(result)).mean() > 15, "it is painted"
+
+
+def test_odd_sizes_and_workers(tmp_path, pack):
+    video = hdr_video(tmp_path / "in.mkv", HLG, width=94, height=50, frames=250)
+    one, two = tmp_path / "one.mkv", tmp_path / "two.mkv"
+    for path, workers in ((one, 1), (two, 2)):
+        done = fauve("run", video, "-o", path, "-s", pack, "--hdr", "keep", "--workers", workers)
+        assert done.returncode == 0, done.stderr
+    assert all(np.array_equal(luma(a), luma(b)) for a, b in zip(decoded(one), decoded(two), strict=True))
+
+
+def test_what_cannot_keep_it_says_so(tmp_path, pack):
+    video = hdr_video(tmp_path / "in.mkv", PQ)
+    keep = ["-s", pack, "--hdr", "keep"]
+    for name in ("out.gif", "out.webm"):
+        assert_one_line(fauve("run", video, "-o", tmp_path / name, *keep), "no high dynamic range")
+    assert_one_line(fauve("run", video, "-o", tmp_path / "a%03d.png", *keep), "no high dynamic range")
+    assert not (tmp_path / "out.gif").exists()
+    sdr = tmp_path / "sdr.mkv"
+    assert "tone-mapped" in fauve("run", video, "-o", sdr, "-s", pack).stderr
+    told = fauve("run", sdr, "-o", tmp_path / "again.mkv", *keep)
+    assert told.returncode == 0
+    assert "is not HDR; there is nothing to keep" in told.stderr
+
+
+def test_without_keeping_nothing_is_computed(tmp_path):
+    with FileSource(hdr_video(tmp_path / "in.mkv", PQ)) as source:
+        assert next(iter(source)).gain is None
