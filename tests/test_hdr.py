@@ -87,11 +87,11 @@ def test_the_transfers_are_the_standards():
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_an_even_grey_is_lifted_to_where_it_was(transfer):
-    for code in (300, 450, 600, 800, 930):
+    for code in (300, 450, 600, 800):
         planes = np.full((3, 24, 24), 512, np.uint16)
         planes[0] = code
         high = high_luminance(planes, transfer)
-        image = np.full((96, 96, 3), 120, np.uint8)
+        image = np.full((96, 96, 3), 200, np.uint8)
         frame = lift(image, gain_of(high, image, transfer), "yuv420p10le")
         assert (frame.color_trc, frame.color_primaries, frame.colorspace) == (transfer, 9, 9)
         assert np.abs(luma(frame) - code).max() <= 2
