@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
+from pipeline.controls import Show
 from pipeline.errors import SinkError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import VideoInfo
@@ -45,7 +46,7 @@ class Painting:
     video: Path
     parts: Parts
     encoding: Encoding
-    look: Look
+    look: Look | Show
     detail: Detail
     size: Size | None
     rate: Fraction | None
@@ -77,7 +78,7 @@ class Painting:
                 source,
                 paint,
                 [PartSink(self.parts, info, self.encoding), *others],
-                look_at=lambda time: self.look,
+                look_at=looks(self.look),
                 streams=engine.streams,
                 progress=progress,
                 stats=stats,
@@ -90,7 +91,7 @@ class Render:
     """How videos are to be painted and written."""
 
     engine: Engine
-    look: Look
+    look: Look | Show
     detail: Detail = 1.0
     codec: str | None = None
     crf: int | None = None
@@ -201,7 +202,7 @@ class Render:
                     source,
                     paint,
                     [ImageSink(output, done=done, force=self.force), *self._preview()],
-                    look_at=lambda time: self.look,
+                    look_at=looks(self.look),
                     streams=self.engine.streams,
                     progress=shown.show,
                     stats=Stats(before=done),
@@ -228,7 +229,7 @@ class Render:
                     source,
                     paint,
                     [sink, *self._preview()],
-                    look_at=lambda time: self.look,
+                    look_at=looks(self.look),
                     streams=self.engine.streams,
                     progress=shown.show,
                 )
@@ -329,7 +330,9 @@ class Render:
             "video": [str(video.resolve()), state.st_size, state.st_mtime_ns],
             "style": [style.name, style.digest],
             "engine": [self.engine.name, self.engine.precision, self.engine.device],
-            "look": [dict(self.look.mix), self.look.strength],
+            "look": self.look.facts
+            if isinstance(self.look, Show)
+            else [dict(self.look.mix), self.look.strength],
             "detail": self.detail,
             "background": list(self.background),
             "hdr": self.keep_hdr,
@@ -352,6 +355,11 @@ class Render:
         if self.rate is not None:
             before = dataclasses.replace(before, times=after.times, ends=after.ends)
         return differences(before, after)
+
+
+def looks(look: Look | Show) -> Callable[[Fraction], Look]:
+    """The look at each time of a video."""
+    return look.look_at if isinstance(look, Show) else lambda time: look
 
 
 def at_size(

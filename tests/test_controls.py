@@ -1,12 +1,14 @@
 """What is turned takes effect between two frames, everybody is told, and the record says when."""
 
 import json
+import pickle
 from fractions import Fraction
 
 import pytest
 
 from engines import Look
-from pipeline.controls import Controls
+from pipeline.controls import Controls, Show
+from pipeline.errors import SourceError
 
 STYLES = ("warm", "cold", "grey")
 
@@ -114,6 +116,31 @@ def test_the_record_says_when_each_change_took_effect(tmp_path):
         {"time": 1.25, "control": "strength", "value": 0.25},
         {"time": 1.25, "control": "style", "value": "grey"},
     ]
+
+
+def test_a_show_is_painted_again(tmp_path):
+    path = tmp_path / "show.jsonl"
+    controls = Controls("pack", STYLES, Look(), crossfade=2.0, record=path)
+    changes = {10: [("strength", 0.5)], 25: [("style", "grey")], 40: [("bypass", True)], 50: [("bypass", 0)]}
+    looks = {}
+    for index in range(100):
+        for name, value in changes.get(index, []):
+            controls.set(name, value)
+        scene = controls.scene_at(Fraction(index, 10))
+        looks[index] = Look(scene.look.mix, 0.0 if scene.bypass else scene.look.strength)
+    controls.close()
+    show = pickle.loads(pickle.dumps(Show(path, STYLES)))
+    for index in (99, 0, 9, 10, 25, 30, 35, 44, 45, 55, 40, 50):
+        again = show.look_at(Fraction(index, 10))
+        assert dict(again.mix) == pytest.approx(dict(looks[index].mix)), index
+        assert again.strength == looks[index].strength
+    with pytest.raises(SourceError, match="not a record of controls"):
+        Show(path, ("other",))
+    path.write_text("{}")
+    with pytest.raises(SourceError, match=r"show\.jsonl"):
+        Show(path, STYLES)
+    with pytest.raises(SourceError, match="cannot be read"):
+        Show(tmp_path / "none", STYLES)
 
 
 def test_another_pack_keeps_the_weights_of_styles_that_it_has(controls):

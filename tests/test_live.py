@@ -22,7 +22,7 @@ from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
-from tests.videos import make_video
+from tests.videos import make_video, read_video
 
 SIZE = ["--size", "320x180"]
 
@@ -351,3 +351,31 @@ def test_the_rate_of_the_pattern():
             break
     assert 0.4 < time.monotonic() - began < 1.5
     assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
+
+
+def test_a_show_is_painted_again_at_full_quality(tmp_path, pack):
+    video, record = make_video(tmp_path / "in.mp4", frames=250), tmp_path / "show.jsonl"
+    events = [
+        {"time": 0, "control": "pack", "value": "tiny"},
+        {"time": 0, "control": "strength", "value": 0},
+        {"time": 5.0, "control": "crossfade", "value": 0},
+        {"time": 5.0, "control": "strength", "value": 1},
+        {"time": 7.0, "control": "style", "value": "cold"},
+    ]
+    record.write_text("".join(json.dumps(event) + "\n" for event in events))
+    one, two = tmp_path / "one.mkv", tmp_path / "two.mkv"
+    for path, workers in ((one, 1), (two, 2)):
+        arguments = ["-s", pack, "--controls", record, "--codec", "ffv1", "--workers", workers]
+        painted = fauve("run", video, "-o", path, *arguments)
+        assert painted.returncode == 0, painted.stderr
+    source, first, second = (read_video(path).images for path in (video, one, two))
+    assert len(source) == len(first) == len(second) == 250
+    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(source, first, strict=True)]
+    assert max(changes[:125]) < 3
+    assert min(changes[125:]) > 6
+    cold = [image.astype(int).mean((0, 1)) for image in first]
+    assert np.abs(cold[174] - cold[175]).max() > 4
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert_one_line(
+        fauve("run", video, "-o", tmp_path / "x.mkv", "-s", pack, "--controls", video), "not a record"
+    )

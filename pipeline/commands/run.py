@@ -26,6 +26,7 @@ from pipeline.commands.options import (
     look,
     onnx_options,
 )
+from pipeline.controls import Show
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import Farm
 from pipeline.frame import VideoInfo
@@ -59,6 +60,7 @@ from pipeline.stream import TICK
     "--strength", type=float, default=1.0, show_default=True, help="0 (the video) to 1 (the painting)."
 )
 @click.option("--mix", type=Mix(), help="Weights of a pack's styles, such as a=0.7,b=0.3.")
+@click.option("--controls", type=PATH, help="Paint a show again: what `fauve live --record-controls` wrote.")
 @detail_option
 @engine_options
 @onnx_options
@@ -114,6 +116,7 @@ def run(
     style: str,
     strength: float,
     mix: dict[str, float] | None,
+    controls: Path | None,
     detail: Any,
     engine: str,
     precision: str,
@@ -158,7 +161,9 @@ def run(
     if preview and (workers > 1 or jobs > 1):
         raise click.UsageError("--preview shows one video by one worker; leave out --workers and --jobs")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
-    chosen = look(mix, strength, pack)
+    if controls and (mix or strength != 1.0):
+        raise click.UsageError("--controls says what --mix and --strength would; leave these out")
+    chosen = Show(controls, pack.styles) if controls else look(mix, strength, pack)
     if pack.notes and not quiet:
         click.echo(f"{style}: {pack.notes}", err=True)
     how: Mode = "json" if as_json else "bar" if sys.stderr.isatty() and not quiet else "silent"
