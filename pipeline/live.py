@@ -23,7 +23,7 @@ from pipeline.stream import run
 
 
 def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: bool = False) -> Sink:
-    """The live output at `address`: a URL, a .m3u8, a file to record to, window:, or camera:.
+    """The live output at `address`: a URL, a .m3u8, whip:URL, whep:[HOST]:PORT, a file, window:, or camera:.
 
     Raises:
         SinkError: no such output, or it cannot be written.
@@ -34,6 +34,10 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
         from pipeline.sinks.camera import CameraSink
 
         return CameraSink(address, info)
+    if address.startswith(("whip:", "whep:")):
+        from pipeline.sinks.webrtc import WhepSink, WhipSink
+
+        return WhipSink(address, info) if address.startswith("whip:http") else WhepSink(address, info)
     if "://" in address or address.endswith(".m3u8"):
         from pipeline.sinks.stream import StreamSink
 
@@ -43,8 +47,8 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
 
         return RecordingSink(Path(address), info, force=force)
     raise SinkError(
-        f"{address}: no such output; there are URLs such as rtmp://, .m3u8, window:, camera:, and recordings "
-        f"({', '.join(RECORDINGS)})"
+        f"{address}: no such output; there are URLs such as rtmp://, .m3u8, whip:, whep:, window:, camera:, "
+        f"and recordings ({', '.join(RECORDINGS)})"
     )
 
 

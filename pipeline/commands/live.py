@@ -79,8 +79,9 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     "--output",
     "outputs",
     multiple=True,
-    help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, a file to "
-    "record to (.mkv, .mp4, .ts), window:, or camera:; may be given several times.",
+    help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, whip:URL "
+    "to send by WebRTC, whep::PORT to be watched by it, a file to record to (.mkv, .mp4, .ts), window:, or "
+    "camera:; may be given several times.",
 )
 @click.option(
     "-s",
@@ -161,8 +162,8 @@ def live(
 ) -> None:
     """Paint SOURCE while it happens: the newest frame wins, and what is too old is left out and counted.
 
-    SOURCE is camera:0, screen:, a URL (rtsp://, rtmp://, srt://, udp://, tcp://, http://), listen:URL to wait
-    for a sender, a file played as if it were live, or test: for a moving pattern.
+    SOURCE is camera:0, screen:, a URL (rtsp://, rtmp://, srt://, udp://, tcp://, http://), listen:URL or
+    whip::PORT to wait for a sender, a file played as if it were live, or test: for a moving pattern.
 
     While it runs, the terminal takes keys: 1-9 choose a style, up and down the strength, b the input as it
     is, f holds the picture, space is black, q ends.

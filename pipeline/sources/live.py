@@ -18,7 +18,7 @@ import av
 import av.error
 from av.audio.resampler import AudioResampler
 
-from engines import Size
+from engines import Image, Size
 from pipeline.channel import Cancelled, Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Sound, VideoInfo
@@ -68,7 +68,7 @@ def open_source(
 
     Args:
         address: camera:0, camera:/dev/video2, screen:, screen:WIDTHxHEIGHT+X+Y, test:, a URL, listen:URL to
-            wait for a sender, or a file.
+            wait for a sender, whip:[HOST]:PORT for a browser or OBS that sends by WebRTC, or a file.
         size: to ask a camera or the test pattern for.
         rate: the same.
         loop: play a file again and again.
@@ -79,8 +79,12 @@ def open_source(
     """
     if address == "test:" or address.startswith("test:"):
         return PatternSource(size or (1280, 720), rate or Fraction(30), sound=sound)
+    if address.startswith("whip:"):
+        from pipeline.sources.whip import WhipSource
+
+        return WhipSource(address, sound=sound)
     if address.startswith("srt:"):
-        return LiveSource(address, lambda: _open_srt(address), sound=sound, timeout=timeout)
+        return LiveSource(address, lambda: _open_srt(address), sound=sound)
     asked = parse(address, size, rate)
     return LiveSource(
         address,
@@ -88,7 +92,6 @@ def open_source(
         paced=asked.paced,
         loop=loop,
         sound=sound,
-        timeout=timeout,
     )
 
 
@@ -208,12 +211,70 @@ def _open_srt(address: str) -> Any:
     return container
 
 
-class LiveSource(Source):
-    """Frames that come when they will, on a clock that always goes on.
+class Capture(Source):
+    """What all sources have that give frames when they will: a clock that always goes on, and a held picture.
 
-    A thread reads; the newest frame wins. Where nothing comes for `HOLD` seconds the last picture is given
-    again at the source's rate, and a source that is lost is connected again after growing pauses, at the
-    size that it began with.
+    A thread of the subclass puts; the newest frame wins. Where nothing comes for `HOLD` seconds the last
+    picture is given again at the source's rate.
+    """
+
+    info: VideoInfo
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.reconnected = 0
+        self._stopped = threading.Event()
+        self._items: Channel[Any] = Channel(2, drop_oldest=True)
+        self._began = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """Seconds on the clock of the run."""
+        return time.monotonic() - self._began
+
+    def _put(self, image: Image, at: float, duration: int = 0) -> None:
+        """Hand on a picture of the time `at`, in seconds of the run, at the size that the run began with."""
+        if (image.shape[1], image.shape[0]) != (self.info.width, self.info.height):
+            image = resize(image, (self.info.width, self.info.height))
+        self._items.put(
+            Frame(image, round(at / TIME_BASE), duration, TIME_BASE, captured_at=time.monotonic())
+        )
+        self.dropped = self._items.dropped
+
+    def _put_sound(self, samples: Any, resampler: AudioResampler, at: float) -> None:
+        """Hand on sound that begins at the time `at`."""
+        for piece in resampler.resample(samples):
+            piece.pts = round(at * SAMPLE_RATE)
+            piece.time_base = Fraction(1, SAMPLE_RATE)
+            at += piece.samples / SAMPLE_RATE
+            self._items.put_packet(Sound(piece, 8 * piece.samples), 8 * piece.samples)
+
+    def __iter__(self) -> Iterator[Frame | Any]:
+        period = float(1 / self.info.rate)
+        hold = max(HOLD, 3 * period)
+        newest: Frame | None = None
+        while True:
+            try:
+                item = self._items.get(hold if newest is None or newest.captured_at else period)
+            except TimeoutError:
+                if newest is None:
+                    continue
+                # Shown again: a picture that was captured before is no measure of latency.
+                pts = round(self.now / TIME_BASE)
+                item = replace(newest, pts=pts, captured_at=None)
+            except (EOFError, Cancelled):
+                return
+            if isinstance(item, Frame):
+                if newest is not None and item.pts <= newest.pts:
+                    item = replace(item, pts=newest.pts + 1)
+                newest = item
+            yield item
+
+
+class LiveSource(Capture):
+    """What FFmpeg reads: a camera, a screen, a stream, or a file at its own pace.
+
+    A source that is lost is connected again after growing pauses, at the size that it began with.
 
     Args:
         address: what messages call it.
@@ -221,7 +282,6 @@ class LiveSource(Source):
         paced: hold frames back until their time.
         loop: begin again at the end.
         sound: give the first track of sound, too.
-        timeout: seconds after which it counts as lost.
 
     Raises:
         SourceError: it cannot be opened the first time.
@@ -235,20 +295,15 @@ class LiveSource(Source):
         paced: bool = False,
         loop: bool = False,
         sound: bool = True,
-        timeout: float = 5.0,
     ) -> None:
-        self.address = address
-        self.reconnected = 0
+        super().__init__(address)
         self._connect = connect
         self._paced = paced
         self._loop = loop
-        self._timeout = timeout
-        self._stopped = threading.Event()
-        self._items: Channel[Any] = Channel(2, drop_oldest=True)
         self._file = FileSource(address, container=connect())
         file = self._file.info
         audio = next((track for track in file.tracks if track.kind == "audio"), None) if sound else None
-        self.info: VideoInfo = replace(
+        self.info = replace(
             file,
             time_base=TIME_BASE,
             live=True,
@@ -263,7 +318,6 @@ class LiveSource(Source):
         if file.alpha:
             self._file.flatten((0, 0, 0))
         self._began = time.monotonic()
-        self._ended = False
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
         self._thread.start()
 
@@ -319,58 +373,21 @@ class LiveSource(Source):
             if isinstance(item, Frame):
                 at = float(item.time)
                 if offset is None:
-                    offset = time.monotonic() - self._began - at
+                    offset = self.now - at
                 if self._paced:
-                    ahead = self._began + at + offset - time.monotonic()
+                    ahead = at + offset - self.now
                     if ahead > 0 and self._stopped.wait(ahead):
                         return
-                self._items.put(self._placed(item, at + offset))
-                self.dropped = self._items.dropped
+                self._put(item.image, at + offset, round(item.duration * item.time_base / TIME_BASE))
             elif audio is not None and resampler is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)
                 except av.error.FFmpegError:
                     continue
                 for samples in decoded:
-                    self._put_sound(samples, resampler, offset)
-
-    def _put_sound(self, samples: Any, resampler: AudioResampler, offset: float | None) -> None:
-        if offset is None or samples.pts is None:
-            return
-        at = float(samples.pts * samples.time_base) + offset
-        for piece in resampler.resample(samples):
-            piece.pts = round(at * SAMPLE_RATE)
-            piece.time_base = Fraction(1, SAMPLE_RATE)
-            at += piece.samples / SAMPLE_RATE
-            self._items.put_packet(Sound(piece, 8 * piece.samples), 8 * piece.samples)
-
-    def _placed(self, frame: Frame, at: float) -> Frame:
-        image = frame.image
-        if (image.shape[1], image.shape[0]) != (self.info.width, self.info.height):
-            image = resize(image, (self.info.width, self.info.height))
-        duration = round(frame.duration * frame.time_base / TIME_BASE)
-        return Frame(image, round(at / TIME_BASE), duration, TIME_BASE, captured_at=time.monotonic())
-
-    def __iter__(self) -> Iterator[Frame | Any]:
-        period = float(1 / self.info.rate)
-        hold = max(HOLD, 3 * period)
-        newest: Frame | None = None
-        while True:
-            try:
-                item = self._items.get(hold if newest is None or newest.captured_at else period)
-            except TimeoutError:
-                if newest is None:
-                    continue
-                # Shown again: a picture that was captured before is no measure of latency.
-                pts = round((time.monotonic() - self._began) / TIME_BASE)
-                item = replace(newest, pts=pts, captured_at=None)
-            except (EOFError, Cancelled):
-                return
-            if isinstance(item, Frame):
-                if newest is not None and item.pts <= newest.pts:
-                    item = replace(item, pts=newest.pts + 1)
-                newest = item
-            yield item
+                    if offset is not None and samples.pts is not None:
+                        begins = float(samples.pts * samples.time_base) + offset
+                        self._put_sound(samples, resampler, begins)
 
     def close(self) -> None:
         """Stop reading; a connection that does not answer is left to its end."""

@@ -1,0 +1,268 @@
+"""WebRTC to a server (WHIP, RFC 9725), or to everybody who opens a page (WHEP)."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import urllib.error
+import urllib.request
+from fractions import Fraction
+from typing import Any
+from urllib.parse import urljoin
+
+import av
+from av.audio.resampler import AudioResampler
+
+from pipeline.errors import SinkError
+from pipeline.frame import Frame, Sound, VideoInfo
+from pipeline.sinks import Sink
+from pipeline.sinks.stream import PAUSES
+from pipeline.webrtc import NEEDED, Loop, bind, serve, signalling
+
+log = logging.getLogger("fauve")
+
+SAMPLE_RATE = 48_000
+
+SOUND_WAITING = 50
+"""Pieces of 20 ms that may wait for a viewer before the oldest are left out."""
+
+ANSWER_WITHIN = 10.0
+"""Seconds that a server has for its answer."""
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><title>fauve</title>
+<style>body{margin:0;background:#000}video{width:100vw;height:100vh;object-fit:contain}</style>
+<video autoplay muted playsinline controls></video>
+<script>
+  (async () => {
+    const peer = new RTCPeerConnection(), video = document.querySelector("video");
+    video.srcObject = new MediaStream();
+    peer.ontrack = event => video.srcObject.addTrack(event.track);
+    for (const kind of ["video", "audio"]) peer.addTransceiver(kind, { direction: "recvonly" });
+    await peer.setLocalDescription(await peer.createOffer());
+    await new Promise(done => {
+      if (peer.iceGatheringState === "complete") done();
+      peer.onicegatheringstatechange = () => peer.iceGatheringState === "complete" && done();
+    });
+    const answer = await fetch("/whep" + location.search, { method: "POST",
+      headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp });
+    await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+  })();
+</script>
+"""
+
+
+class _Tracks:
+    """The newest picture and the next pieces of sound for one peer, as aiortc's tracks."""
+
+    def __init__(self, aiortc: Any, loop: Loop, sound: bool) -> None:
+        self._loop = loop
+        self._picture: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._pieces: asyncio.Queue[Any] = asyncio.Queue(SOUND_WAITING)
+        self.dropped = 0
+        pictures, pieces = self._picture, self._pieces
+
+        class PictureTrack(aiortc.MediaStreamTrack):  # type: ignore[misc]
+            kind = "video"
+
+            async def recv(self) -> Any:
+                return await pictures.get()
+
+        class SoundTrack(aiortc.MediaStreamTrack):  # type: ignore[misc]
+            kind = "audio"
+
+            async def recv(self) -> Any:
+                return await pieces.get()
+
+        self.tracks: list[Any] = [PictureTrack(), SoundTrack()] if sound else [PictureTrack()]
+
+    def put(self, queue: "asyncio.Queue[Any]", item: Any) -> None:
+        """Hand over `item`, in the place of the oldest if there is no room; called in the loop."""
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(item)
+
+    def show(self, picture: Any) -> None:
+        """Show a picture, from any thread."""
+        self._loop.loop.call_soon_threadsafe(self.put, self._picture, picture)
+
+    def play(self, piece: Any) -> None:
+        """Play a piece of sound, from any thread."""
+        self._loop.loop.call_soon_threadsafe(self.put, self._pieces, piece)
+
+
+class WebRtcSink(Sink):
+    """What sending and serving have in common: peers that are shown each frame.
+
+    Raises:
+        SinkError: aiortc is not installed.
+    """
+
+    def __init__(self, address: str, info: VideoInfo) -> None:
+        self.name = address
+        try:
+            import aiortc
+        except ImportError as error:
+            raise SinkError(f"{address}: {NEEDED}") from error
+        self._aiortc: Any = aiortc
+        self._info = info
+        self._loop = Loop("webrtc")
+        self._peers: dict[Any, _Tracks] = {}
+        self._resampler = AudioResampler("s16", "stereo", SAMPLE_RATE, SAMPLE_RATE // 50)
+
+    def _peer(self) -> Any:
+        """A new connection with the tracks of the picture and of the sound; made in the loop."""
+        peer = self._aiortc.RTCPeerConnection()
+        self._peers[peer] = _Tracks(self._aiortc, self._loop, self._info.sound)
+
+        async def changed() -> None:
+            if peer.connectionState in ("failed", "closed", "disconnected"):
+                await self._drop(peer)
+
+        peer.on("connectionstatechange", changed)
+        return peer
+
+    async def _drop(self, peer: Any) -> None:
+        if self._peers.pop(peer, None) is not None:
+            await peer.close()
+
+    def write(self, frame: Frame) -> None:
+        """Show one frame to every peer."""
+        peers = list(self._peers.values())
+        if not peers:
+            return
+        picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(format="yuv420p")
+        picture.pts, picture.time_base = frame.pts, frame.time_base
+        for tracks in peers:
+            tracks.show(picture)
+
+    def mux(self, packet: Sound) -> None:
+        """Play a piece of sound to every peer."""
+        for piece in self._resampler.resample(packet.samples):
+            piece.time_base = Fraction(1, SAMPLE_RATE)
+            for tracks in list(self._peers.values()):
+                tracks.play(piece)
+
+    def close(self) -> None:
+        """Say goodbye to every peer."""
+
+        async def end() -> None:
+            await asyncio.gather(*(self._drop(peer) for peer in list(self._peers)))
+
+        with contextlib.suppress(TimeoutError):
+            self._loop.run(end(), 2.0)
+        self._loop.close()
+
+    def abort(self) -> None:
+        """The same."""
+        self.close()
+
+
+class WhepSink(WebRtcSink):
+    """Serves the picture at whep:[HOST]:PORT to players that speak WHEP, and on a page to browsers.
+
+    Raises:
+        SinkError: the port is taken, or aiortc is not installed.
+    """
+
+    def __init__(self, address: str, info: VideoInfo) -> None:
+        super().__init__(address, info)
+        listening, access, self.url = bind(address)
+        self._server = serve(self._loop, listening, signalling("whep", access, self._accept, PAGE))
+        log.warning("%s: players find it at %s, browsers one level up", address, self.url)
+
+    async def _accept(self, offer: str) -> tuple[str, Any]:
+        peer = self._peer()
+        await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
+        kinds = {transceiver.kind for transceiver in peer.getTransceivers()}
+        for track in self._peers[peer].tracks:
+            if track.kind in kinds:
+                peer.addTrack(track)
+        await peer.setLocalDescription(await peer.createAnswer())
+        return peer.localDescription.sdp, lambda: self._drop(peer)
+
+    def close(self) -> None:
+        """Say goodbye to every viewer, and stop serving."""
+        self._server.should_exit = True
+        super().close()
+
+
+class WhipSink(WebRtcSink):
+    """Sends the picture to a server at whip:https://server/path, and again whenever it is lost.
+
+    A `token` in the query of the address goes as a bearer token, as servers expect it.
+
+    Raises:
+        SinkError: no such address, or aiortc is not installed.
+    """
+
+    def __init__(self, address: str, info: VideoInfo) -> None:
+        super().__init__(address, info)
+        self._url = address.removeprefix("whip:")
+        self._session = ""
+        self._failures = 0
+        self._closed = threading.Event()
+        self._connecting = threading.Thread(target=self._keep_connected, name="whip", daemon=True)
+        self._connecting.start()
+
+    def _keep_connected(self) -> None:
+        while not self._closed.wait(0.1):
+            if self._peers:
+                continue
+            if self._session:
+                self.lost, self._session = "the connection broke", ""
+                log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
+            try:
+                self._loop.run(self._connect(), ANSWER_WITHIN)
+            except (OSError, ValueError, TimeoutError) as error:
+                reason = getattr(error, "reason", None) or error
+                told = (
+                    f"the server says {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
+                )
+                if str(told) != self.lost:
+                    self.lost = str(told) or "it does not answer"
+                    log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
+                for peer in list(self._peers):
+                    with contextlib.suppress(TimeoutError):
+                        self._loop.run(self._drop(peer), 2.0)
+                self._closed.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
+                self._failures += 1
+            else:
+                if self.lost:
+                    log.warning("%s is back", self.name)
+                self.lost, self._failures = "", 0
+
+    async def _connect(self) -> None:
+        peer = self._peer()
+        for track in self._peers[peer].tracks:
+            peer.addTrack(track)
+        for transceiver in peer.getTransceivers():
+            transceiver.direction = "sendonly"
+        await peer.setLocalDescription(await peer.createOffer())
+        answer, self._session = await asyncio.to_thread(self._post, peer.localDescription.sdp)
+        await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(answer, "answer"))
+
+    def _request(self, url: str, method: str, body: bytes | None = None) -> Any:
+        headers = {"Content-Type": "application/sdp"}
+        _, _, token = self._url.partition("token=")
+        if token:
+            headers["Authorization"] = f"Bearer {token.partition('&')[0]}"
+        request = urllib.request.Request(url, body, headers, method=method)
+        return urllib.request.urlopen(request, timeout=ANSWER_WITHIN)
+
+    def _post(self, offer: str) -> tuple[str, str]:
+        with self._request(self._url, "POST", offer.encode()) as answer:
+            location = answer.headers.get("Location") or self._url
+            return answer.read().decode(), urljoin(self._url, location)
+
+    def close(self) -> None:
+        """Tell the server, and end the connection."""
+        self._closed.set()
+        self._connecting.join(2.0)
+        if self._session and self._peers:
+            began = time.monotonic()
+            with contextlib.suppress(OSError):
+                self._request(self._session, "DELETE").close()
+            log.info("%s: ended in %.1f s", self.name, time.monotonic() - began)
+        super().close()

@@ -1,0 +1,134 @@
+"""A browser or OBS that sends its picture by WebRTC (WHIP, RFC 9725)."""
+
+import asyncio
+import logging
+import threading
+from fractions import Fraction
+from typing import Any
+
+from av.audio.resampler import AudioResampler
+
+from pipeline.colour import BT709, LIMITED, Colour, Decoded, colour_of
+from pipeline.errors import SinkError, SourceError
+from pipeline.frame import VideoInfo
+from pipeline.sources.live import Capture
+from pipeline.sources.pattern import SAMPLE_RATE, TIME_BASE
+from pipeline.webrtc import NEEDED, Loop, bind, serve, signalling
+
+log = logging.getLogger("fauve")
+
+RATE = Fraction(30)
+"""Frames per second that are taken for granted: WebRTC does not tell."""
+
+
+class WhipSource(Capture):
+    """Waits for a sender at whip:[HOST]:PORT, and for another one when it has gone.
+
+    The first picture tells the size. Picture and sound are placed by when they arrive.
+
+    Raises:
+        SourceError: the port is taken, aiortc is not installed, or nobody sent anything before it was
+            closed.
+    """
+
+    def __init__(self, address: str, *, sound: bool = True) -> None:
+        super().__init__(address)
+        try:
+            import aiortc
+        except ImportError as error:
+            raise SourceError(f"{address}: {NEEDED}") from error
+        self._aiortc: Any = aiortc
+        self._sound = sound
+        self._peers: set[Any] = set()
+        self._taking: list[asyncio.Future[None]] = []
+        self._first = threading.Event()
+        self._decoded = Decoded()
+        try:
+            listening, access, self.url = bind(address)
+        except SinkError as error:
+            raise SourceError(str(error)) from error
+        self._loop = Loop("whip")
+        self._server = serve(self._loop, listening, signalling("whip", access, self._accept))
+        log.warning("%s waits for a sender; its WHIP address is %s", address, self.url)
+        try:
+            # In turns, because a thread that waits for ever does not see Ctrl-C on Windows.
+            while not self._first.wait(0.2):
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    async def _accept(self, offer: str) -> tuple[str, Any]:
+        peer = self._aiortc.RTCPeerConnection()
+        self._peers.add(peer)
+
+        def taken(track: Any) -> None:
+            if track.kind == "video":
+                self._taking.append(asyncio.ensure_future(self._take_pictures(track)))
+            elif self._sound:
+                self._taking.append(asyncio.ensure_future(self._take_sound(track)))
+
+        async def changed() -> None:
+            if peer.connectionState in ("failed", "closed", "disconnected"):
+                await end()
+
+        async def end() -> None:
+            if peer in self._peers:
+                self._peers.discard(peer)
+                if not self._peers and not self._stopped.is_set():
+                    self.lost = "the sender has gone"
+                    log.warning("%s: the sender has gone; its last picture is held", self.address)
+                await peer.close()
+
+        peer.on("track", taken)
+        peer.on("connectionstatechange", changed)
+        await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
+        await peer.setLocalDescription(await peer.createAnswer())
+        return peer.localDescription.sdp, end
+
+    async def _take_pictures(self, track: Any) -> None:
+        while not self._stopped.is_set():
+            try:
+                frame = await track.recv()
+            except self._aiortc.MediaStreamError:
+                return
+            image = self._decoded.image(frame, colour_of(frame))
+            if not self._first.is_set():
+                height, width = image.shape[:2]
+                colour = Colour(BT709, LIMITED, BT709, BT709)
+                self.info = VideoInfo(width, height, RATE, TIME_BASE, colour, live=True, sound=self._sound)
+                self._first.set()
+            if self.lost:
+                self.lost = ""
+                self.reconnected += 1
+                log.warning("%s is back", self.address)
+            self._put(image, self.now)
+
+    async def _take_sound(self, track: Any) -> None:
+        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE)
+        offset: float | None = None
+        while not self._stopped.is_set():
+            try:
+                samples = await track.recv()
+            except self._aiortc.MediaStreamError:
+                return
+            at = float(samples.pts * samples.time_base)
+            if offset is None:
+                offset = self.now - at
+            if self._first.is_set():
+                self._put_sound(samples, resampler, at + offset)
+
+    def close(self) -> None:
+        """Send the senders away, and stop listening."""
+        self._stopped.set()
+        self._items.cancel()
+
+        async def end() -> None:
+            await asyncio.gather(*(peer.close() for peer in list(self._peers)))
+
+        try:
+            self._loop.run(end(), 2.0)
+        except TimeoutError:
+            log.info("%s: a sender does not let go", self.address)
+        self._server.should_exit = True
+        self._loop.close()

@@ -1,0 +1,140 @@
+"""WebRTC by aiortc, with HTTP for its signalling: WHIP (RFC 9725) to send, WHEP to watch."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from pipeline.access import Access
+from pipeline.errors import SinkError
+
+T = TypeVar("T")
+
+NEEDED = 'needs pip install "fauve[live]"'
+
+
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Have the loop do `work`; its result.
+
+        Raises:
+            TimeoutError: it takes longer than `timeout` seconds.
+        """
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def close(self) -> None:
+        """End it, and what is left in it."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(2.0)
+
+
+def parse_host(address: str) -> tuple[str, int]:
+    """Host and port of whip:[HOST]:PORT or whep:[HOST]:PORT; this machine alone if no host is given.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    host, _, port = address.partition(":")[2].rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address}: is not of the form whip::8090 or whip:0.0.0.0:8090")
+    return host or "127.0.0.1", int(port)
+
+
+def bind(address: str) -> tuple[socket.socket, Access, str]:
+    """A socket that listens at `address`, who may connect, and the URL to give away.
+
+    Raises:
+        SinkError: the port is taken, or `address` is none.
+    """
+    try:
+        host, port = parse_host(address)
+    except ValueError as error:
+        raise SinkError(str(error)) from error
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise SinkError(f"{address}: cannot be served there: {error.strerror}") from error
+    access = Access(host)
+    return listening, access, access.url(listening.getsockname()[1], address.partition(":")[0])
+
+
+def signalling(path: str, access: Access, accept: Any, page: str = "") -> Any:
+    """A web application that takes offers at `path` by POST and ends sessions by DELETE.
+
+    Args:
+        accept: coroutine that takes an offer's SDP and gives the answer's SDP and what ends the session.
+        page: HTML to serve at /, if any.
+    """
+    from starlette.applications import Starlette
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+
+    sessions: dict[str, Any] = {}
+
+    def allowed(request: Any) -> bool:
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        query = f"token={bearer}" if bearer else request.url.query
+        return access.allows(query, request.headers)
+
+    async def offer(request: Any) -> Any:
+        if not allowed(request):
+            return PlainTextResponse("The address has a token; use the whole of it.", 403)
+        if not request.headers.get("Content-Type", "").startswith("application/sdp"):
+            return PlainTextResponse("An offer is application/sdp.", 415)
+        try:
+            answer, end = await accept((await request.body()).decode())
+        except Exception as error:  # whatever aiortc says of a broken offer
+            return PlainTextResponse(f"This offer cannot be answered: {error}", 400)
+        name = str(len(sessions))
+        sessions[name] = end
+        headers = {"Location": f"/{path}/{name}"}
+        return Response(answer, 201, headers, "application/sdp")
+
+    async def delete(request: Any) -> Any:
+        end = sessions.pop(request.path_params["name"], None)
+        if end is None or not allowed(request):
+            return PlainTextResponse("No such session.", 404)
+        await end()
+        return Response(status_code=200)
+
+    async def index(request: Any) -> Any:
+        if not allowed(request):
+            return PlainTextResponse("The address has a token; open the whole of it.", 403)
+        return HTMLResponse(page)
+
+    routes = [
+        Route(f"/{path}", offer, methods=["POST"]),
+        Route(f"/{path}/{{name}}", delete, methods=["DELETE"]),
+    ]
+    return Starlette(routes=[*routes, Route("/", index)] if page else routes)
+
+
+def serve(loop: Loop, listening: socket.socket, application: Any) -> Any:
+    """Serve `application` on `listening` in `loop`; the server, whose `should_exit` ends it."""
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(application, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    )
+    asyncio.run_coroutine_threadsafe(server.serve(sockets=[listening]), loop.loop)
+    return server

@@ -1,0 +1,158 @@
+"""WebRTC from fauve to fauve, to a browser, and to nobody."""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from pipeline.sources.pattern import read_code
+from tests.packs import tiny_pack
+from tests.parts import needs
+from tests.test_cli import assert_one_line, fauve
+from tests.test_live import codes, free_port, nothing_keeps_running, report, start
+
+__all__ = ["nothing_keeps_running"]
+
+aiortc = pytest.importorskip("aiortc", reason='WebRTC needs the extra "live"')
+
+PICTURE = ["--size", "640x360", "--fps", "15", "--strength", "0"]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "tiny"
+    tiny_pack(folder)
+    return str(folder)
+
+
+def test_one_sends_and_the_other_paints(pack, tmp_path):
+    port, path = free_port(), tmp_path / "show.mkv"
+    receiver = start(
+        f"whip::{port}", "-s", pack, "--strength", "0", "-o", path, "--json", "--duration", "60s"
+    )
+    time.sleep(2)
+    sender = start("test:", *PICTURE, "-s", pack, "-o", f"whip:http://127.0.0.1:{port}/whip", "--json")
+    time.sleep(9)
+    sender.terminate()
+    sent, _ = report(sender)
+    assert sent["problem"] == ""
+    # Another one comes: it goes on.
+    again = start("test:", *PICTURE, "-s", pack, "-o", f"whip:http://127.0.0.1:{port}/whip", "--json")
+    time.sleep(6)
+    again.terminate()
+    report(again)
+    receiver.terminate()
+    done, err = report(receiver)
+    assert "waits for a sender" in err
+    assert "the sender has gone" in err
+    assert "is back" in err
+    numbers, times, loudness = codes(str(path))
+    assert len(numbers) == done["frames"]
+    assert times == sorted(set(times))
+    read = [number for number in numbers if number is not None]
+    assert len(set(read)) > 40
+    assert max(loudness.values()) > 0.2
+
+
+def test_a_server_that_is_not_there_is_asked_again(pack, tmp_path):
+    port, path = free_port(), tmp_path / "show.mkv"
+    url = f"whip:http://127.0.0.1:{port}/whip"
+    done, err = report(
+        start("test:", *PICTURE, "-s", pack, "-o", url, "-o", path, "--duration", "4s", "--json")
+    )
+    assert f"{url} is lost" in err
+    assert "refused" in err
+    numbers, _, _ = codes(str(path))
+    assert len(numbers) == done["frames"] > 20
+
+
+async def watched(url, frames):
+    """Numbers of the next pictures at a WHEP address."""
+    peer = aiortc.RTCPeerConnection()
+    peer.addTransceiver("video", direction="recvonly")
+    taken = asyncio.get_running_loop().create_future()
+    peer.on("track", taken.set_result)
+    await peer.setLocalDescription(await peer.createOffer())
+
+    def post():
+        request = urllib.request.Request(
+            url, peer.localDescription.sdp.encode(), {"Content-Type": "application/sdp"}, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 201
+            return answer.read().decode()
+
+    answer = await asyncio.to_thread(post)
+    await peer.setRemoteDescription(aiortc.RTCSessionDescription(answer, "answer"))
+    track = await asyncio.wait_for(taken, 10)
+    numbers = []
+    while len(numbers) < frames:
+        frame = await asyncio.wait_for(track.recv(), 10)
+        numbers.append(read_code(frame.to_ndarray(format="rgb24")))
+    await peer.close()
+    return numbers
+
+
+def test_two_players_watch(pack):
+    port = free_port()
+    process = start("test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json")
+    time.sleep(3)
+    url = f"http://127.0.0.1:{port}/whep"
+
+    async def both():
+        return await asyncio.gather(watched(url, 40), watched(url, 40))
+
+    for numbers in asyncio.run(both()):
+        read = [number for number in numbers if number is not None]
+        assert len(read) > 30
+        assert read == sorted(read)
+        assert np.diff(read).max() < 30
+    for headers, status in (({"Origin": "http://evil.example"}, 403), ({}, 415)):
+        with pytest.raises(urllib.error.HTTPError, match=str(status)):
+            urllib.request.urlopen(urllib.request.Request(url, b"x", headers, method="POST"), timeout=5)
+    process.terminate()
+    report(process)
+
+
+@needs("chromium", "chromedriver")
+def test_a_browser_watches(pack):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    port = free_port()
+    process = start("test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json")
+    time.sleep(3)
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    try:
+        browser.get(f"http://127.0.0.1:{port}/")
+        size = (
+            "const v = document.querySelector('video'); return [v.videoWidth, v.videoHeight, v.currentTime]"
+        )
+        end = time.monotonic() + 20
+        while not browser.execute_script(size)[2] > 1:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert browser.execute_script(size)[:2] == [640, 360]
+        script = """
+            const v = document.querySelector("video"), c = document.createElement("canvas");
+            [c.width, c.height] = [16, 9];
+            c.getContext("2d").drawImage(v, 0, 0, 16, 9);
+            return Array.from(c.getContext("2d").getImageData(0, 0, 16, 9).data)
+        """
+        before = np.array(browser.execute_script(script))
+        time.sleep(1)
+        assert np.abs(np.array(browser.execute_script(script)) - before).mean() > 3
+    finally:
+        browser.quit()
+    process.terminate()
+    report(process)
+
+
+def test_what_goes_wrong_is_one_line(pack):
+    assert_one_line(fauve("live", "test:", "-s", pack, "-o", "whep:nowhere"), "whip::8090")
+    assert_one_line(fauve("live", "whip:what", "-s", pack, "-o", "x.mkv"), "whip::8090")
