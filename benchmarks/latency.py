@@ -1,6 +1,6 @@
 """How old a live picture is when somebody sees it, read back from the pixels.
 
-    python -m benchmarks.latency [--only nut,rtmp,load,soak]
+    python -m benchmarks.latency [--only nut,rtmp,obs,load,soak]
 
 The test pattern carries the number of each frame in its pixels; a receiver in a process of its own decodes
 what arrives, reads the number, and says when. RTMP goes through a real nginx (tests/install_parts.sh).
@@ -30,7 +30,7 @@ from pipeline.frame import Frame
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
 from pipeline.sinks import Sink
-from pipeline.sources.pattern import PatternSource
+from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.stats import percentiles
 
 RESULT = Path(__file__).parent / "results" / "latency.json"
@@ -183,6 +183,68 @@ def rtmp(seconds: float) -> dict[str, Any] | None:
             server.wait()
 
 
+OBS_SETTINGS = """[General]
+FirstRun=true
+[OBSWebSocket]
+FirstLoad=false
+ServerEnabled=true
+ServerPort=48753
+AlertsEnabled=false
+AuthRequired=true
+ServerPassword=benchmark
+"""
+
+
+def obs(seconds: float) -> dict[str, Any] | None:
+    """Into a real OBS under a virtual screen, by screenshots of its source; None where there is none.
+
+    A screenshot shows a picture that OBS had when it was asked or later: the age at the answer is an upper
+    bound that contains the making and sending of the screenshot.
+    """
+    if shutil.which("obs") is None or shutil.which("Xvfb") is None:
+        return None
+    from pipeline.obs import NAME, Obs
+
+    with tempfile.TemporaryDirectory() as home:
+        settings = Path(home) / ".config" / "obs-studio" / "global.ini"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(OBS_SETTINGS)
+        screen = subprocess.Popen(["Xvfb", ":97", "-screen", "0", "640x480x24"], stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        environment = {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config", "XDG_RUNTIME_DIR": home}
+        studio = subprocess.Popen(
+            ["obs", "--multi", "--minimize-to-tray", "--disable-updater"],
+            env={**os.environ, **environment, "DISPLAY": ":97", "LIBGL_ALWAYS_SOFTWARE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            running = Obs(port=48753, password="benchmark")
+            how = None
+            while how is None:
+                try:
+                    how = running.connect()
+                except OSError:
+                    time.sleep(1)
+            show = Show((640, 360), [how.output])
+            time.sleep(WARM_UP + 3)
+            ages, asked = [], []
+            for begin, answered, image in running.screenshots(NAME, (640, 360), seconds):
+                number = read_code(image)
+                if number in show.captured.at:
+                    ages.append(answered - show.captured.at[number])
+                    asked.append(answered - begin)
+            show.end()
+        finally:
+            studio.kill()
+            studio.wait()
+            screen.kill()
+            screen.wait()
+    p50, p95, _ = (round(1000 * value, 1) for value in percentiles(ages))
+    shot = round(1000 * percentiles(asked)[0], 1)
+    return {"p50_ms_at_most": p50, "p95_ms_at_most": p95, "screenshot_p50_ms": shot, "pictures": len(ages)}
+
+
 BURN = "while True: pass"
 
 
@@ -251,14 +313,14 @@ def table(report: dict[str, Any]) -> str:
 def main() -> None:
     """Measure what is asked for and write it down beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="nut,rtmp,load,soak")
+    parser.add_argument("--only", default="nut,rtmp,obs,load,soak")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--soak", type=float, default=600.0)
     given = parser.parse_args()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in given.only.split(","):
         seconds = given.soak if name == "soak" else given.seconds
-        report[name] = {"nut": nut, "rtmp": rtmp, "load": load, "soak": soak}[name](seconds)
+        report[name] = {"nut": nut, "rtmp": rtmp, "obs": obs, "load": load, "soak": soak}[name](seconds)
         print(name, json.dumps(report[name]))
         write_results("latency", {**report, "style": STYLE})
 

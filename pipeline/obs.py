@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
+from engines import Image, Size
 from pipeline.errors import SinkError
 
 T = TypeVar("T")
@@ -19,6 +20,9 @@ NAME = "fauve"
 
 OLDEST = 28
 """The first OBS with obs-websocket 5 in it."""
+
+AT_ONCE = 3
+"""Screenshots over one connection, before they are looked at."""
 
 MOVES_WITHIN = 10.0
 """Seconds until the picture in OBS must move."""
@@ -163,34 +167,58 @@ class Obs:
             SinkError: as `connect`.
         """
 
-        async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
-            end = time.monotonic() + within
-            before = None
-            while time.monotonic() < end:
-                picture = await screenshot(call)
-                if picture is not None and before is not None and picture.shape == before.shape:
-                    difference = np.abs(picture.astype(np.int16) - before).mean()
-                    if difference > 0.5:
-                        return True
-                before = picture if picture is not None else before
-                await asyncio.sleep(0.3)
-            return False
+        before = None
+        for _, _, picture in self.screenshots(NAME, (320, 180), within, every=0.3):
+            if before is not None and picture.shape == before.shape:
+                difference = np.abs(picture.astype(np.int16) - before).mean()
+                if difference > 0.5:
+                    return True
+            before = picture
+        return False
 
-        async def screenshot(call: Callable[..., Awaitable[dict[str, Any]]]) -> Any:
+    def screenshots(
+        self, source: str, size: Size, seconds: float, *, every: float = 0.0
+    ) -> Iterator[tuple[float, float, Image]]:
+        """Screenshots of a source for some seconds, none while it has no picture.
+
+        Yields:
+            when it was asked for and when it came, in seconds of `time.monotonic`, and the picture.
+
+        Raises:
+            SinkError: as `connect`.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            yield from self._talk(lambda call: self._some_screenshots(call, source, size, end, every))
+
+    async def _some_screenshots(
+        self,
+        call: Callable[..., Awaitable[dict[str, Any]]],
+        source: str,
+        size: Size,
+        end: float,
+        every: float,
+    ) -> list[tuple[float, float, Image]]:
+        """A few of them over one connection."""
+        taken: list[tuple[float, float, Image]] = []
+        while time.monotonic() < end and len(taken) < AT_ONCE:
+            asked = time.monotonic()
             try:
                 answer = await call(
                     "GetSourceScreenshot",
-                    sourceName=NAME,
+                    sourceName=source,
                     imageFormat="jpg",
-                    imageWidth=320,
-                    imageHeight=180,
+                    imageWidth=size[0],
+                    imageHeight=size[1],
                 )
+                came = time.monotonic()
+                data = base64.b64decode(answer["imageData"].partition(",")[2])
+                image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                taken.append((asked, came, image[..., ::-1]))
             except SinkError:
-                return None  # there is no picture yet
-            data = base64.b64decode(answer["imageData"].partition(",")[2])
-            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-
-        return self._talk(work)
+                every = max(every, 0.3)  # there is no picture yet
+            await asyncio.sleep(every)
+        return taken
 
     def _talk(self, work: Callable[[Callable[..., Awaitable[dict[str, Any]]]], Awaitable[T]]) -> T:
         try:

@@ -379,3 +379,35 @@ def test_a_show_is_painted_again_at_full_quality(tmp_path, pack):
     assert_one_line(
         fauve("run", video, "-o", tmp_path / "x.mkv", "-s", pack, "--controls", video), "not a record"
     )
+
+
+def clicks(path):
+    """Ten seconds of sound in a WAV file that clicks at the beginning of each second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        at = np.arange(160_000)
+        wave = (np.sin(at * 0.4) * 20_000 * (at % 16_000 < 1600)).astype(np.int16)
+        for begin in range(0, len(wave), 1600):
+            samples = av.AudioFrame.from_ndarray(
+                wave[None, begin : begin + 1600], format="s16", layout="mono"
+            )
+            samples.sample_rate, samples.pts = 16000, begin
+            container.mux(stream.encode(samples))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_the_sound_of_another_place(tmp_path, pack):
+    sound, path = clicks(tmp_path / "clicks.wav"), tmp_path / "show.mkv"
+    arguments = ["-s", pack, "-o", path, "--sound", sound, "--duration", "5s", "--json"]
+    done, _ = report(start("test:", *SIZE, *arguments))
+    numbers, _, loudness = codes(str(path))
+    assert len(numbers) == done["frames"] > 60
+    loud = sorted(at for at, value in loudness.items() if value > 0.3)
+    begins = [at for before, at in pairwise([-1000, *loud]) if at - before > 300]
+    assert len(begins) >= 4
+    assert all(abs(step - 1000) < 25 for step in np.diff(begins[1:]))
+    silent = make_video(tmp_path / "silent.mp4", audio=False)
+    for place, words in ((silent, "no sound in it"), (tmp_path / "none.wav", "no such file")):
+        result = fauve("live", "test:", *SIZE, "-s", pack, "-o", tmp_path / "x.mkv", "--sound", place)
+        assert_one_line(result, words)

@@ -30,6 +30,7 @@ from pipeline.deck import Deck
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
 from pipeline.sources.live import open_source
+from pipeline.sources.sound import WithSound
 
 log = logging.getLogger("fauve")
 
@@ -102,6 +103,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @click.option("--fps", type=Rate(), help="The same.")
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
+@click.option("--sound", help="Take the sound from there: microphone:, microphone:hw:1, a URL or a file.")
 @click.option(
     "--timeout", type=Seconds(), default=5.0, help="After which a silent source counts as lost; 5s."
 )
@@ -143,6 +145,7 @@ def live(
     fps: Fraction | None,
     loop: bool,
     no_audio: bool,
+    sound: str | None,
     timeout: float,
     latency: float | None,
     fixed: bool,
@@ -181,9 +184,12 @@ def live(
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(controls.close)
-        camera = stack.enter_context(
-            open_source(address(source), size=size, rate=fps, loop=loop, sound=not no_audio, timeout=timeout)
-        )
+        own = not (no_audio or sound)
+        picture = open_source(address(source), size=size, rate=fps, loop=loop, sound=own, timeout=timeout)
+        camera = stack.enter_context(picture)
+        if sound:
+            camera = WithSound(picture, sound)
+            stack.callback(camera.close)
         governor = None if fixed else Governor(float(1 / camera.info.rate), latency)
         deck = Deck(
             load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor

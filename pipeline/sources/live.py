@@ -88,7 +88,7 @@ def open_source(
     asked = parse(address, size, rate)
     return LiveSource(
         address,
-        lambda: _open(address, asked, timeout),
+        lambda: open_container(address, asked, timeout),
         paced=asked.paced,
         loop=loop,
         sound=sound,
@@ -168,7 +168,16 @@ def _screen(region: str, asked: dict[str, str]) -> Input:
     return Input(f"{display}+{x},{y or 0}" if offset else display, device, options)
 
 
-def _open(address: str, asked: Input, timeout: float) -> Any:
+def open_container(address: str, asked: Input, timeout: float) -> Any:
+    """An open container of FFmpeg's.
+
+    Args:
+        address: what messages call it.
+        timeout: seconds without an answer after which reading fails.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
     # A listener waits for its sender as long as it takes.
     wait = None if address.startswith("listen:") or asked.paced else (max(timeout, 10.0), timeout)
     try:

@@ -1,0 +1,148 @@
+"""Sound from another place than the picture's: a microphone, a mixer, a file, a stream."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import av.error
+from av.audio.resampler import AudioResampler
+
+from pipeline.channel import Channel
+from pipeline.errors import SourceError
+from pipeline.frame import Frame, Sound
+from pipeline.sources import Source
+from pipeline.sources.live import PAUSES, Input, open_container, parse
+from pipeline.sources.pattern import SAMPLE_RATE
+
+log = logging.getLogger("fauve")
+
+MICROPHONES = {"linux": "alsa", "darwin": "avfoundation", "win32": "dshow"}
+"""FFmpeg's device for sound, by platform."""
+
+
+def parse_sound(address: str) -> Input:
+    """What FFmpeg must be asked to open for `address`: microphone:NAME, a URL or a file.
+
+    Raises:
+        SourceError: no such kind of sound, or no such file.
+    """
+    kind, _, name = address.partition(":")
+    if kind != "microphone":
+        return parse(address)
+    device = MICROPHONES.get(sys.platform)
+    if device is None:
+        raise SourceError(f"{address}: microphones are not known on {sys.platform}")
+    if device == "alsa":
+        return Input(name or "default", device)
+    return Input(f"audio={name}" if device == "dshow" else f":{name or 0}", device)
+
+
+class WithSound(Source):
+    """A live source with the sound of another place in the place of its own, on the clock of its pictures.
+
+    Sound that is lost is asked for again, while the picture goes on.
+
+    Args:
+        picture: the live source.
+        address: of the sound, as `parse_sound` takes it.
+
+    Raises:
+        SourceError: there is no sound there.
+    """
+
+    def __init__(self, picture: Source, address: str) -> None:
+        self._picture = picture
+        self._address = address
+        self.info = replace(picture.info, sound=True)
+        self._asked = parse_sound(address)
+        self._container = self._connect()
+        self._items: Channel[Any] = Channel(1, drop_oldest=True)
+        self._zero: float | None = None
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._read_picture, "picture"), (self._read_sound, "sound"))
+        ]
+
+    def _connect(self) -> Any:
+        container = open_container(self._address, self._asked, 5.0)
+        if not container.streams.audio:
+            container.close()
+            raise SourceError(f"{self._address}: there is no sound in it")
+        return container
+
+    def _read_picture(self) -> None:
+        try:
+            for item in self._picture:
+                if not isinstance(item, Frame):
+                    continue
+                if self._zero is None and item.captured_at is not None:
+                    self._zero = item.captured_at - float(item.time)
+                self.lost, self.dropped = self._picture.lost, self._picture.dropped + self._items.dropped
+                if not self._items.put(item):
+                    return
+            self._items.close()
+        except BaseException as error:
+            self._items.close(error)
+
+    def _read_sound(self) -> None:
+        attempt = 0
+        while not self._stopped.is_set():
+            try:
+                self._read_connection()
+                reason = "it ended"
+            except (SourceError, av.error.FFmpegError) as error:
+                reason = str(error)
+            if self._stopped.is_set():
+                return
+            if attempt == 0:
+                log.warning("%s: the sound is lost (%s); it is tried again", self._address, reason)
+            self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+            try:
+                self._container = self._connect()
+            except SourceError:
+                continue
+            log.warning("%s: the sound is back", self._address)
+            attempt = 0
+
+    def _read_connection(self) -> None:
+        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE)
+        offset: float | None = None
+        with self._container as container:
+            for samples in container.decode(audio=0):
+                if self._stopped.is_set():
+                    return
+                if self._zero is None or samples.pts is None:
+                    continue
+                at = float(samples.pts * samples.time_base)
+                if offset is None:
+                    offset = time.monotonic() - self._zero - at
+                begins = at + offset
+                ahead = begins + self._zero - time.monotonic()
+                if self._asked.paced and ahead > 0 and self._stopped.wait(ahead):
+                    return
+                for piece in resampler.resample(samples):
+                    piece.pts, piece.time_base = round(begins * SAMPLE_RATE), Fraction(1, SAMPLE_RATE)
+                    begins += piece.samples / SAMPLE_RATE
+                    size = 8 * piece.samples
+                    self._items.put_packet(Sound(piece, size), size)
+
+    def __iter__(self) -> Iterator[Frame | Any]:
+        for thread in self._threads:
+            thread.start()
+        yield from self._items
+
+    def close(self) -> None:
+        """Let go of both."""
+        self._stopped.set()
+        self._items.cancel()
+        self._picture.close()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(1.0)
