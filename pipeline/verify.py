@@ -22,7 +22,7 @@ from pipeline.sinks.container import FORMATS
 from pipeline.sinks.tracks import codecs_of
 from pipeline.sources.demuxer import open_input, picture_stream
 
-KINDS = ("audio", "subtitle")
+KINDS = ("audio", "subtitle", "data")
 """Tracks beside the picture whose packets are compared."""
 
 
@@ -145,7 +145,7 @@ def _track(stream: Any, packets: list[tuple[Fraction, bytes]], unheard: int) -> 
     context = stream.codec_context
     return TrackContents(
         stream.type,
-        context.codec.canonical_name if context is not None else "unknown",
+        context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown",
         stream.metadata.get("language"),
         stream.time_base,
         tuple(time for time, _ in packets),
@@ -243,7 +243,12 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
     # Sound is re-encoded where its codec cannot be held; other tracks may then be missing.
     before = [t for t in source.tracks if t.kind == kind and (kind == "audio" or t.codec in output.holds)]
     before = [track for track in before if track.times]
-    after = [track for track in output.tracks if track.kind == kind and track.times]
+    # A track of timecode is made anew by the muxer.
+    after = [
+        track
+        for track in output.tracks
+        if track.kind == kind and track.times and (kind != "data" or track.codec in output.holds)
+    ]
     if len(before) != len(after):
         return [f"{kind} tracks: {len(before)} in the source, {len(after)} in the output"]
     for number, (a, b) in enumerate(zip(before, after, strict=True)):

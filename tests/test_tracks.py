@@ -10,6 +10,7 @@ from av.stream import Disposition
 from pipeline.frame import Frame
 from pipeline.sinks.file import FileSink
 from pipeline.sources.file import FileSource
+from pipeline.verify import differences, read_contents
 from tests.videos import copy, make_video, picture, read_video
 
 SRT = """1
@@ -225,3 +226,30 @@ def test_sound_that_it_can_hold_is_copied(tmp_path, codec, caplog):
     assert [packet[3] for packet in after.packets] == [packet[3] for packet in before.packets]
     assert len(after.packets) > 5
     assert caplog.text == ""
+
+
+def test_data_goes_from_broadcast_to_broadcast_and_is_named_elsewhere(tmp_path, caplog):
+    path = tmp_path / "drone.ts"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        data = out.add_data_stream("klv")
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(index, width=64, height=48), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+            packet = av.Packet(b"position %05d" % index)
+            packet.pts = packet.dts = index * 3600
+            packet.time_base, packet.stream = Fraction(1, 90000), data
+            out.mux(packet)
+        out.mux(video.encode(None))
+    copy(path, tmp_path / "out.ts")
+    with av.open(str(tmp_path / "out.ts")) as container:
+        kinds = {stream.type: getattr(stream, "name", "") for stream in container.streams}
+        told = [bytes(packet) for packet in container.demux(data=0) if packet.size]
+    assert kinds["data"] == "klv"
+    assert told == [b"position %05d" % index for index in range(25)]
+    assert differences(read_contents(path), read_contents(tmp_path / "out.ts")) == []
+    assert "left out" not in caplog.text
+    copy(path, tmp_path / "out.mkv")
+    assert "a .mkv file cannot hold data (klv); track 1 is left out" in caplog.text

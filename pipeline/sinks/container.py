@@ -139,7 +139,7 @@ class Container:
         if track.kind == "cover" and self._muxer == "matroska" and track.codec in COVER_FILES:
             self._container.add_attachment(*COVER_FILES[track.codec], bytes(track.packet))
             return
-        if track.kind == "data" or (track.kind == "attachment" and self._muxer != "matroska"):
+        if track.kind == "attachment" and self._muxer != "matroska":
             self._leave_out(track)
             return
         try:

@@ -15,6 +15,7 @@ USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1",
 
 BROADCAST = frozenset(
     {"h264", "hevc", "mpeg2video", "aac", "ac3", "eac3", "dts", "mp2", "mp3", "opus", "dvb_subtitle"}
+    | {"klv", "scte_35", "timed_id3"}
 )
 """What transport streams hold; FFmpeg's muxer does not tell."""
 
