@@ -21,6 +21,7 @@ from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import FORMATS
 from pipeline.sinks.tracks import codecs_of
 from pipeline.sources.demuxer import open_input, picture_stream
+from pipeline.sources.timeline import Timeline
 
 KINDS = ("audio", "subtitle", "data")
 """Tracks beside the picture whose packets are compared."""
@@ -92,7 +93,10 @@ def _read(path: str | Path) -> Contents:
         unheard = dict.fromkeys(packets, 0)
         frames: list[tuple[int | None, int]] = []
         first: Any = None
+        timeline = Timeline()
         for packet in container.demux([video, *others]):
+            # A recording that jumps back goes on, as it does when it is painted.
+            timeline.place(packet)
             if packet.stream is not video:
                 if packet.size and packet.pts is not None:
                     digest = hashlib.sha1(_payload(packet), usedforsecurity=False).digest()

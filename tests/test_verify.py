@@ -129,3 +129,13 @@ def test_a_late_start_is_exact_in_mp4(tmp_path):
     before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
     assert after.times[0] == before.times[0] > 1
     assert differences(before, after) == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
+def test_a_recording_that_jumps_back_is_verified_as_it_goes_on(tmp_path, suffix):
+    first = make_video(tmp_path / "a.ts", frames=50, time_base=Fraction(1, 25))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() * 3)
+    result = tmp_path / f"out.{suffix}"
+    copy(path, result)
+    assert differences(read_contents(path), read_contents(result)) == []

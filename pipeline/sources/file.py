@@ -107,7 +107,13 @@ class FileSource(Source):
                 log.warning("%s: another video track, %d, is left out", self.path, stream.index)
                 others.remove(stream)
         self._cover_indices = {stream.index for stream in covers}
-        self._wanted = [self._video, *(stream for stream in others if stream.type != "attachment")]
+        self._wanted = {stream.index for stream in others}
+        # All tracks are read, also those that nobody wants: together they tell how far a recording jumps.
+        self._read = [
+            stream
+            for stream in streams
+            if stream is self._video or stream in covers or stream.type not in ("video", "attachment")
+        ]
         self._items = self._demux()
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
@@ -208,7 +214,7 @@ class FileSource(Source):
     def _demux(self, *, decode: bool = True) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
-            for packet in self._container.demux(self._wanted):
+            for packet in self._container.demux(self._read):
                 self._timeline.place(packet)
                 if packet.stream is self._video:
                     if decode:
@@ -216,7 +222,7 @@ class FileSource(Source):
                 elif packet.stream_index in self._cover_indices:
                     if packet.size:
                         self._covers[packet.stream_index] = packet
-                elif packet.size:
+                elif packet.size and packet.stream_index in self._wanted:
                     yield packet
             if decode:
                 yield from self._deinterlaced(None)
