@@ -14,7 +14,7 @@ test: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_train.py
-	$(BIN)/pytest --ignore=tests/test_train.py
+	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_train.py
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.throughput

@@ -87,7 +87,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "-s",
     "--style",
-    default="pointillism",
+    default="live",
     show_default=True,
     help="A bundled style, a pack, or an .onnx model.",
 )
