@@ -307,6 +307,9 @@ def table(report: dict[str, Any]) -> str:
     for key, text in (("nut", "motion JPEG in NUT, by UDP"), ("rtmp", "H.264 by RTMP, through nginx")):
         measured = report[key]
         rows.append(f"| {text} | {measured['p50_ms']:.0f} ms | {measured['p95_ms']:.0f} ms |")
+    seen = report["obs"]
+    bounds = f"{seen['p50_ms_at_most']:.0f} ms at most | {seen['p95_ms_at_most']:.0f} ms at most"
+    rows.append(f"| shown by OBS, by the first of these | {bounds} |")
     return "\n".join(rows)
 
 

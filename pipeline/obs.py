@@ -58,7 +58,10 @@ def link(host: str) -> Link:
     }
     if host in ("127.0.0.1", "localhost", "::1"):
         url = f"udp://127.0.0.1:{LOCAL_PORT}"
-        options = "fflags=nobuffer flags=low_delay probesize=32 analyzeduration=0 buffer_size=4000000"
+        options = (
+            "fflags=nobuffer flags=low_delay probesize=32 analyzeduration=1 fpsprobesize=0 "
+            "buffer_size=4000000"
+        )
         return Link(f"nut+{url}", {**common, "input": url, "input_format": "nut", "ffmpeg_options": options})
     options = "listen=1 analyzeduration=300000 fflags=nobuffer"
     return Link(

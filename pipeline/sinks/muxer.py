@@ -107,13 +107,13 @@ class Muxer:
         except av.error.FFmpegError as error:
             raise SinkError(f"{name}: cannot be written: {error.strerror}") from error
 
-    def write(self, frame: Frame) -> None:
-        """Encode and mux one frame."""
+    def write(self, frame: Frame, *, key: bool = False) -> None:
+        """Encode and mux one frame, as a key frame if it must be one."""
         picture = encodable(frame.image, self._colour, self._pixels)
         if self._first is None:
             self._first = frame.time
         picture.pts, picture.time_base = frame.pts, frame.time_base
-        picture.pict_type = PictureType.NONE
+        picture.pict_type = PictureType.I if key else PictureType.NONE
         try:
             self._container.mux(self._video.encode(picture))
         except av.error.FFmpegError as error:

@@ -16,13 +16,14 @@ import av.error
 def relay(url: str, format: str, options: dict[str, str]) -> None:
     """Copy packets from standard input to `url` until the input ends.
 
-    Prints "open" on standard output when the server has accepted.
+    Prints "open" on standard output when the server has accepted. The first picture only tells what is to
+    come: it is old by then, and players that begin with it would stay behind by its age.
 
     Raises:
         av.error.FFmpegError: the server refuses or is gone.
     """
     source: Any = av.open(
-        os.fdopen(0, "rb", buffering=0), format="nut", options={"probesize": "32", "analyzeduration": "0"}
+        os.fdopen(0, "rb", buffering=0), format="nut", options={"probesize": "32", "fpsprobesize": "0"}
     )
     target: Any = av.open(url, "w", format=format, options=options)
     streams = {}
@@ -30,8 +31,12 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
         streams[stream.index] = target.add_stream_from_template(stream)
     target.start_encoding()
     print("open", flush=True)
+    pictures = 0
     for packet in source.demux():
         if packet.dts is None:
+            continue
+        pictures += packet.stream.type == "video"
+        if pictures < 2:
             continue
         packet.stream = streams[packet.stream_index]
         target.mux(packet)

@@ -28,6 +28,9 @@ PAUSES = (0.25, 0.5, 1.0)
 ANSWER_WITHIN = 5.0
 """Seconds after which a server that takes nothing counts as lost."""
 
+SOUND_TO_TELL = 400_000
+"""Bytes of sound, a second of it, that are encoded before the server has accepted."""
+
 LAST_PACKETS = 1.0
 """Seconds that a server gets to take what is left at the end."""
 
@@ -133,6 +136,10 @@ class StreamSink(Sink):
 
     def _start(self) -> None:
         self._errors = b""
+        self._sent = False
+        self._told = 0
+        self._waits = not self._target.url.startswith("srt:")
+        """Until the child says that the server has accepted; FFmpeg's program does not say."""
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -180,10 +187,24 @@ class StreamSink(Sink):
             if time.monotonic() < self._not_before:
                 return
             self._start()
+        if self._waits and self._sent:
+            # A server that is being asked has no use for what happens meanwhile.
+            if not self.connected:
+                self._busy(lambda muxer: None)
+                return
+            self._waits = False
+            self._busy(lambda muxer: muxer.write(frame, key=True))
+            return
+        self._sent = True
         self._busy(lambda muxer: muxer.write(frame))
 
     def mux(self, packet: Any) -> None:
         """Send a piece of sound."""
+        if self._waits:
+            # Some sound tells the child what is to come; all of it would fill the pipe.
+            self._told += packet.size
+            if self._told > SOUND_TO_TELL:
+                return
         self._busy(lambda muxer: muxer.mux(packet))
 
     def _busy(self, work: Any) -> None:
