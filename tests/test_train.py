@@ -148,6 +148,7 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path)
     again = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
     assert again.returncode == 0, again.stderr
     assert Style.load(output).digest == style.digest
+    assert b"export.py" not in style.model(), "a pack does not tell where it was made"
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):

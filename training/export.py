@@ -205,5 +205,8 @@ def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32) -> bytes:
             dynamo=True,
             verbose=False,
         )
+        # The exporter notes the stack trace of every node: paths of this machine, in no fixed order.
+        for noted in (program.model.graph, *program.model.graph.all_nodes()):
+            noted.metadata_props.clear()
         program.save(buffer, external_data=False)
     return buffer.getvalue()
