@@ -42,7 +42,7 @@ def material(tmp_path_factory):
     return {
         "photos": folder / "photos",
         "paintings": folder / "paintings",
-        "vgg19": folder / "vgg19.safetensors",
+        "weights": folder,
     }
 
 
@@ -137,7 +137,7 @@ def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
 def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):
     photos, output = material["photos"], tmp_path / "mine"
     painting = material["paintings"] / "0.png"
-    arguments = [painting, "-o", output, "--photos", photos, "--vgg19", material["vgg19"], "--steps", "3"]
+    arguments = [painting, "-o", output, "--photos", photos, "--weights", material["weights"], "--steps", "3"]
     learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
     assert learned.returncode == 0, learned.stderr
     style = Style.load(output)

@@ -14,10 +14,10 @@ from training.recipe import Recipe, build_recipe, load_recipe
 FOLDER = click.Path(exists=True, path_type=Path)
 
 
-vgg19_option = click.option(
-    "--vgg19",
+weights_option = click.option(
+    "--weights",
     type=FOLDER,
-    help="VGG-19 up to conv3_1, safetensors, torchvision's names; torchvision's own if not given.",
+    help="Folder with vgg19*.safetensors and the like, torchvision's names; torchvision's own if not given.",
 )
 
 
@@ -50,7 +50,7 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
 @click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
-@vgg19_option
+@weights_option
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of this training.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
 @click.option(
@@ -63,7 +63,7 @@ def train(
     overrides: tuple[str, ...],
     photos: Path,
     paintings: Path,
-    vgg19: Path | None,
+    weights: Path | None,
     run_folder: Path | None,
     resume: bool,
     start_from: Path | None,
@@ -90,7 +90,7 @@ def train(
             resolved,
             photos=photos,
             paintings=paintings,
-            vgg19=vgg19,
+            weights=weights,
             run=folder,
             resume=resume,
             start_from=start_from,
@@ -148,7 +148,7 @@ def export(checkpoint: Path, output: Path, preview: Path, force: bool) -> None:
 @click.argument("paintings", type=FOLDER, nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
-@vgg19_option
+@weights_option
 @click.option("--title", help="Of the painting; its file's name if not given.")
 @click.option("--artist", default="unknown", help="Who painted it.")
 @click.option("--year", type=int, default=0, help="When it was painted.")
@@ -161,7 +161,7 @@ def learn(
     paintings: tuple[Path, ...],
     output: Path,
     photos: Path,
-    vgg19: Path | None,
+    weights: Path | None,
     title: str | None,
     artist: str,
     year: int,
@@ -203,7 +203,7 @@ def learn(
             recipe,
             photos=photos,
             paintings=Path("/"),
-            vgg19=vgg19,
+            weights=weights,
             run=run,
             resume=resume,
             start_from=TRUNK,

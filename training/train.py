@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training import losses
 from training.checkpoint import load_checkpoint, load_trunk, save_checkpoint
 from training.data import Pictures, expose, held_out, image_files, read_image, resize_shorter
-from training.features import Vgg19
+from training.features import Pretrained, Vgg19, pretrained
 from training.flow import inside, random_warp, warp
 from training.networks import Generator, PatchDiscriminator
 from training.recipe import Recipe, build_recipe
@@ -31,7 +31,7 @@ Progress = Callable[[int, dict[str, float]], None]
 class Targets:
     """What the styles are measured against: statistics of their paintings, and paintings that are real."""
 
-    def __init__(self, recipe: Recipe, paintings: Path, vgg: Vgg19) -> None:
+    def __init__(self, recipe: Recipe, paintings: Path, vgg: Pretrained) -> None:
         self.recipe = recipe
         self.weights = torch.tensor([style.weight for style in recipe.styles])
         self.reals: list[Pictures] = []
@@ -65,7 +65,7 @@ def train(
     *,
     photos: Path,
     paintings: Path,
-    vgg19: Path | None,
+    weights: Path | None,
     run: Path,
     resume: bool = False,
     start_from: Path | None = None,
@@ -79,7 +79,7 @@ def train(
     Args:
         photos: folder of photographs, searched recursively; one in ten is held out for evaluation.
         paintings: folder that the paintings' names in the recipe start from.
-        vgg19: safetensors file with the first five convolutions of VGG-19; None takes torchvision's.
+        weights: folder of the pretrained networks' weights; None takes torchvision's.
         run: folder for the checkpoint, the log (`losses.jsonl`) and the sheets; made if missing.
         resume: go on from the checkpoint in `run`.
         start_from: a checkpoint whose trunk, and styles of the same names, a new training begins with.
@@ -92,7 +92,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
     torch.manual_seed(recipe.seed)
-    vgg = Vgg19(vgg19)
+    vgg = pretrained("vgg19", weights)
     targets = Targets(recipe, paintings, vgg)
     pictures = Pictures([photos], recipe.photo_size, hold_out=True)
     vgg = vgg.to(memory_format=torch.channels_last)
@@ -192,7 +192,7 @@ def generator_losses(
     recipe: Recipe,
     generator: Generator,
     discriminator: PatchDiscriminator,
-    vgg: Vgg19,
+    vgg: Pretrained,
     targets: Targets,
     styles: Tensor,
     photo: Tensor,
