@@ -1,8 +1,19 @@
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from training import losses
-from training.flow import identity_grid, inside, random_warp, warp
+from training.flow import (
+    DisFlow,
+    identity_grid,
+    inside,
+    motion,
+    normalised,
+    random_warp,
+    synthetic_pair,
+    warp,
+)
 
 
 @pytest.fixture
@@ -16,15 +27,22 @@ def test_gram_is_the_mean_outer_product():
     assert torch.equal(losses.gram(features), expected)
 
 
-def test_style_distance_is_zero_for_the_same_statistics_only():
+@pytest.mark.parametrize("statistic", losses.STATISTICS.values(), ids=losses.STATISTICS)
+def test_style_distance_is_zero_for_the_same_statistics_only(statistic):
     features = [torch.rand(2, 8, 10, 10)]
-    targets = [losses.gram(features[0])]
-    assert torch.equal(losses.gram_style(features, targets), torch.zeros(2))
+    targets = [statistic(features[0])]
+    assert torch.equal(losses.style(features, targets, statistic), torch.zeros(2))
     shuffled = [features[0].flip(-1)]  # statistics know no places
-    torch.testing.assert_close(losses.gram_style(shuffled, targets), torch.zeros(2), atol=1e-6, rtol=0)
-    assert (losses.gram_style([features[0] * 2], targets) > 1).all()
-    assert losses.statistics_style(features, features).max() < 0.05
-    assert (losses.statistics_style([features[0] * 2], features) > 0.5).all()
+    same = losses.style(shuffled, targets, statistic)
+    torch.testing.assert_close(same, torch.zeros(2), atol=1e-6, rtol=0)
+    assert (losses.style([features[0] * 2], targets, statistic) > 0.9).all()
+
+
+def test_moments_are_mean_and_deviation():
+    features = torch.tensor([[[[1.0, 3.0]], [[5.0, 5.0]]]])
+    torch.testing.assert_close(
+        losses.moments(features), torch.tensor([[[2.0, 5.0], [1.0, 0.0]]]), atol=1e-3, rtol=0
+    )
 
 
 def test_content_distance_is_relative_to_the_target():
@@ -33,9 +51,112 @@ def test_content_distance_is_relative_to_the_target():
 
 
 def test_hinge_losses_push_scores_to_their_sides_of_the_margin():
-    assert losses.hinge_discriminator(torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 2, 2), -2.0)) == 0
-    assert losses.hinge_discriminator(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) == 1
-    assert torch.equal(losses.hinge_generator(torch.full((2, 1, 3, 3), 0.5)), torch.full((2,), -0.5))
+    assert losses.hinge_discriminator([torch.full((1, 1, 2, 2), 2.0)], [torch.full((1, 1, 2, 2), -2.0)]) == 0
+    assert losses.hinge_discriminator([torch.zeros(1, 1, 2, 2)], [torch.zeros(1, 1, 2, 2)]) == 1
+    assert torch.equal(losses.hinge_generator([torch.full((2, 1, 3, 3), 0.5)]), torch.full((2,), -0.5))
+
+
+def test_minimax_is_the_log_likelihood_of_the_right_answer():
+    real, fake = [torch.tensor([0.3]).view(1, 1, 1, 1)], [torch.tensor([-1.2]).view(1, 1, 1, 1)]
+    d_real, d_fake = torch.sigmoid(torch.tensor([0.3, -1.2]))
+    expected = -(d_real.log() + (1 - d_fake).log())
+    torch.testing.assert_close(losses.minimax_discriminator(real, fake), expected)
+    torch.testing.assert_close(losses.minimax_generator(fake), (1 - d_fake).log()[None])
+
+
+def test_least_squares_pulls_paintings_to_one_and_others_to_zero():
+    ones, zeros = [torch.ones(2, 1, 2, 2)], [torch.zeros(2, 1, 2, 2)]
+    assert losses.least_squares_discriminator(ones, zeros) == 0
+    assert losses.least_squares_discriminator(zeros, ones) == 1
+    assert torch.equal(losses.least_squares_generator(zeros), torch.full((2,), 0.5))
+
+
+@pytest.mark.parametrize("name", losses.ADVERSARIAL)
+def test_a_better_forgery_costs_the_generator_less_and_the_discriminator_more(name):
+    discriminator, generator = losses.ADVERSARIAL[name]
+    real, poor, good = ([torch.full((1, 1, 2, 2), value)] for value in (0.9, 0.1, 0.6))
+    assert generator(good) < generator(poor)
+    assert discriminator(real, good) > discriminator(real, poor)
+
+
+def test_every_scale_counts_the_same():
+    fine, coarse = torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 2, 2), 3.0)
+    assert losses.hinge_generator([fine, coarse]) == -2
+
+
+def test_r1_is_the_squared_gradient_of_the_scores():
+    real = torch.rand(2, 3, 4, 4, requires_grad=True)
+    slopes = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+    scores = [(slopes * real).sum((1, 2, 3)).view(2, 1, 1, 1)]
+    torch.testing.assert_close(losses.r1(scores, real), torch.tensor((48 * 1 + 48 * 4) / 2 / 2))
+
+
+def test_colour_distance_knows_casts_and_contrast():
+    image = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(losses.colour(image, image.flip(-1)), torch.zeros(2), atol=1e-9, rtol=0)
+    assert (losses.colour(image + torch.tensor([0.2, 0, 0])[:, None, None], image) > 0.005).all()
+    assert (losses.colour(image * 0.5, image) > 0.01).all()
+
+
+def test_cycle_is_the_mean_absolute_difference():
+    assert torch.equal(
+        losses.cycle(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.25)), torch.full((2,), 0.25)
+    )
+
+
+def test_a_painting_may_grow_brighter_with_the_scene_and_no_more(rng):
+    photo = torch.rand(1, 3, 16, 16, generator=rng)
+    painted = 1 - photo
+    brighter = losses.luminance_change(photo + 0.1, photo)
+    torch.testing.assert_close(brighter, torch.full((1, 1, 16, 16), 0.1))
+    mask = torch.ones(1, 1, 16, 16)
+    assert losses.temporal(painted + 0.1, painted, mask, brighter) < 1e-12
+    torch.testing.assert_close(losses.temporal(painted, painted, mask, brighter), torch.tensor([0.01]))
+    torch.testing.assert_close(losses.temporal(painted + 0.1, painted, mask), torch.tensor([0.01]))
+
+
+def test_a_painting_may_change_as_the_frames_do_without_any_flow(rng):
+    before, after = torch.rand(2, 1, 3, 16, 16, generator=rng)
+    painted = torch.rand(1, 3, 16, 16, generator=rng)
+    assert losses.frame_difference(painted + after - before, painted, after, before) < 1e-12
+    still = losses.frame_difference(painted, painted, after, before)
+    torch.testing.assert_close(still, (after - before).square().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("shift", [(3, 0), (-2, 5)])
+def test_estimated_motion_finds_a_shift_and_distrusts_what_came_in(shift):
+    across, down = shift
+    noise = np.random.default_rng(0).random((96, 128, 3), np.float32)
+    scene = (cv2.GaussianBlur(noise, None, 3) * 2000 - 750).clip(0, 255).astype(np.uint8)
+    before = torch.from_numpy(scene).permute(2, 0, 1)
+    after = before.roll((down, across), (1, 2))
+    place, holds = motion(DisFlow(), before, after)
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(128), indexing="ij")
+    moved = torch.stack([columns, rows], -1) - place
+    middle = moved[20:-20, 20:-20].reshape(-1, 2)
+    torch.testing.assert_close(
+        middle.median(0).values, torch.tensor([across, down]).float(), atol=0.2, rtol=0
+    )
+    assert holds[20:-20, 20:-20].float().mean() > 0.95
+    edge = holds[:, :across] if across > 0 else holds[:, across:]
+    assert not edge.any()
+    # What the motion is for: the moved frame is the next one.
+    back = warp(before[None].float(), normalised(place, 96, 128)[None])[0]
+    assert (back - after)[:, holds].abs().mean() < 4
+
+
+def test_made_up_pairs_say_what_happened(rng):
+    photo = torch.rand(2, 3, 32, 48, generator=rng) * 0.5 + 0.25
+    still = synthetic_pair(photo, rng, noise=0.0, brightness=0.0)
+    torch.testing.assert_close(still.after, warp(photo, still.grid))
+    assert not still.luminance.any()
+    lit = synthetic_pair(photo, rng, noise=0.0, brightness=0.3)
+    mask = lit.mask.bool()
+    change = losses.luminance_change(lit.after, warp(photo, lit.grid))
+    torch.testing.assert_close(change[mask], lit.luminance[mask], atol=1e-5, rtol=0)
+    assert lit.luminance.abs().amax((1, 2, 3)).min() > 1e-3
+    noisy = synthetic_pair(photo, rng, noise=0.1, brightness=0.0)
+    assert (noisy.after - warp(photo, noisy.grid)).std() > 1e-3
 
 
 def test_out_of_range_charges_only_what_the_export_clamps():

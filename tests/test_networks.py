@@ -2,7 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.networks import Generator, PatchDiscriminator, UpsampleConv, UpsampleToImage, interpolating
+from training.networks import (
+    DenseDiscriminator,
+    Generator,
+    PatchDiscriminator,
+    UpsampleConv,
+    UpsampleToImage,
+    interpolating,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +95,46 @@ def test_cost_of_the_bundled_size():
 
 def test_discriminator_scores_each_style_by_itself():
     discriminator = PatchDiscriminator(styles=2)
-    score, features = discriminator(torch.rand(3, 3, 64, 48), style=torch.tensor([1, 1, 1]))
+    image = torch.rand(3, 3, 64, 48)
+    (score,), features = discriminator(image, style=torch.tensor([1, 1, 1]))
     assert score.shape == (3, 1, 8, 6)
     assert [tuple(x.shape[1:]) for x in features] == [(32, 32, 24), (64, 16, 12), (128, 8, 6)]
-    assert not torch.equal(score, discriminator(torch.rand(3, 3, 64, 48), style=torch.tensor([0, 0, 0]))[0])
+    (other,), _ = discriminator(image, style=torch.tensor([0, 1, 1]))
+    assert not torch.allclose(score[0], other[0])
+    torch.testing.assert_close(score[1:], other[1:], atol=1e-2, rtol=1e-2)
+
+
+def test_a_discriminator_of_scales_judges_the_picture_and_smaller_ones():
+    scores, features = PatchDiscriminator(1, scales=3)(torch.rand(2, 3, 64, 64), torch.zeros(2).long())
+    assert [tuple(score.shape) for score in scores] == [(2, 1, 8, 8), (2, 1, 4, 4), (2, 1, 2, 2)]
+    assert len(features) == 9
+
+
+def test_a_dense_discriminator_gives_one_score_for_a_small_picture():
+    discriminator = DenseDiscriminator(2, side=32)
+    (score,), features = discriminator(torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 1]))
+    assert score.shape == (3, 1, 1, 1)
+    assert [tuple(x.shape) for x in features] == [(3, 512, 1, 1), (3, 256, 1, 1)]
+
+
+def test_depth_and_skips_are_the_recipes():
+    deep = randomised(Generator(1, widths=(8, 12, 16, 20), blocks=1))
+    assert deep.multiple == 16
+    image = torch.rand(1, 3, 48, 32)
+    assert [tuple(x.shape[1:]) for x in deep.features(image)] == [
+        (8, 24, 16),
+        (12, 12, 8),
+        (16, 6, 4),
+        (20, 3, 2),
+    ]
+    assert deep(image, torch.ones(1, 1), torch.ones(1)).shape == image.shape
+    shallow = randomised(Generator(1, widths=(8, 12), blocks=1, skips=False))
+    assert shallow.multiple == 4
+    assert shallow(image, torch.ones(1, 1), torch.ones(1)).shape == image.shape
+    # Without skips, nothing but the lowest level reaches the painting.
+    weights = torch.ones(1, 1)
+    lowest = [torch.rand(1, 8, 8, 8), torch.rand(1, 12, 4, 4)]
+    other = [torch.rand(1, 8, 8, 8), lowest[1]]
+    assert torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))
+    shallow.skips = True
+    assert not torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))

@@ -4,19 +4,27 @@ import dataclasses
 import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engines import Style
 from tests.test_cli import assert_one_line, fauve
+from tests.videos import make_video
 from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
-from training.data import Pictures, held_out, read_image
+from training.data import Clips, Pictures, held_out, read_image
+from training.export import export_pack
+from training.flow import DisFlow, warp
+from training.networks import Generator
 from training.recipe import Recipe, StyleRecipe
-from training.train import schedule, train
+from training.stylization import Material, schedule
+from training.train import train
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
 
@@ -39,11 +47,26 @@ def material(tmp_path_factory):
         state[f"features.{layer}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * scale
         state[f"features.{layer}.bias"] = torch.zeros(outputs)
     save_file(state, folder / "vgg19.safetensors")
-    return {
-        "photos": folder / "photos",
-        "paintings": folder / "paintings",
-        "weights": folder,
+    state = {
+        "features.0.weight": torch.randn(64, 3, 3, 3, generator=generator),
+        "features.0.bias": torch.zeros(64),
     }
+    inputs = 64
+    for fire, outputs in zip(
+        (3, 4, 6, 7, 9, 10, 11, 12), (64, 64, 128, 128, 192, 192, 256, 256), strict=True
+    ):
+        for part, shape in {
+            "squeeze": (16, inputs, 1, 1),
+            "expand1x1": (outputs, 16, 1, 1),
+            "expand3x3": (outputs, 16, 3, 3),
+        }.items():
+            state[f"features.{fire}.{part}.weight"] = torch.randn(shape, generator=generator) * 0.2
+            state[f"features.{fire}.{part}.bias"] = torch.zeros(shape[0])
+        inputs = 2 * outputs
+    save_file(state, folder / "squeezenet1_1.safetensors")
+    (folder / "clips").mkdir()
+    make_video(folder / "clips" / "clip.mp4", frames=8)
+    return Material(folder / "photos", folder / "paintings", folder / "clips", folder)
 
 
 RECIPE = Recipe(
@@ -58,9 +81,7 @@ RECIPE = Recipe(
     widths=(8, 8, 8),
     blocks=1,
     learning_rate=2e-3,
-    discriminator_style=0.1,
-    smoothness=0.1,
-    autocast=False,
+    autocast="off",
     sheet_every=3,
     checkpoint_every=2,
 )
@@ -68,24 +89,161 @@ RECIPE = Recipe(
 
 def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_path):
     seen = []
-    checkpoint = train(RECIPE, **material, run=tmp_path, progress=lambda step, numbers: seen.append(step))
+    recipe = dataclasses.replace(
+        RECIPE, smoothness=0.1, colour=0.1, temporal_features=1.0, clips=0.5, brightness=0.2
+    )
+    checkpoint = train(recipe, material, run=tmp_path, progress=lambda step, numbers: seen.append(step))
     assert seen == [1, 2, 3, 4, 5, 6]
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
-    names = {"content", "style", "in_range", "smoothness", "adversarial", "discriminator_style", "temporal"}
-    assert all(names | {"step", "seconds", "discriminator"} == set(line) for line in lines)
-    assert sorted(path.name for path in tmp_path.glob("sheet-*.png")) == [
-        "sheet-00003.png",
-        "sheet-00006.png",
-    ]
+    names = {"content", "style", "in_range", "smoothness", "colour", "adversarial", "temporal"}
+    names |= {"temporal_features", "discriminator"}
+    assert all(names | {"step", "seconds"} == set(line) for line in lines)
+    sheets = [f"{kind}-{step:05d}.png" for kind in ("clip", "sheet") for step in (3, 6)]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == sheets
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(board.Tags()["scalars"]) == {f"loss/{name}" for name in names}
+    logged = [event.value for event in board.Scalars("loss/style")]
+    assert logged == pytest.approx([line["style"] for line in lines])
     assert load_checkpoint(checkpoint)["step"] == 6
 
 
-def test_it_learns(material, tmp_path):
-    recipe = dataclasses.replace(
-        RECIPE, steps=40, adversarial=0.0, discriminator_style=0.0, full_strength=1.0
+VARIANTS = {
+    "the article's own features": {
+        "style_features": ("discriminator", "generator"),
+        "content_features": ("discriminator",),
+        "style_statistic": "moments",
+        "adversarial_loss": "minimax",
+        "crop": 32,
+        "discriminator": "dense",
+    },
+    "squeezenet": {
+        "style_features": ("squeezenet1_1", "discriminator"),
+        "content_features": ("squeezenet1_1",),
+        "adversarial_loss": "least_squares",
+        "generator": "resnet",
+        "widths": (8, 12),
+        "optimiser": "sgd",
+        "learning_rate": 1e-3,
+    },
+    "every regularisation": {
+        "discriminator_scales": 2,
+        "crop": 64,
+        "r1": 1.0,
+        "augment": True,
+        "history": 3,
+        "temporal_loss": "frame_difference",
+        "clips": 1.0,
+    },
+    "both directions": {"cycle": 5.0, "identity": 1.0, "history": 3},
+    "half precision": {"autocast": "bf16"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_train_and_resume_with_the_same_numbers(material, tmp_path, name):
+    recipe = dataclasses.replace(RECIPE, steps=3, checkpoint_every=1, **VARIANTS[name])
+    whole = load_checkpoint(train(recipe, material, run=tmp_path / "whole"))
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "losses.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    assert {"style", "content", "temporal", "discriminator"} <= set(lines[0])
+    if recipe.cycle:
+        assert {"cycle", "identity", "adversarial_back", "discriminator_back"} <= set(lines[0])
+    begun = Generator(1, recipe.widths, recipe.blocks).state_dict()
+    assert set(begun) == set(whole["generator"])
+
+    def stop(step, numbers):
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 1 of 3"):
+        train(recipe, material, run=tmp_path / "halves", progress=stop)
+    halves = load_checkpoint(train(recipe, material, run=tmp_path / "halves", resume=True))
+    for part in whole.keys() & {"generator", "average", "discriminator", "history", "back", "photo_history"}:
+        for key, value in whole[part].items():
+            torch.testing.assert_close(halves[part][key], value, msg=f"{part}.{key}")
+
+
+def test_two_processes_learn_what_one_learns(material, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        """
+        name = "test"
+        title = "Test"
+        steps = 3
+        batch = 4
+        crop = 32
+        photo_size = 64
+        painting_size = 64
+        widths = [8, 8, 8]
+        blocks = 1
+        learning_rate = 1e-3
+        discriminator_learning_rate = 1e-3
+        optimiser = "sgd"
+        augment = true
+        autocast = "off"
+        [[styles]]
+        name = "test"
+        painting = "0.png"
+        title = "A Test"
+        artist = "Nobody"
+        year = 1900
+        """
     )
+
+    def run(folder, *launcher):
+        arguments = ["--photos", material.photos, "--paintings", material.paintings]
+        arguments += ["--weights", material.weights, "--output", tmp_path / folder, "--threads", "1"]
+        command = [sys.executable, "-m", *launcher, "training", recipe, *arguments, "--device", "cpu"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return load_checkpoint(tmp_path / folder / "checkpoint.pt")
+
+    one = run("one")
+    two = run("two", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    assert two["step"] == 3
+    for part in ("generator", "average", "discriminator"):
+        for name, value in one[part].items():
+            torch.testing.assert_close(two[part][name], value, atol=2e-5, rtol=1e-3, msg=f"{part}.{name}")
+
+
+def test_clips_deal_out_pairs_with_their_motion(material):
+    clips = Clips(material.clips, 64, DisFlow())
+    assert clips.names == ["clip.mp4"]
+    assert len(clips) == 7
+    pair = clips.crops(4, 48, torch.Generator().manual_seed(0))
+    assert pair.before.shape == pair.after.shape == (4, 3, 48, 48)
+    assert pair.grid.shape == (4, 48, 48, 2)
+    assert pair.mask.shape == pair.luminance.shape == (4, 1, 48, 48)
+    assert pair.mask.mean() > 0.2
+    moved = (pair.after - warp(pair.before, pair.grid)).abs() * pair.mask
+    assert moved.sum() / pair.mask.sum() / 3 < (pair.after - pair.before).abs().mean() + 1e-3
+
+
+def test_a_recipe_that_needs_clips_says_so(material, tmp_path):
+    recipe = dataclasses.replace(RECIPE, clips=0.5)
+    with pytest.raises(ValueError, match="needs a folder of clips"):
+        train(recipe, dataclasses.replace(material, clips=None), run=tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no clips"):
+        train(recipe, dataclasses.replace(material, clips=tmp_path / "empty"), run=tmp_path)
+
+
+def test_the_way_back_becomes_a_pack(material, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=1, cycle=1.0)
+    checkpoint = train(recipe, material, run=tmp_path)
+    photo = material.photos / "0.png"
+    back = export_pack(checkpoint, tmp_path / "back", preview=photo, back=True)
+    assert back.title == "Test, and back to photographs"
+    assert back.golden() is not None
+    one_way = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path / "one_way")
+    with pytest.raises(ValueError, match="one direction only"):
+        export_pack(one_way, tmp_path / "none", preview=photo, back=True)
+
+
+def test_it_learns(material, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=40, adversarial=0.0, full_strength=1.0)
     losses = []
-    train(recipe, **material, run=tmp_path, progress=lambda step, numbers: losses.append(numbers["style"]))
+    train(recipe, material, run=tmp_path, progress=lambda step, numbers: losses.append(numbers["style"]))
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -94,18 +252,18 @@ def test_resumed_training_gives_the_same_numbers(material, tmp_path):
         if step == 4:
             signal.raise_signal(signal.SIGINT)
 
-    whole = load_checkpoint(train(RECIPE, **material, run=tmp_path / "whole"))
+    whole = load_checkpoint(train(RECIPE, material, run=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt, match="stopped after step 4 of 6"):
-        train(RECIPE, **material, run=tmp_path / "halves", progress=stop_at_four)
+        train(RECIPE, material, run=tmp_path / "halves", progress=stop_at_four)
     assert load_checkpoint(tmp_path / "halves" / "checkpoint.pt")["step"] == 4
-    halves = load_checkpoint(train(RECIPE, **material, run=tmp_path / "halves", resume=True))
+    halves = load_checkpoint(train(RECIPE, material, run=tmp_path / "halves", resume=True))
     for part in ("generator", "average", "discriminator"):
         for name, value in whole[part].items():
             torch.testing.assert_close(halves[part][name], value, msg=f"{part}.{name}")
 
 
 def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(material, tmp_path):
-    trunk = train(RECIPE, **material, run=tmp_path / "trunk")
+    trunk = train(RECIPE, material, run=tmp_path / "trunk")
     save_trunk(tmp_path / "trunk.safetensors", load_checkpoint(trunk))
     recipe = dataclasses.replace(
         RECIPE,
@@ -114,7 +272,7 @@ def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(mat
         style_learning_rate=3.0,
         average_decay=0.5,
     )
-    grown = train(recipe, **material, run=tmp_path / "grown", start_from=tmp_path / "trunk.safetensors")
+    grown = train(recipe, material, run=tmp_path / "grown", start_from=tmp_path / "trunk.safetensors")
     before, after = load_checkpoint(trunk)["average"], load_checkpoint(grown)["average"]
     for name, value in after.items():
         if ".affine." in name:
@@ -125,19 +283,19 @@ def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(mat
 
 
 def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
-    trunk = train(dataclasses.replace(RECIPE, steps=1), **material, run=tmp_path / "trunk")
+    trunk = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path / "trunk")
     wider = dataclasses.replace(RECIPE, widths=(8, 8, 16))
     with pytest.raises(ValueError, match="other widths or blocks"):
-        train(wider, **material, run=tmp_path / "wider", start_from=trunk)
+        train(wider, material, run=tmp_path / "wider", start_from=trunk)
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
-        train(RECIPE, **material, run=tmp_path / "other", start_from=tmp_path / "broken.safetensors")
+        train(RECIPE, material, run=tmp_path / "other", start_from=tmp_path / "broken.safetensors")
 
 
 def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):
-    photos, output = material["photos"], tmp_path / "mine"
-    painting = material["paintings"] / "0.png"
-    arguments = [painting, "-o", output, "--photos", photos, "--weights", material["weights"], "--steps", "3"]
+    photos, output = material.photos, tmp_path / "mine"
+    painting = material.paintings / "0.png"
+    arguments = [painting, "-o", output, "--photos", photos, "--weights", material.weights, "--steps", "3"]
     learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
     assert learned.returncode == 0, learned.stderr
     style = Style.load(output)
@@ -152,9 +310,9 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):
-    train(dataclasses.replace(RECIPE, steps=1), **material, run=tmp_path)
+    train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
     with pytest.raises(ValueError, match="another recipe"):
-        train(RECIPE, **material, run=tmp_path, resume=True)
+        train(RECIPE, material, run=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,6 +13,40 @@ import click
 from training.recipe import Recipe, build_recipe, load_recipe
 
 FOLDER = click.Path(exists=True, path_type=Path)
+
+
+class Photos(click.ParamType):
+    """A folder of photographs, or a torchvision dataset as torchvision:NAME:FOLDER."""
+
+    name = "folder"
+
+    def convert(
+        self, value: str, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Path | str:
+        if value.startswith("torchvision:"):
+            return value
+        return Path(FOLDER.convert(value, parameter, context))
+
+
+def material_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a training learns from."""
+    for option in (
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+        click.option("--threads", type=int, help="CPU threads to train with."),
+        weights_option,
+        click.option(
+            "--clips", type=FOLDER, help="Folder of videos, for recipes that learn motion from them."
+        ),
+        click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings."),
+        click.option(
+            "--photos",
+            type=Photos(),
+            required=True,
+            help="Folder of photographs to paint, or torchvision:NAME:FOLDER, a dataset.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 weights_option = click.option(
@@ -48,29 +83,31 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
-@click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
-@weights_option
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of this training.")
+@material_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of this training; runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
 @click.option(
     "--from", "start_from", type=FOLDER, help="Begin with the trunk, and the styles, of another checkpoint."
 )
-@click.option("--threads", type=int, help="CPU threads to train with.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 def train(
     recipe: Path,
     overrides: tuple[str, ...],
-    photos: Path,
+    photos: Path | str,
     paintings: Path,
+    clips: Path | None,
     weights: Path | None,
-    run_folder: Path | None,
+    threads: int | None,
+    device: str,
+    output: Path | None,
     resume: bool,
     start_from: Path | None,
-    threads: int | None,
     dry_run: bool,
 ) -> None:
-    """Train the generator of RECIPE, a TOML file."""
+    """Train the generator of RECIPE, a TOML file.
+
+    On several GPUs: torchrun --nproc-per-node GPUS -m training RECIPE ...
+    """
     try:
         resolved = load_recipe(recipe, parse_overrides(overrides))
     except ValueError as error:
@@ -80,28 +117,28 @@ def train(
         return
     import torch
 
+    from training.stylization import Material
     from training.train import train as run_training
 
     if threads:
         torch.set_num_threads(threads)
-    folder = run_folder or Path("runs") / resolved.name
+    folder = output or Path("runs") / resolved.name
     try:
         checkpoint = run_training(
             resolved,
-            photos=photos,
-            paintings=paintings,
-            weights=weights,
+            Material(photos, paintings, clips, weights),
             run=folder,
             resume=resume,
             start_from=start_from,
+            device=device,
             progress=_Progress(resolved),
         )
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         raise _unusable(error) from error
     click.echo(f"{checkpoint}: trained; `fauve export {checkpoint} -o PACK` makes it a style pack")
 
 
-def _unusable(error: ValueError) -> click.ClickException:
+def _unusable(error: Exception) -> click.ClickException:
     return click.ClickException(str(error))
 
 
@@ -132,13 +169,14 @@ class _Progress:
 @click.option(
     "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
 )
+@click.option("--back", is_flag=True, help="The way back to photographs, of a recipe with a cycle.")
 @click.option("--force", is_flag=True, help="Replace a pack that is there.")
-def export(checkpoint: Path, output: Path, preview: Path, force: bool) -> None:
+def export(checkpoint: Path, output: Path, preview: Path, back: bool, force: bool) -> None:
     """Make a style pack of a training's CHECKPOINT."""
     from training.export import export_pack
 
     try:
-        style = export_pack(checkpoint, output, preview=preview, force=force)
+        style = export_pack(checkpoint, output, preview=preview, back=back, force=force)
     except ValueError as error:
         raise _unusable(error) from error
     click.echo(f"{output}: {style.title} ({', '.join(style.styles)})")
@@ -192,6 +230,7 @@ def learn(
 
     from training.data import image_files
     from training.export import export_pack
+    from training.stylization import Material
     from training.train import train as run_training
 
     if threads:
@@ -201,9 +240,7 @@ def learn(
     try:
         checkpoint = run_training(
             recipe,
-            photos=photos,
-            paintings=Path("/"),
-            weights=weights,
+            Material(photos, Path("/"), weights=weights),
             run=run,
             resume=resume,
             start_from=TRUNK,

@@ -1,7 +1,8 @@
-"""Photographs to paint and paintings to learn from, as random crops."""
+"""Photographs to paint, paintings to learn from and clips that move, as random crops."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -10,6 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pipeline.batch import VIDEO_SUFFIXES
+from pipeline.errors import SourceError
+from pipeline.frame import Frame
+from pipeline.sources.file import FileSource
+from training.flow import Pair, motion, normalised, warp
+from training.losses import luminance_change
 
 log = logging.getLogger("fauve")
 
@@ -42,11 +50,18 @@ def held_out(path: Path) -> bool:
     return crc32(path.name.encode()) % 10 == 0
 
 
+TORCHVISION = "torchvision:"
+"""Begins the name of a torchvision dataset in place of a folder: torchvision:MNIST:FOLDER."""
+
+LARGEST_DATASET = 20_000
+"""Pictures of a torchvision dataset that are kept in memory."""
+
+
 class Pictures:
     """The images of a folder (or a list of files) in memory, dealt out as random crops.
 
     Args:
-        paths: folders, searched recursively, and files.
+        paths: folders, searched recursively, files, and torchvision datasets as `torchvision:NAME:FOLDER`.
         size: the shorter side of each image in memory, in pixels.
         hold_out: leave out the files for which `held_out` is true.
 
@@ -54,9 +69,14 @@ class Pictures:
         ValueError: not one image could be read. A broken image among good ones is reported and skipped.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, *, hold_out: bool = False) -> None:
+    def __init__(self, paths: Sequence[Path | str], size: int, *, hold_out: bool = False) -> None:
         self.images: list[Tensor] = []
-        for path in image_files(paths):
+        datasets = [str(path) for path in paths if str(path).startswith(TORCHVISION)]
+        for name in datasets:
+            images = dataset_images(name)
+            kept = [image for index, image in enumerate(images) if not hold_out or index % 10]
+            self.images += [resize_shorter(image, size) for image in kept]
+        for path in image_files([path for path in paths if str(path) not in datasets]):
             if hold_out and held_out(path):
                 continue
             try:
@@ -89,10 +109,114 @@ class Pictures:
         return crop[0].flip(-1) if uniform(0, 1) < 0.5 else crop[0]
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
+def dataset_images(name: str) -> list[Tensor]:
+    """The pictures uint8 [3, h, w] of a torchvision dataset, `torchvision:NAME:FOLDER`; labels are left out.
+
+    Raises:
+        ValueError: torchvision, the dataset or its files are not there. Nothing is downloaded.
+    """
+    kind, _, folder = name.removeprefix(TORCHVISION).partition(":")
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it does not fit the torch beside it
+        raise ValueError(f'{name} needs pip install "fauve[train]"') from error
+    if not hasattr(datasets, kind):
+        raise ValueError(f"{name}: torchvision.datasets has no {kind!r}")
+    try:
+        dataset = getattr(datasets, kind)(folder)
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    if len(dataset) > LARGEST_DATASET:
+        log.warning("%s: the first %d of its %d pictures are used", name, LARGEST_DATASET, len(dataset))
+    pictures = (dataset[index][0] for index in range(min(len(dataset), LARGEST_DATASET)))
+    return [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) for picture in pictures]
+
+
+class Clips:
+    """Pairs of consecutive frames of the videos of a folder, with their motion, dealt out as random crops.
+
+    Args:
+        folder: of video files, searched recursively.
+        size: shorter side of the frames in memory, in pixels.
+        flow: what estimates the motion, see `flow.FLOWS`.
+        pairs: of each clip, spread over its first `FRAMES` frames.
+
+    Raises:
+        ValueError: there is not one clip of two frames. A broken one among good ones is reported and skipped.
+    """
+
+    FRAMES = 600
+
+    def __init__(
+        self, folder: Path, size: int, flow: Callable[[Tensor, Tensor], Tensor], *, pairs: int = 24
+    ) -> None:
+        self.names: list[str] = []
+        self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+            try:
+                frames = consecutive_frames(path, size, pairs, self.FRAMES)
+            except (SourceError, OSError) as error:
+                log.warning("skipped %s", error)
+                continue
+            for before, after in frames:
+                place, holds = motion(flow, before, after)
+                self._pairs.append((before, after, place.half(), holds))
+            self.names.append(path.name)
+        if not self._pairs:
+            raise ValueError(f"no clips of two frames or more in {folder}")
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def frames(self, n: int) -> list[tuple[Tensor, Tensor]]:
+        """`n` pairs of whole frames, uint8 [3, h, w], spread over the clips."""
+        step = max(1, len(self._pairs) // n)
+        return [pair[:2] for pair in self._pairs[::step][:n]]
+
+    def crops(self, n: int, size: int, rng: torch.Generator) -> Pair:
+        """`n` random square crops of pairs of frames, mirrored at random."""
+
+        def below(high: int) -> int:
+            return int(torch.randint(high, (), generator=rng))
+
+        crops = []
+        for _ in range(n):
+            before, after, place, holds = self._pairs[below(len(self._pairs))]
+            height, width = before.shape[-2:]
+            top, left = below(height - size + 1), below(width - size + 1)
+            rows, columns = slice(top, top + size), slice(left, left + size)
+            grid = normalised(place[rows, columns].float() - torch.tensor([left, top]), size, size)
+            first, second = (frame[:, rows, columns].float() / 255 for frame in (before, after))
+            mask = holds[None, rows, columns] & (grid.abs() <= 1).all(-1)
+            if below(2):
+                grid = grid.flip(1) * torch.tensor([-1.0, 1.0])
+                first, second, mask = first.flip(-1), second.flip(-1), mask.flip(-1)
+            brighter = luminance_change(second[None], warp(first[None], grid[None]))[0]
+            crops.append((first, second, grid, mask.float(), brighter))
+        return Pair(*(torch.stack(values) for values in zip(*crops, strict=True)))
+
+
+def consecutive_frames(path: Path, size: int, pairs: int, frames: int) -> list[tuple[Tensor, Tensor]]:
+    """`pairs` pairs of consecutive frames of the first `frames` of a video, uint8 [3, h, w].
+
+    Each has its shorter side scaled to `size` pixels.
+
+    Raises:
+        SourceError: it is no video.
+    """
+    with FileSource(path, audio=False) as source:
+        images = [
+            resize_shorter(torch.from_numpy(np.ascontiguousarray(item.image)).permute(2, 0, 1), size)
+            for item in islice((item for item in source if isinstance(item, Frame)), frames)
+        ]
+    starts = np.unique(np.linspace(0, len(images) - 2, pairs).round().astype(int)) if len(images) > 1 else []
+    return [(images[start], images[start + 1]) for start in starts]
+
+
+def image_files(paths: Sequence[Path | str]) -> list[Path]:
     """The images among `paths`: files as they are, folders searched recursively by suffix, sorted."""
     files: list[Path] = []
-    for path in paths:
+    for path in map(Path, paths):
         if path.is_dir():
             files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         else:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from engines import Image, Style
 from engines.style import Credit, write_pack
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_trunk
 from training.data import read_image
 from training.networks import ConvNorm, Generator, UpsampleConv, UpsampleToImage, interpolating
-from training.recipe import build_recipe
+from training.recipe import StyleRecipe, build_recipe
 
 OPSET = 18
 
@@ -43,7 +43,7 @@ class PackGraph(nn.Module):
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         n, height, width, _ = image.shape
-        dtype = self.generator.encode_half.conv.weight.dtype
+        dtype = self.generator.encode[0].conv.weight.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
         # Padded as bytes, and never out of channels-last: the convolutions compute in it themselves. Two
         # pixels side by side are the channels of the first one, which steps down by two rows.
@@ -57,27 +57,38 @@ class PackGraph(nn.Module):
         return painted.round().clamp(0, 255).to(torch.uint8)
 
 
-def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = False) -> Style:
+def export_pack(
+    checkpoint: Path, output: Path, *, preview: Path, back: bool = False, force: bool = False
+) -> Style:
     """Write the averaged generator of `checkpoint` as a style pack to the folder `output`.
 
     Args:
         preview: a photograph; painted for the preview, and small for the golden pair.
+        back: of a training with a cycle, the generator that paints photographs from paintings.
         force: replace a pack that is there.
 
     Raises:
         StyleError: `output` is there and `force` is not given.
-        ValueError: the checkpoint or the photograph cannot be read.
+        ValueError: the checkpoint or the photograph cannot be read, or there is no way back in it.
     """
-    state = load_checkpoint(checkpoint)
+    state = load_trunk(checkpoint)
     recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
-    generator = Generator(len(recipe.styles), recipe.widths, recipe.blocks)
-    generator.load_state_dict(state["average"])
+    styles, title = recipe.styles, recipe.title
+    if back:
+        if "back_average" not in state:
+            raise ValueError(
+                f"{checkpoint}: trained in one direction only; a recipe with a cycle has a way back"
+            )
+        title = f"{recipe.title}, and back to photographs"
+        styles = (StyleRecipe(recipe.name, "", title, "", 0, rights=styles[0].rights),)
+    generator = Generator(len(styles), recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
+    generator.load_state_dict(state["back_average" if back else "average"])
     photo = read_image(preview).permute(1, 2, 0).numpy()
-    mix, strength = np.eye(len(recipe.styles), dtype=np.float32)[0], np.ones(1, np.float32)
+    mix, strength = np.eye(len(styles), dtype=np.float32)[0], np.ones(1, np.float32)
     graph = PackGraph(generator)
 
     def painted(image: Image) -> Image:
-        below, right = (-side % Generator.MULTIPLE for side in image.shape[:2])
+        below, right = (-side % generator.multiple for side in image.shape[:2])
         wider = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
         with torch.inference_mode():
             result = graph(*map(torch.from_numpy, (wider[None], mix, strength)))[0].numpy()
@@ -91,8 +102,8 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
     return write_pack(
         output,
         name=recipe.name,
-        title=recipe.title,
-        credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in recipe.styles],
+        title=title,
+        credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in styles],
         files={
             "model.onnx": to_onnx(generator),
             "model.fp16.onnx": to_onnx(generator, torch.float16),
@@ -100,12 +111,12 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
             "preview.jpg": picture.tobytes(),
         },
         models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
-        multiple=Generator.MULTIPLE,
+        multiple=generator.multiple,
         native_height=recipe.native_height,
         license=recipe.license,
-        capabilities={"mix": len(recipe.styles) > 1, "strength": True},
+        capabilities={"mix": len(styles) > 1, "strength": True},
         recipe=recipe.digest(),
-        card={"steps": state["step"], "parameters": sum(p.numel() for p in generator.parameters())},
+        card={"steps": state.get("step"), "parameters": sum(p.numel() for p in generator.parameters())},
         force=force,
     )
 
@@ -132,7 +143,7 @@ def fold(generator: Generator) -> Generator:
                 weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
-    folded.encode_half.conv = _from_rows(folded.encode_half.conv)
+    folded.encode[0].conv = _from_rows(folded.encode[0].conv)
     folded.to_image = _to_image(folded.to_image)
     return folded
 
@@ -197,7 +208,7 @@ def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32) -> bytes:
             input_names=["image", "mix", "strength"],
             output_names=["stylized"],
             dynamic_shapes={
-                "image": {0: n, 1: Generator.MULTIPLE * h, 2: Generator.MULTIPLE * w},
+                "image": {0: n, 1: generator.multiple * h, 2: generator.multiple * w},
                 "mix": None,
                 "strength": None,
             },

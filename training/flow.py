@@ -1,8 +1,14 @@
-"""Motion between two frames: made up with exact flow, and warping along it."""
+"""Motion between two frames: made up with exact flow, estimated in clips, and warping along it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from training.losses import luminance_change
 
 
 def identity_grid(n: int, height: int, width: int) -> Tensor:
@@ -45,3 +51,112 @@ def warp(image: Tensor, grid: Tensor) -> Tensor:
 def inside(grid: Tensor) -> Tensor:
     """Mask [n, 1, h, w]: 1 where `grid` reads from within the picture."""
     return (grid.abs() <= 1).all(-1)[:, None].float()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two frames of one scene and how it moved in between."""
+
+    before: Tensor
+    """[n, 3, h, w] in 0..1."""
+    after: Tensor
+    """The next frame, as the camera gave it: with its noise."""
+    grid: Tensor
+    """Where each pixel of `after` was in `before`, [n, h, w, 2], for `warp`."""
+    mask: Tensor
+    """[n, 1, h, w], 1 where that can be relied on: within the picture and not just uncovered."""
+    luminance: Tensor
+    """By how much the scene grew brighter, [n, 1, h, w]."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Pair":
+        """The pair with `change` done to each of its tensors."""
+        return Pair(*(change(getattr(self, entry.name)) for entry in fields(self)))
+
+
+def synthetic_pair(photo: Tensor, rng: torch.Generator, *, noise: float, brightness: float) -> Pair:
+    """`photo` [n, 3, h, w] and the same moved at random, whose flow is exact by construction.
+
+    Args:
+        noise: largest standard deviation of the second frame's sensor noise, on 0..1.
+        brightness: largest change of the second frame's brightness, as a share.
+    """
+    n = len(photo)
+    grid = random_warp(n, *photo.shape[-2:], rng)
+    moved = warp(photo, grid)
+    gain = 1 + brightness * (torch.rand(n, 1, 1, 1, generator=rng) * 2 - 1)
+    amount = noise * torch.rand(n, 1, 1, 1, generator=rng)
+    after = (moved * gain + amount * torch.randn(moved.shape, generator=rng)).clamp(0, 1)
+    return Pair(photo, after, grid, inside(grid), luminance_change(moved * gain, moved))
+
+
+HOLDS = 1.0
+"""Pixels by which the motion forwards and back may miss its start."""
+
+
+class DisFlow:
+    """Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), as OpenCV computes it."""
+
+    def __init__(self) -> None:
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, before: Tensor, after: Tensor) -> Tensor:
+        """The motion of each pixel of `before` to `after`, uint8 [3, h, w], in pixels: [h, w, 2] (x, y)."""
+        grey = [
+            cv2.cvtColor(x.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY) for x in (before, after)
+        ]
+        return torch.from_numpy(self._flow.calc(*grey, None))
+
+
+class RaftFlow:
+    """RAFT (Teed and Deng 2020, arXiv 2003.12039), small, with torchvision's weights.
+
+    Raises:
+        ValueError: torchvision or its weights cannot be had.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from torchvision.models.optical_flow import raft_small
+        except (ImportError, RuntimeError) as error:
+            raise ValueError('flow = "raft_small" needs pip install "fauve[train]"') from error
+        try:
+            self._network = raft_small(weights="DEFAULT").eval()
+        except OSError as error:
+            raise ValueError(f'RAFT\'s weights cannot be had ({error}); flow = "dis" needs none') from error
+
+    def __call__(self, before: Tensor, after: Tensor) -> Tensor:
+        """As `DisFlow` does."""
+        height, width = before.shape[-2:]
+        padding = (0, -width % 8, 0, -height % 8)
+        frames = [F.pad(x[None].float() / 127.5 - 1, padding, mode="replicate") for x in (before, after)]
+        with torch.inference_mode():
+            flow: Tensor = self._network(*frames)[-1][0, :, :height, :width]
+        return flow.permute(1, 2, 0).clone()
+
+
+FLOWS: dict[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]] = {"dis": DisFlow, "raft_small": RaftFlow}
+"""What estimates motion, by the name that a recipe gives it."""
+
+
+def motion(flow: Callable[[Tensor, Tensor], Tensor], before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each pixel of `after` was in `before`, both uint8 [3, h, w], and whether that can be relied on.
+
+    Motion forwards and back must meet (Sundaram et al. 2010, doi:10.1007/978-3-642-15549-9_32), which what
+    was just uncovered does not.
+
+    Returns:
+        Positions [h, w, 2] in pixels of `before`, and a mask [h, w].
+    """
+    height, width = after.shape[-2:]
+    backward, forward = flow(after, before), flow(before, after)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack([columns, rows], -1) + backward
+    grid = normalised(place, height, width)
+    returned = warp(forward.permute(2, 0, 1)[None], grid[None])[0].permute(1, 2, 0)
+    holds = ((backward + returned).norm(dim=-1) < HOLDS) & (inside(grid[None])[0, 0] > 0)
+    return place, holds
+
+
+def normalised(place: Tensor, height: int, width: int) -> Tensor:
+    """Positions (x, y) [..., 2] in pixels as `warp` takes them, -1..1 over a picture of that size."""
+    return (2 * place + 1) / torch.tensor([width, height]) - 1

@@ -1,12 +1,18 @@
 """Every loss is one function; those that depend on strength return one value for each picture, [n]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-8
+
+LUMA = (0.2126, 0.7152, 0.0722)
+"""Weights of red, green and blue in the luminance (ITU-R BT.709)."""
+
+Scores = Sequence[Tensor]
+"""A discriminator's scores at each of its scales, [n, 1, h, w]."""
 
 
 def gram(features: Tensor) -> Tensor:
@@ -15,67 +21,159 @@ def gram(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat.shape[-1]
 
 
-def gram_style(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Distance of Gram matrices (Gatys et al. 2016, CVPR, eq. 4), each layer relative to its target, [n].
+def moments(features: Tensor) -> Tensor:
+    """Mean and deviation of each channel, [n, 2, c], of `features` [n, c, h, w] (Huang and Belongie 2017)."""
+    x = features.float()
+    deviation = (x.var((2, 3), correction=0) + EPSILON).sqrt()
+    return torch.stack([x.mean((2, 3)), deviation], 1)
+
+
+STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "moments": moments}
+"""What of the features tells how a picture is painted."""
+
+
+def style(
+    features: Sequence[Tensor], targets: Sequence[Tensor], statistic: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Squared distance of statistics, each layer relative to its target's energy, [n].
+
+    With `gram` it is Gatys et al. 2016 (CVPR, eq. 4), with `moments` Li et al. 2017 (arXiv 1701.01036).
 
     Args:
         features: activations of the painted pictures.
-        targets: Gram matrices of the painting at the same layers, [n or 1, c, c].
+        targets: `statistic` of the painting's at the same layers, [n or 1, ...].
     """
-    layers = [
-        (gram(x) - target).square().mean((1, 2)) / (target.square().mean((1, 2)) + EPSILON)
-        for x, target in zip(features, targets, strict=True)
-    ]
-    return torch.stack(layers).mean(0)
-
-
-def statistics_style(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Distance of channel means and deviations (Li et al. 2017, arXiv 1701.01036), relative, [n]."""
     layers = []
     for x, target in zip(features, targets, strict=True):
-        x, target = x.float(), target.float()
-        scale = target.square().mean() + EPSILON
-        mean = (x.mean((2, 3)) - target.mean((0, 2, 3))).square().mean(1)
-        deviation = (x.std((2, 3)) - target.std((2, 3)).mean(0)).square().mean(1)
-        layers.append((mean + deviation) / scale)
+        energy = target.square().flatten(1).mean(1) + EPSILON
+        layers.append((statistic(x) - target).square().flatten(1).mean(1) / energy)
     return torch.stack(layers).mean(0)
 
 
 def content(features: Tensor, targets: Tensor) -> Tensor:
     """Squared distance of activations (Johnson et al. 2016, eq. 2), relative to the target's energy, [n]."""
     features, targets = features.float(), targets.float()
-    return (features - targets).square().mean((1, 2, 3)) / (targets.square().mean() + EPSILON)
+    energy = _each(targets.square()) + EPSILON
+    return _each((features - targets).square()) / energy
 
 
-def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def colour(image: Tensor, targets: Tensor) -> Tensor:
+    """Distance of each colour's mean and deviation to those of `targets` (Reinhard et al. 2001), [n]."""
+    return (moments(image) - moments(targets)).square().mean((1, 2))
+
+
+def minimax_discriminator(real: Scores, fake: Scores) -> Tensor:
+    """The discriminator's side of E log D(y) + E log(1 - D(G(x))) (Goodfellow et al. 2014, eq. 1)."""
+    return _scales(real, lambda score: F.softplus(-score)).mean() + _scales(fake, F.softplus).mean()
+
+
+def minimax_generator(fake: Scores) -> Tensor:
+    """The generator's side of the same, E log(1 - D(G(x))), [n]."""
+    return -_scales(fake, F.softplus)
+
+
+def least_squares_discriminator(real: Scores, fake: Scores) -> Tensor:
+    """Least squares towards 1 for paintings and 0 for others (Mao et al. 2017, arXiv 1611.04076, eq. 9)."""
+    return (_scales(real, lambda score: (score - 1).square()) + _scales(fake, torch.square)).mean() / 2
+
+
+def least_squares_generator(fake: Scores) -> Tensor:
+    """The generator's side of least squares, [n]."""
+    return _scales(fake, lambda score: (score - 1).square()) / 2
+
+
+def hinge_discriminator(real: Scores, fake: Scores) -> Tensor:
     """Hinge loss of the discriminator (Lim and Ye 2017, arXiv 1705.02894)."""
-    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+    return (
+        _scales(real, lambda score: F.relu(1 - score)) + _scales(fake, lambda s: F.relu(1 + s))
+    ).mean() / 2
 
 
-def hinge_generator(fake: Tensor) -> Tensor:
+def hinge_generator(fake: Scores) -> Tensor:
     """The generator's side of the hinge loss, [n]."""
-    return -fake.float().mean((1, 2, 3))
+    return _scales(fake, torch.neg)
 
 
-def temporal(current: Tensor, warped_previous: Tensor, mask: Tensor) -> Tensor:
-    """Squared change along the flow where nothing is occluded (Ruder et al. 2016, arXiv 1604.08610, eq. 7).
+ADVERSARIAL = {
+    "hinge": (hinge_discriminator, hinge_generator),
+    "least_squares": (least_squares_discriminator, least_squares_generator),
+    "minimax": (minimax_discriminator, minimax_generator),
+}
+"""The discriminator's side and the generator's side, by name."""
+
+
+def r1(scores: Scores, real: Tensor) -> Tensor:
+    """Squared gradient of the discriminator's scores at real pictures (Mescheder et al. 2018, eq. 9).
 
     Args:
-        current: the painted frame, [n, 3, h, w].
-        warped_previous: the painted frame before it, moved along the flow.
-        mask: [n, 1, h, w], 1 where the flow holds.
+        scores: of `real`, which asks for gradients.
     """
-    change = (current.float() - warped_previous.float()).square() * mask
-    return change.mean((1, 2, 3))
+    total = _scales(scores, lambda score: score).sum()
+    (gradient,) = torch.autograd.grad(total, real, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean() / 2
+
+
+def cycle(image: Tensor, returned: Tensor) -> Tensor:
+    """Mean absolute difference of what went to the other side and back (Zhu et al. 2017, eq. 2), [n].
+
+    With a picture of the side it is painted for in place of `returned`, it is their identity loss.
+    """
+    return _each((image - returned).abs())
+
+
+def temporal(
+    current: Tensor, warped_previous: Tensor, mask: Tensor, luminance: Tensor | None = None
+) -> Tensor:
+    """Squared change along the flow where nothing is occluded (Ruder et al. 2016, 1604.08610, eq. 7), [n].
+
+    Of a painted frame it is ReCoNet's loss at the output, of a generator's level its loss at the features
+    (Gao et al. 2018, arXiv 1807.01197, eq. 3 and 2).
+
+    Args:
+        current: the painted frame or its features, [n, c, h, w].
+        warped_previous: those of the frame before it, moved along the flow.
+        mask: [n, 1, h, w], 1 where the flow holds.
+        luminance: [n, 1, h, w], by how much the photographed scene grew brighter: the painting may, too.
+    """
+    change = current.float() - warped_previous.float()
+    if luminance is not None:
+        change = change - luminance
+    return _each(change.square() * mask)
+
+
+def luminance_change(current: Tensor, warped_previous: Tensor) -> Tensor:
+    """By how much the luminance of a frame [n, 3, h, w] grew along the flow, [n, 1, h, w] (BT.709)."""
+    luma = torch.tensor(LUMA, device=current.device)[:, None, None]
+    return ((current - warped_previous) * luma).sum(1, keepdim=True)
+
+
+def frame_difference(current: Tensor, previous: Tensor, photo: Tensor, previous_photo: Tensor) -> Tensor:
+    """Squared distance of the change between painted frames to that between the photographed ones, [n].
+
+    Needs no flow (Xu et al. 2021, arXiv 2102.05822): what stays stays, what moves may change as much as it
+    does in the video.
+    """
+    painted, seen = current.float() - previous.float(), photo - previous_photo
+    return _each((painted - seen).square())
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean absolute step between neighbouring pixels, [n]."""
-    across = (image[..., 1:] - image[..., :-1]).abs().mean((1, 2, 3))
-    down = (image[..., 1:, :] - image[..., :-1, :]).abs().mean((1, 2, 3))
+    """Mean absolute step between neighbouring pixels, [n] (Rudin et al. 1992)."""
+    across = _each((image[..., 1:] - image[..., :-1]).abs())
+    down = _each((image[..., 1:, :] - image[..., :-1, :]).abs())
     return across + down
 
 
 def out_of_range(image: Tensor) -> Tensor:
     """How far `image` leaves 0..1, [n]: what the export clamps is lost, so it is charged here."""
-    return (F.relu(-image) + F.relu(image - 1)).mean((1, 2, 3))
+    return _each(F.relu(-image) + F.relu(image - 1))
+
+
+def _each(x: Tensor) -> Tensor:
+    """The mean over all but the first axis."""
+    return x.flatten(1).mean(1)
+
+
+def _scales(scores: Scores, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean of `of` the scores of each picture, every scale counting the same, [n]."""
+    return torch.stack([_each(of(score.float())) for score in scores]).mean(0)

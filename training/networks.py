@@ -30,6 +30,33 @@ class ConditionalAffine(nn.Module):
         return x * scale[:, :, None, None] + shift[:, :, None, None]
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the pictures of all processes of a training.
+
+    torch's own synchronised one knows no CPUs. Folded away at export.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return super().forward(x)
+        x = x.float()
+        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        mean, square = mean_of_all(moments)
+        variance = square - mean.square()
+        n = x.numel() / len(mean) * torch.distributed.get_world_size()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+def mean_of_all(x: Tensor) -> Tensor:
+    """The mean of `x` over the processes of a training; gradients flow back to each of them."""
+    return torch.distributed.nn.functional.all_reduce(x) / torch.distributed.get_world_size()
+
+
 class ConvNorm(nn.Module):
     """A 3x3 convolution, batch normalisation (folded away at export) and perhaps a conditional affine."""
 
@@ -39,7 +66,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         # Zeros beyond the edge would tell every layer where it is, and a frame would be painted there.
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding, padding_mode="replicate")
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
+        self.norm: nn.Module = BatchNorm(outputs, momentum=BATCH_NORM_MOMENTUM)
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -69,7 +96,7 @@ class UpsampleConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 2, 2))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, momentum=BATCH_NORM_MOMENTUM)
+        self.norm: nn.Module = BatchNorm(outputs, momentum=BATCH_NORM_MOMENTUM)
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -115,29 +142,41 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """A small U-Net that paints one picture in any mix of its styles, at any strength.
+    """Paints one picture in any mix of its styles, at any strength.
 
-    Space-to-depth by 2, three levels (1/2, 1/4, 1/8) with additive skips, residual blocks at the lowest
-    one. It adds `strength` times a residual to its input and starts near zero there, so that it begins
-    as the identity and strength 0 is the identity for ever.
+    Space-to-depth by 2, then a level for each width, each at half the size of the one before, residual
+    blocks at the lowest one, and up again. With skips from level to level it is a U-Net (Ronneberger et al.
+    2015, arXiv 1505.04597), without them the ResNet of Johnson et al. (2016, arXiv 1603.08155). It adds
+    `strength` times a residual to its input and starts near zero there, so that it begins as the identity
+    and strength 0 is the identity for ever.
+
+    Args:
+        styles: how many styles share the trunk.
+        widths: channels of each level, from half the picture's size down.
+        blocks: residual blocks at the lowest level.
+        skips: add what a level held on the way down to what it holds on the way up.
     """
 
-    MULTIPLE = 8
-
-    def __init__(self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4) -> None:
+    def __init__(
+        self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4, *, skips: bool = True
+    ) -> None:
         super().__init__()
         self.styles = styles
-        half, quarter, eighth = widths
-        self.encode_half = ConvNorm(12, half, padding=0, styles=styles)
-        self.encode_quarter = ConvNorm(half, quarter, stride=2, styles=styles)
-        self.encode_eighth = ConvNorm(quarter, eighth, stride=2, styles=styles)
-        self.blocks = nn.ModuleList(ResidualBlock(eighth, styles) for _ in range(blocks))
-        self.decode_quarter = UpsampleConv(eighth, quarter, styles)
-        self.decode_half = UpsampleConv(quarter, half, styles)
-        self.to_image = UpsampleToImage(half)
+        self.skips = skips
+        self.multiple = 2 ** len(widths)
+        """Sides of a picture must be multiples of this, in pixels."""
+        first, last = widths[0], widths[-1]
+        self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
+        self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
+        self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
+        self.decode = nn.ModuleList(
+            UpsampleConv(low, high, styles) for low, high in pairwise(reversed(widths))
+        )
+        self.to_image = UpsampleToImage(first)
         self._initialise()
 
     def _initialise(self) -> None:
+        """He initialisation (He et al. 2015, arXiv 1502.01852), but for the last layer."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, UpsampleConv)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -145,34 +184,55 @@ class Generator(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
-    def residual(self, x: Tensor, weights: Tensor) -> Tensor:
-        """What full strength adds, [n, 12, h/2, w/2] in `pixel_unshuffle(2)` order.
+    def levels(self, x: Tensor, weights: Tensor) -> list[Tensor]:
+        """What each level holds on the way down, and after the residual blocks in place of the last one.
 
-        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture in that order, with two more pixels at each edge.
+        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture in `pixel_unshuffle(2)` order, with two more pixels at
+        each edge.
         """
-        half = F.relu(self.encode_half(x, weights))
-        quarter = F.relu(self.encode_quarter(half, weights))
-        x = F.relu(self.encode_eighth(quarter, weights))
+        held = []
+        for layer in self.encode:
+            x = F.relu(layer(x, weights))
+            held.append(x)
         for block in self.blocks:
             x = block(x, weights)
-        x = F.relu(self.decode_quarter(x, weights) + quarter)
-        x = F.relu(self.decode_half(x, weights) + half)
+        return [*held[:-1], x]
+
+    def to_residual(self, levels: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """What full strength adds to a picture of these `levels`, [n, 12, h/2, w/2] in the same order."""
+        x = levels[-1]
+        for layer, skipped in zip(self.decode, reversed(levels[:-1]), strict=True):
+            x = layer(x, weights)
+            x = F.relu(x + skipped if self.skips else x)
         return self.to_image(x)
+
+    def residual(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`to_residual` of the `levels` of `x`."""
+        return self.to_residual(self.levels(x, weights), weights)
+
+    def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The painted `image` as `forward` gives it, and the levels on the way to it."""
+        weights = mix * strength[:, None]
+        levels = self.levels(_unshuffled(image), weights)
+        residual = F.pixel_shuffle(self.to_residual(levels, weights), 2)
+        return image + strength[:, None, None, None] * residual, levels
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
+        return self.levels(_unshuffled(image), torch.zeros(1, self.styles, device=image.device))
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
 
         Args:
-            image: [n, 3, h, w], RGB in 0..1; h and w multiples of 8.
+            image: [n, 3, h, w], RGB in 0..1; h and w multiples of `multiple`.
             mix: [n, styles], weights that sum to 1.
             strength: [n], 0 (the input) to 1 (the full style).
 
         Returns:
             [n, 3, h, w], near 0..1 but not clamped, so that gradients do not die at the ends.
         """
-        x = F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
-        residual = self.residual(x, mix * strength[:, None])
-        return image + strength[:, None, None, None] * F.pixel_shuffle(residual, 2)
+        return self.paint(image, mix, strength)[0]
 
     def freeze_trunk(self) -> None:
         """Train nothing but the styles' scales and shifts from now on: what makes a style, in a few kB."""
@@ -223,38 +283,87 @@ class Generator(nn.Module):
         return total
 
     def _scales(self) -> list[tuple[nn.Module, float]]:
-        """Each convolution with the size of its output relative to the picture's."""
-        levels: list[tuple[nn.Module, float]] = [
-            (self.encode_half, 1 / 4),
-            (self.encode_quarter, 1 / 16),
-            (self.encode_eighth, 1 / 64),
-            (self.blocks, 1 / 64),
-            (self.decode_quarter, 1 / 16),
-            (self.decode_half, 1 / 4),
-            (self.to_image, 1 / 4),
-        ]
-        return [(module, scale) for level, scale in levels for module in level.modules()]
+        """Each convolution with the area of its output relative to the picture's."""
+        areas = [4.0 ** -(level + 1) for level in range(len(self.encode))]
+        parts = [*zip(self.encode, areas, strict=True), (self.blocks, areas[-1]), (self.to_image, areas[0])]
+        parts += zip(self.decode, reversed(areas[:-1]), strict=True)
+        return [(module, area) for part, area in parts for module in part.modules()]
+
+
+def _unshuffled(image: Tensor) -> Tensor:
+    """`image` as `Generator.levels` takes it."""
+    return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
 
 
 class PatchDiscriminator(nn.Module):
-    """Scores overlapping patches as painting (high) or not (low), with spectral normalisation.
+    """Scores overlapping patches as painting (high) or not (low), at one or more scales.
 
-    PatchGAN (Isola et al. 2017, arXiv 1611.07004) under a Lipschitz bound (Miyato et al. 2018,
-    arXiv 1802.05957). The layers are shared, each style has a score of its own.
+    PatchGAN (Isola et al. 2017, arXiv 1611.07004) under a Lipschitz bound by spectral normalisation (Miyato
+    et al. 2018, arXiv 1802.05957), with a network for each scale (Wang et al. 2018, arXiv 1711.11585). The
+    layers are shared, each style has a score of its own.
     """
 
-    def __init__(self, styles: int, widths: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, styles: int, widths: Sequence[int] = (32, 64, 128), scales: int = 1) -> None:
         super().__init__()
-        channels = [3, *widths]
+        self.scales = nn.ModuleList(_Patches(styles, [3, *widths]) for _ in range(scales))
+
+    def forward(self, image: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Judge `image` [n, 3, h, w] in 0..1 as a painting of `style` [n].
+
+        Returns:
+            The scores of each scale, [n, 1, h/8, w/8] and coarser, and the middle features of all scales.
+        """
+        x = image * 2 - 1
+        scores, features = [], []
+        for index, patches in enumerate(self.scales):
+            if index:
+                x = F.avg_pool2d(x, 2)
+            score, seen = patches(x, style)
+            scores.append(score)
+            features += seen
+        return scores, features
+
+
+class _Patches(nn.Module):
+    def __init__(self, styles: int, channels: Sequence[int]) -> None:
+        super().__init__()
         self.layers = nn.ModuleList(
             spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)) for inputs, outputs in pairwise(channels)
         )
         self.score = spectral_norm(nn.Conv2d(channels[-1], styles, 3, 1, 1))
 
-    def forward(self, image: Tensor, style: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Scores [n, 1, h/8, w/8] of `image` [n, 3, h, w] in 0..1 as `style` [n], and the middle features."""
-        x, features = image * 2 - 1, []
+    def forward(self, x: Tensor, style: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
-        return self.score(x)[torch.arange(len(x)), style][:, None], features
+        return _score_of(self.score(x), style), features
+
+
+class DenseDiscriminator(nn.Module):
+    """Scores a whole small picture by fully connected layers, as the article does (Goodfellow et al. 2014).
+
+    Args:
+        styles: how many styles have a score.
+        side: of the pictures, in pixels; up to 64 or so, since every pixel has weights of its own.
+        widths: of the hidden layers.
+    """
+
+    def __init__(self, styles: int, side: int, widths: Sequence[int] = (512, 256)) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            spectral_norm(nn.Linear(inputs, outputs)) for inputs, outputs in pairwise([3 * side**2, *widths])
+        )
+        self.score = spectral_norm(nn.Linear(widths[-1], styles))
+
+    def forward(self, image: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """As `PatchDiscriminator.forward`, with one score [n, 1, 1, 1] and features of one position."""
+        x, features = (image * 2 - 1).flatten(1), []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x[..., None, None])
+        return [_score_of(self.score(x)[..., None, None], style)], features
+
+
+def _score_of(scores: Tensor, style: Tensor) -> Tensor:
+    return scores[torch.arange(len(scores), device=scores.device), style][:, None]

@@ -46,19 +46,31 @@ class Recipe:
     steps: int = 2200
     batch: int = 3
     crop: int = 224
-    """Side of a training crop, in pixels, a multiple of 8."""
+    """Side of a training crop, in pixels, a multiple of the generator's."""
     photo_size: int = 288
     """Shorter side of the photographs that crops are cut from, in pixels."""
     painting_size: int = 512
     """Shorter side of the painting, in pixels: what sets the size of the strokes."""
     native_height: int = 480
     """Height of the picture at which the strokes look as they should, in pixels."""
+    exposure: float = 0.15
+    """Random exposure of the photographs, as a share."""
 
+    generator: str = "unet"
+    """"unet", or "resnet" without its skips."""
     widths: tuple[int, ...] = (16, 32, 64)
+    """Channels at 1/2, 1/4, 1/8 ... of the picture's size."""
     blocks: int = 4
+    """Residual blocks at the lowest level."""
     trunk: bool = True
     """Train the trunk that all styles share; without it, only the styles' scales and shifts."""
+    discriminator: str = "patch"
+    """"patch", or "dense" for small pictures."""
+    discriminator_scales: int = 1
+    """Sizes of the picture, each half of the one before, that patches are judged at."""
 
+    optimiser: str = "adam"
+    """"adam", or "sgd", whose momentum is the first of `betas`."""
     learning_rate: float = 2e-4
     style_learning_rate: float = 1.0
     """Factor on it for the styles' scales and shifts, each of which only some of the pictures train."""
@@ -73,28 +85,103 @@ class Recipe:
     """Decay of the exponential moving average of the weights, which is what gets exported."""
 
     content: float = 1.0
+    content_features: tuple[str, ...] = ("vgg19",)
+    """Whose middle layers tell what is in a picture: "vgg19", "squeezenet1_1", "discriminator"."""
     style: float = 15.0
+    style_features: tuple[str, ...] = ("vgg19",)
+    """Whose middle layers tell how it is painted: as for content, or "generator"."""
+    style_statistic: str = "gram"
+    """What of them is compared: "gram" matrices, or "moments", the mean and deviation of each channel."""
     adversarial: float = 0.2
-    """Weight of the discriminator's scores; 0 trains without a discriminator."""
-    discriminator_style: float = 0.0
-    """Weight of the statistics of the discriminator's middle layers, painted against paintings."""
-    temporal: float = 20.0
+    """Weight of the discriminator's scores."""
+    adversarial_loss: str = "hinge"
+    """"hinge", "least_squares" or "minimax"."""
     smoothness: float = 0.0
+    colour: float = 0.0
+    """Weight of the distance of the mean and deviation of each colour to the painting's."""
     in_range: float = 1.0
-    exposure: float = 0.15
-    """Random exposure of the photographs, as a share."""
-    noise: float = 0.02
-    """Sensor noise between two frames of the temporal loss, standard deviation on 0..1."""
     full_strength: float = 0.6
     """Share of the pictures painted at full strength; the others draw theirs from 0..1."""
+    cycle: float = 0.0
+    """Weight of the way to a painting and back, by a second generator; 0 trains one direction only."""
+    identity: float = 0.0
+    """With `cycle`: weight of leaving a painting as it is."""
 
-    autocast: bool = True
+    temporal: float = 20.0
+    """Weight of the change along the flow between two frames."""
+    temporal_loss: str = "flow"
+    """"flow", or "frame_difference", which needs none."""
+    temporal_features: float = 0.0
+    """Weight of the same change at the generator's lowest level."""
+    noise: float = 0.02
+    """Sensor noise between two made-up frames, standard deviation on 0..1."""
+    brightness: float = 0.0
+    """Change of brightness between two made-up frames, as a share; the painting may follow it."""
+    clips: float = 0.0
+    """Share of the steps whose two frames come from real clips, with estimated flow."""
+    flow: str = "dis"
+    """What estimates it: "dis" of OpenCV, or torchvision's "raft_small"."""
+
+    r1: float = 0.0
+    """Weight of the discriminator's gradient at real paintings."""
+    augment: bool = False
+    """The discriminator sees paintings and painted pictures with random changes, the same kind to both."""
+    history: int = 0
+    """Painted pictures that are kept to be shown to the discriminator again."""
+
+    autocast: str = "bf16"
+    """"bf16", "fp16" or "off"."""
     sheet_every: int = 200
     checkpoint_every: int = 200
 
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
+            if wrong:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
+        if self.temporal and self.temporal_loss == "frame_difference" and self.clips < 1:
+            raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clips = 1')
+        multiple = 2 ** len(self.widths)
+        if self.crop % multiple:
+            raise ValueError(
+                f"crop is a multiple of {multiple} with {len(self.widths)} widths, not {self.crop}"
+            )
+
+    @property
+    def discriminates(self) -> bool:
+        """Whether anything needs a discriminator."""
+        judges = "discriminator" in self.style_features and self.style > 0
+        return (
+            self.adversarial > 0 or judges or ("discriminator" in self.content_features and self.content > 0)
+        )
+
     def digest(self) -> str:
-        """A sha256 that names this recipe, in a pack and in a checkpoint."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint."""
+        return hashlib.sha256(json.dumps(_changed(self), sort_keys=True).encode()).hexdigest()
+
+
+CHOICES = {
+    "generator": ("unet", "resnet"),
+    "discriminator": ("patch", "dense"),
+    "optimiser": ("adam", "sgd"),
+    "content_features": ("vgg19", "squeezenet1_1", "discriminator"),
+    "style_features": ("vgg19", "squeezenet1_1", "discriminator", "generator"),
+    "style_statistic": ("gram", "moments"),
+    "adversarial_loss": ("hinge", "least_squares", "minimax"),
+    "temporal_loss": ("flow", "frame_difference"),
+    "flow": ("dis", "raft_small"),
+    "autocast": ("bf16", "fp16", "off"),
+}
+
+
+def _changed(entry: "Recipe | StyleRecipe") -> dict[str, Any]:
+    values = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    defaults = {field.name: field.default for field in dataclasses.fields(entry)}
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    if "styles" in changed:
+        changed["styles"] = [_changed(style) for style in changed["styles"]]
+    return changed
 
 
 def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
@@ -150,7 +237,10 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
     missing = [name for name, entry in fields.items() if name not in values and _required(entry)]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} missing")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _required(entry: "dataclasses.Field[Any]") -> bool:

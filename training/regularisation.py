@@ -1,0 +1,75 @@
+"""What keeps the discriminator from learning the few paintings by heart."""
+
+import torch
+from torch import Tensor
+
+from training.distributed import share, world
+
+
+def augment(image: Tensor, rng: torch.Generator) -> Tensor:
+    """`image` [n, 3, h, w] with random colours, shift and a square cut out, each picture its own.
+
+    Differentiable augmentation (Zhao et al. 2020, arXiv 2006.10738): done to the paintings and to what is
+    painted alike, before the discriminator, so that neither gives itself away by it.
+    """
+    n, _, height, width = image.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        drawn = torch.rand(n * world(), *shape, generator=rng)
+        return (low + (high - low) * share(drawn)).to(image.device)
+
+    x = image + uniform(-0.25, 0.25, 1, 1, 1)
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * uniform(0.5, 1.5, 1, 1, 1)
+    middle = x.mean((1, 2, 3), keepdim=True)
+    x = middle + (x - middle) * uniform(0.75, 1.25, 1, 1, 1)
+
+    rows, columns = (torch.arange(side, device=image.device) for side in (height, width))
+    down, right = (uniform(-0.125, 0.125) * side for side in (height, width))
+    source_rows = (rows + down.round()[:, None]).long().clamp(0, height - 1)
+    source_columns = (columns + right.round()[:, None]).long().clamp(0, width - 1)
+    pictures = torch.arange(n, device=image.device)[:, None, None]
+    x = x.permute(0, 2, 3, 1)[pictures, source_rows[:, :, None], source_columns[:, None]].permute(0, 3, 1, 2)
+
+    top, left = uniform(0, 1) * height, uniform(0, 1) * width
+    away_down = (rows - top[:, None]).abs() >= height / 4
+    away_right = (columns - left[:, None]).abs() >= width / 4
+    return x * (away_down[:, :, None] | away_right[:, None])[:, None]
+
+
+class History(torch.nn.Module):
+    """Painted pictures kept to be shown to the discriminator again (Shrivastava et al. 2017, 1612.07828).
+
+    It is part of a checkpoint, so that a resumed training shows the same ones.
+
+    Args:
+        capacity: how many are kept; 0 keeps none and gives back what comes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.register_buffer("pictures", torch.zeros(0))
+        self.register_buffer("styles", torch.zeros(0, dtype=torch.long))
+
+    def exchange(self, pictures: Tensor, styles: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`pictures` [n, 3, h, w] and their `styles` [n], half of them in exchange for older ones."""
+        if not self.capacity:
+            return pictures, styles
+        if not len(self.styles):
+            self.pictures, self.styles = pictures[:0].clone(), styles[:0].clone()
+        pictures, styles = pictures.clone(), styles.clone()
+        for index in range(len(pictures)):
+            if len(self.styles) < self.capacity:
+                self.pictures = torch.cat([self.pictures, pictures[index, None]])
+                self.styles = torch.cat([self.styles, styles[index, None]])
+            elif torch.rand((), generator=rng) < 0.5:
+                kept = int(torch.randint(self.capacity, (), generator=rng))
+                for mine, theirs in ((self.pictures, pictures), (self.styles, styles)):
+                    mine[kept], theirs[index] = theirs[index].clone(), mine[kept].clone()
+        return pictures, styles
+
+    def load_state_dict(self, state, strict=True, assign=False):  # type: ignore[no-untyped-def]
+        """As a module does, for however many pictures were kept."""
+        self.pictures, self.styles = state["pictures"].clone(), state["styles"].clone()
+        return super().load_state_dict(state, strict, assign)

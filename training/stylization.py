@@ -1,0 +1,450 @@
+"""One step of training: a generator learns to paint, a discriminator to tell its pictures from paintings."""
+
+import json
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training import losses
+from training.checkpoint import load_trunk
+from training.data import Clips, Pictures, expose, read_image, resize_shorter
+from training.distributed import average_gradients, share
+from training.features import NETWORKS, Pretrained, pretrained
+from training.flow import FLOWS, Pair, synthetic_pair, warp
+from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
+from training.recipe import Recipe, build_recipe
+from training.regularisation import History, augment
+
+Features = list[Tensor]
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training learns from.
+
+    Attributes:
+        photos: folder of photographs, or a torchvision dataset; one in ten is held out for evaluation.
+        paintings: folder that the paintings' names in the recipe start from.
+        clips: folder of videos; None for a recipe that uses none.
+        weights: folder of the pretrained networks' weights; None takes torchvision's.
+    """
+
+    photos: Path | str
+    paintings: Path
+    clips: Path | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees; the first axis of everything is the picture's."""
+
+    pair: Pair
+    """The photographs, and the same scene a moment later."""
+    real: Tensor
+    """A crop of a painting of each picture's style."""
+    styles: Tensor
+    mix: Tensor
+    strength: Tensor
+    offset: tuple[int, int]
+    """Rows and columns that the pretrained networks do not see of the painted pictures."""
+    rng: torch.Generator
+
+    @property
+    def photo(self) -> Tensor:
+        return self.pair.before
+
+
+class Targets:
+    """What the styles are measured against: statistics of their paintings, and paintings that are real."""
+
+    def __init__(self, recipe: Recipe, paintings: Path, networks: Mapping[str, Pretrained]) -> None:
+        self.recipe = recipe
+        self.weights = torch.tensor([style.weight for style in recipe.styles])
+        self.reals: list[Pictures] = []
+        statistic = losses.STATISTICS[recipe.style_statistic]
+        seen: dict[str, list[Features]] = {name: [] for name in networks}
+        for style in recipe.styles:
+            size = style.painting_size or recipe.painting_size
+            painting = resize_shorter(read_image(paintings / style.painting), size)[None].float() / 255
+            for name, network in networks.items():
+                with torch.no_grad():
+                    seen[name].append([statistic(x) for x in network(painting)])
+            self.reals.append(Pictures([paintings / name for name in (style.painting, *style.reals)], size))
+        self._statistics = {
+            name: [torch.cat(layer) for layer in zip(*of_styles, strict=True)]
+            for name, of_styles in seen.items()
+        }
+
+    def statistics(self, network: str, styles: Tensor) -> Features:
+        """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, ...]."""
+        layers = self._statistics[network]
+        return [layer[styles.cpu()].to(styles.device) for layer in layers]
+
+    def paintings(self, styles: Tensor, rng: torch.Generator) -> Tensor:
+        """A crop of a painting of each of `styles` [n], [n, 3, size, size]."""
+        size = self.recipe.crop
+        return torch.cat([self.reals[style].crops(1, size, rng, zoom=(0.8, 1.25)) for style in styles])
+
+    def draw(self, rng: torch.Generator) -> Tensor:
+        """The style of each picture of a batch, [batch]: as many different ones as there are."""
+        n = len(self.reals)
+        rounds = -(-self.recipe.batch // n)
+        return torch.cat([torch.randperm(n, generator=rng) for _ in range(rounds)])[: self.recipe.batch]
+
+
+class StyleTraining:
+    """The networks of a training and what one step does to them.
+
+    Attributes:
+        parts: everything that a checkpoint keeps, by name.
+
+    Raises:
+        ValueError: the material holds nothing usable.
+    """
+
+    def __init__(self, recipe: Recipe, material: Material, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        names = dict.fromkeys(recipe.content_features + recipe.style_features)
+        self.pretrained = {name: pretrained(name, material.weights) for name in names if name in NETWORKS}
+        self.targets = Targets(recipe, material.paintings, self.pretrained)
+        self.photos = Pictures([material.photos], recipe.photo_size, hold_out=True)
+        self.clips: Clips | None = None
+        if recipe.clips:
+            if material.clips is None:
+                raise ValueError("the recipe's clips are more than 0: it needs a folder of clips")
+            self.clips = Clips(material.clips, recipe.photo_size, FLOWS[recipe.flow]())
+        for network in self.pretrained.values():
+            network.to(device, memory_format=torch.channels_last)
+
+        self.generator = self.make_generator(len(recipe.styles))
+        self.average = deepcopy(self.generator).requires_grad_(False).eval()
+        self.discriminator = self.make_discriminator(len(recipe.styles))
+        self.history = History(recipe.history)
+        self.parts: dict[str, Any] = {
+            "generator": self.generator,
+            "average": self.average,
+            "discriminator": self.discriminator,
+            "history": self.history,
+        }
+        if not recipe.trunk:
+            self.generator.freeze_trunk()
+        self.optimisers = {
+            "optimiser": self.make_optimiser(rate_groups(self.generator, recipe)),
+            "discriminator_optimiser": self.make_optimiser(
+                [{"params": list(self.discriminator.parameters())}], recipe.discriminator_learning_rate
+            ),
+        }
+        self.parts |= self.optimisers
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.autocast == "fp16")
+        self.parts["scaler"] = self.scaler
+
+    def make_generator(self, styles: int) -> Generator:
+        """A generator of the recipe's shape on the training's device."""
+        recipe = self.recipe
+        generator = Generator(styles, recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
+        return generator.to(self.device, memory_format=torch.channels_last)
+
+    def make_discriminator(self, styles: int) -> PatchDiscriminator | DenseDiscriminator:
+        """A discriminator of the recipe's shape on the training's device."""
+        if self.recipe.discriminator == "dense":
+            return DenseDiscriminator(styles, self.recipe.crop).to(self.device)
+        patches = PatchDiscriminator(styles, scales=self.recipe.discriminator_scales)
+        return patches.to(self.device, memory_format=torch.channels_last)
+
+    def make_optimiser(
+        self, groups: list[dict[str, Any]], rate: float | None = None
+    ) -> torch.optim.Optimizer:
+        """The recipe's optimiser over `groups`, at `rate` or the recipe's learning rate."""
+        recipe = self.recipe
+        rate = recipe.learning_rate if rate is None else rate
+        if recipe.optimiser == "sgd":
+            return torch.optim.SGD(groups, rate, momentum=recipe.betas[0])
+        return torch.optim.Adam(groups, rate, (recipe.betas[0], recipe.betas[1]))
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Begin with the averaged generator of `checkpoint`: its trunk, and its styles by name.
+
+        Raises:
+            ValueError: the checkpoint cannot be read or is of a generator of another shape.
+        """
+        state = load_trunk(checkpoint)
+        before = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+        names = [style.name for style in before.styles]
+        try:
+            self.generator.start_from(state["average"], names, [style.name for style in self.recipe.styles])
+        except ValueError as error:
+            raise ValueError(f"{checkpoint}: {error}") from error
+        self.average.load_state_dict(self.generator.state_dict())
+
+    def batch(self, step: int) -> Batch:
+        """What step `step` (from 1) sees: drawn from the seed and its number, so that a resumed training sees
+        the same data as an undisturbed one."""
+        recipe = self.recipe
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        styles = self.targets.draw(rng)
+        if self.clips is not None and float(torch.rand((), generator=rng)) < recipe.clips:
+            pair = self.clips.crops(recipe.batch, recipe.crop, rng)
+        else:
+            photo = expose(self.photos.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
+            pair = synthetic_pair(photo, rng, noise=recipe.noise, brightness=recipe.brightness)
+        strength = torch.rand(recipe.batch, generator=rng)
+        strength[torch.rand(recipe.batch, generator=rng) < recipe.full_strength] = 1
+        real = self.targets.paintings(styles, rng)
+        # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with
+        # every step, no pixel of the generator's own blocks is favoured, and no pattern of blocks grows.
+        top, left = torch.randint(self.generator.multiple, (2,), generator=rng).tolist()
+        return Batch(
+            pair=pair.each(self._mine),
+            real=self._mine(real),
+            styles=self._mine(styles),
+            mix=self._mine(torch.eye(len(recipe.styles))[styles]),
+            strength=self._mine(strength),
+            offset=(top, left),
+            rng=rng,
+        )
+
+    def _mine(self, values: Tensor) -> Tensor:
+        """This process's share of `values`, on its device."""
+        mine = share(values).to(self.device)
+        return mine.contiguous(memory_format=torch.channels_last) if mine.dim() == 4 else mine
+
+    def step(self, step: int) -> dict[str, float]:
+        """Train both networks on batch `step` (from 1) and give every loss by its name.
+
+        Raises:
+            FloatingPointError: a loss is no longer finite.
+        """
+        recipe, batch = self.recipe, self.batch(step)
+        self.prepare(step)
+        with torch.autocast(self.device.type, AUTOCAST[recipe.autocast], enabled=recipe.autocast != "off"):
+            terms, painted = self.generator_losses(batch)
+        total = torch.stack(list(terms.values())).sum()
+        self.descend("optimiser", total, self.trained())
+        self.update_averages(min(recipe.average_decay, step / (step + 10)))
+        numbers = {name: float(term.detach()) for name, term in terms.items()}
+        if recipe.discriminates:
+            numbers |= self.train_discriminators(batch, painted)
+        self.scaler.update()
+        if not math.isfinite(sum(numbers.values())):
+            raise FloatingPointError(f"step {step}: a loss is no longer finite: {numbers}")
+        return numbers
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the generators' optimiser moves."""
+        groups = self.optimisers["optimiser"].param_groups
+        return [parameter for group in groups for parameter in group["params"]]
+
+    def prepare(self, step: int) -> None:
+        """Set the learning rate of `step`, and whether batch normalisation still learns its statistics."""
+        recipe = self.recipe
+        for group in self.optimisers["optimiser"].param_groups:
+            group["lr"] = recipe.learning_rate * group["factor"] * schedule(recipe, step)
+        for generator in self.generators():
+            generator.train()
+            if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
+                generator.freeze_statistics()
+
+    def generators(self) -> list[Generator]:
+        """The generators that are trained."""
+        return [self.generator]
+
+    def update_averages(self, decay: float) -> None:
+        """Move the averaged generators towards the trained ones."""
+        update_average(self.average, self.generator, decay)
+
+    def descend(self, optimiser: str, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+        """One step of `optimiser` down the gradient of `loss`."""
+        self.optimisers[optimiser].zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimisers[optimiser])
+        average_gradients(parameters)
+        if optimiser == "optimiser":
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_gradient)
+        self.scaler.step(self.optimisers[optimiser])
+
+    def generator_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The generator's weighted losses by name, and the pictures it painted."""
+        recipe, photo, strength = self.recipe, batch.photo, batch.strength
+        painted, levels = self.generator.paint(photo, batch.mix, strength)
+        painted = painted.float()
+        self.discriminator.requires_grad_(False)
+        seen: dict[str, Features] = {}
+
+        def features(name: str) -> Features:
+            if name not in seen:
+                seen[name] = self.features(name, painted, batch)
+            return seen[name]
+
+        # A weak strength asks for little style and keeps more of the photograph.
+        keeps = 2 - strength
+        terms: dict[str, Tensor] = {}
+        if recipe.content:
+            distances = []
+            for name in recipe.content_features:
+                with torch.no_grad():
+                    target = self.features(name, photo, batch)
+                layer = content_layer(name)
+                distances.append(losses.content(features(name)[layer], target[layer]))
+            terms["content"] = recipe.content * (keeps * torch.stack(distances).mean(0)).mean()
+        if recipe.style:
+            distance = torch.stack(
+                [
+                    losses.style(
+                        features(name),
+                        self.style_target(name, batch),
+                        losses.STATISTICS[recipe.style_statistic],
+                    )
+                    for name in recipe.style_features
+                ]
+            ).mean(0)
+            weight = self.targets.weights.to(self.device)[batch.styles]
+            terms["style"] = recipe.style * (weight * strength * distance).mean()
+        terms["in_range"] = recipe.in_range * losses.out_of_range(painted).mean()
+        if recipe.colour:
+            terms["colour"] = recipe.colour * (strength * losses.colour(painted, batch.real)).mean()
+        if recipe.smoothness:
+            terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
+        if recipe.adversarial:
+            scores, _ = self.discriminator(self.shown(painted, batch), batch.styles)
+            loss = losses.ADVERSARIAL[recipe.adversarial_loss][1](scores)
+            terms["adversarial"] = recipe.adversarial * (strength * loss).mean()
+        self.discriminator.requires_grad_(True)
+        if recipe.temporal or recipe.temporal_features:
+            terms |= self.temporal_losses(batch, painted, levels[-1])
+        return terms, painted
+
+    def temporal_losses(self, batch: Batch, painted: Tensor, level: Tensor) -> dict[str, Tensor]:
+        """How much the painting changes from one frame to the next beyond what the scene does."""
+        recipe, pair = self.recipe, batch.pair
+        next_painted, next_level = self.generator.paint(pair.after, batch.mix, batch.strength)
+        terms: dict[str, Tensor] = {}
+        if recipe.temporal and recipe.temporal_loss == "flow":
+            moved = warp(painted, pair.grid)
+            change = losses.temporal(next_painted, moved, pair.mask, pair.luminance)
+            terms["temporal"] = recipe.temporal * change.mean()
+        elif recipe.temporal:
+            change = losses.frame_difference(next_painted, painted, pair.after, pair.before)
+            terms["temporal"] = recipe.temporal * change.mean()
+        if recipe.temporal_features:
+            # At the level's size: the flow in -1..1 is the same at every size.
+            grid = nn.functional.interpolate(pair.grid.permute(0, 3, 1, 2), level.shape[-2:], mode="area")
+            mask = nn.functional.interpolate(pair.mask, level.shape[-2:], mode="area")
+            moved = warp(level, grid.permute(0, 2, 3, 1))
+            change = losses.temporal(next_level[-1], moved, mask)
+            terms["temporal_features"] = recipe.temporal_features * change.mean()
+        return terms
+
+    def features(self, name: str, image: Tensor, batch: Batch) -> Features:
+        """What the network `name` sees in `image` [n, 3, h, w]: its middle layers."""
+        if name == "discriminator":
+            return list(self.discriminator(image, batch.styles)[1])
+        if name == "generator":
+            # The averaged one: its weights are not what is learned by being looked through.
+            return self.average.features(image)
+        top, left = batch.offset
+        return list(self.pretrained[name](image[..., top:, left:]))
+
+    def style_target(self, name: str, batch: Batch) -> Features:
+        """The statistics that `name` sees in the painting of each picture's style.
+
+        Of a pretrained network, in the whole painting; of one that is still learning, in the batch's crops.
+        """
+        if name in self.pretrained:
+            return self.targets.statistics(name, batch.styles)
+        statistic = losses.STATISTICS[self.recipe.style_statistic]
+        with torch.no_grad():
+            return [statistic(x) for x in self.features(name, batch.real, batch)]
+
+    def shown(self, image: Tensor, batch: Batch) -> Tensor:
+        """`image` as the discriminator sees it."""
+        return augment(image, batch.rng) if self.recipe.augment else image
+
+    def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, float]:
+        """Train the discriminator on the batch's paintings and on what was painted; its losses by name."""
+        fake, fake_styles = self.history.exchange(painted.detach().float(), batch.styles, batch.rng)
+        loss = self.discriminator_loss(
+            self.discriminator, batch, (batch.real, batch.styles), (fake, fake_styles)
+        )
+        self.descend("discriminator_optimiser", loss, list(self.discriminator.parameters()))
+        return {"discriminator": float(loss.detach())}
+
+    def discriminator_loss(
+        self, discriminator: nn.Module, batch: Batch, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """The loss of `discriminator` over real and painted pictures, each with their styles."""
+        recipe = self.recipe
+        seen_real, seen_fake = (self.shown(image, batch) for image, _ in (real, fake))
+        seen_real = seen_real.requires_grad_(recipe.r1 > 0)
+        with torch.autocast(
+            self.device.type, AUTOCAST[recipe.autocast], enabled=recipe.autocast != "off" and not recipe.r1
+        ):
+            real_scores, _ = discriminator(seen_real, real[1])
+            fake_scores, _ = discriminator(seen_fake, fake[1])
+        loss = losses.ADVERSARIAL[recipe.adversarial_loss][0](real_scores, fake_scores)
+        return loss + recipe.r1 * losses.r1(real_scores, seen_real) if recipe.r1 else loss
+
+    def sheet(self, photos: list[Tensor]) -> np.ndarray:
+        """A contact sheet uint8 RGB: a row for each photograph, the input and each style at full strength."""
+        rows = [
+            torch.cat(
+                [photo, *(paint(self.average, photo, style) for style in range(self.average.styles))], 2
+            )
+            for photo in photos
+        ]
+        if self.average.styles > 1:
+            return torch.cat(rows, 1).permute(1, 2, 0).numpy()
+        half = (len(rows) + 1) // 2
+        rows += [torch.zeros_like(rows[0])] * (2 * half - len(rows))
+        columns = [torch.cat(rows[:half], 1), torch.cat(rows[half:], 1)]
+        return torch.cat(columns, 2).permute(1, 2, 0).numpy()
+
+
+def content_layer(name: str) -> int:
+    """Which of the features of `name` tell what is in a picture: the middle ones of a discriminator."""
+    return NETWORKS[name].CONTENT if name in NETWORKS else 1
+
+
+def paint(generator: Generator, photo: Tensor, style: int) -> Tensor:
+    """`photo` uint8 [3, h, w] painted in one style at full strength, uint8, on the CPU."""
+    device = next(generator.parameters()).device
+    image = photo[None].to(device).float() / 255
+    with torch.no_grad():
+        painted = generator(image, torch.eye(generator.styles, device=device)[style, None], image.new_ones(1))
+    return (painted[0].clamp(0, 1) * 255).round().byte().cpu()
+
+
+def rate_groups(generator: Generator, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is trained, in groups for an optimiser: the trunk, and the styles, with a `factor` on the rate."""
+    named = [(name, value) for name, value in generator.named_parameters() if value.requires_grad]
+    styles = [value for name, value in named if ".affine." in name]
+    trunk = [value for name, value in named if ".affine." not in name]
+    groups = [{"params": trunk, "factor": 1.0}, {"params": styles, "factor": recipe.style_learning_rate}]
+    return [group for group in groups if group["params"]]
+
+
+def schedule(recipe: Recipe, step: int) -> float:
+    """The learning rate's factor at `step` (from 1): a linear rise, then half a cosine down to 1 %."""
+    warmup = max(1.0, recipe.warmup * recipe.steps)
+    if step <= warmup:
+        return step / warmup
+    done = (step - warmup) / max(1.0, recipe.steps - warmup)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+
+
+def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the weights and statistics of `average` towards those of `module` by 1 - `decay`."""
+    with torch.no_grad():
+        for kept, new in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1 - decay)
+            else:
+                kept.copy_(new)
