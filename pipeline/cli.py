@@ -27,6 +27,8 @@ COMMANDS = {
     "doctor": ("pipeline.commands.doctor:doctor", "Tell which engines run here, and why others do not."),
     "learn": ("training.cli:learn", "Make a style pack of a painting, in one go."),
     "train": ("training.cli:train", "Train a style from photographs and a painting."),
+    "tune": ("training.cli:tune", "Search the weights and rates of a recipe."),
+    "inspect": ("training.cli:inspect", "See inside a training: scores, features, fingerprint."),
     "export": ("training.cli:export", "Make a style pack of a training's checkpoint."),
 }
 """Where each verb lives and what `fauve --help` says about it."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.cli import parse_overrides, quick_recipe
+from training.cli import parse_overrides, parse_ranges, quick_recipe
 from training.recipe import Recipe, load_recipe
 
 MINIMAL = """
@@ -43,6 +43,10 @@ def test_overrides_take_the_type_of_the_field(path):
         (("--stepz", "7"), "unknown field 'stepz'.*steps"),
         (("--steps", "many"), "steps is a int"),
         (("--steps", "7.5"), "steps is a int"),
+        (("--optimiser", "adamw"), "optimiser is one of adam, sgd, not 'adamw'"),
+        (("--style-features", '["vgg16"]'), "style_features is one of .*, not 'vgg16'"),
+        (("--crop", "100"), "crop is a multiple of 8"),
+        (("--temporal-loss", "frame_difference"), "clips = 1"),
     ],
 )
 def test_bad_overrides_are_named(path, override, message):
@@ -81,6 +85,16 @@ def test_the_digest_names_the_recipe(path):
     recipe = load_recipe(path)
     assert recipe.digest() == load_recipe(path).digest()
     assert recipe.digest() != dataclasses.replace(recipe, steps=recipe.steps + 1).digest()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("style", "LOW..HIGH"), ("style=5", "LOW..HIGH"), ("style=a..b", "LOW..HIGH"), ("style=9..5", "rise")],
+)
+def test_bounds_of_a_search_are_checked(argument, message):
+    assert parse_ranges(("style=5..100", "content=0.3..3")) == {"style": (5, 100), "content": (0.3, 3)}
+    with pytest.raises(ValueError, match=message):
+        parse_ranges((argument,))
 
 
 def test_bundled_recipes_load():

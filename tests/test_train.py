@@ -21,10 +21,12 @@ from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.data import Clips, Pictures, held_out, read_image
 from training.export import export_pack
 from training.flow import DisFlow, warp
+from training.inspection import HEIGHT, LABEL, inspect
 from training.networks import Generator
-from training.recipe import Recipe, StyleRecipe
+from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import Material, schedule
 from training.train import train
+from training.tuning import tune, write_recipe
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
 
@@ -290,6 +292,53 @@ def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
         train(RECIPE, material, run=tmp_path / "other", start_from=tmp_path / "broken.safetensors")
+
+
+def test_the_sheets_of_an_inspection_have_a_row_for_each_picture_and_style(material, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE,
+        steps=1,
+        styles=(RECIPE.styles[0], StyleRecipe("other", "1.png", "Other", "Nobody", 1901)),
+        painting_size=200,
+        crop=64,
+    )
+    checkpoint = train(recipe, material, run=tmp_path)
+    sheets = inspect(
+        checkpoint, material.photos, material.paintings, material.weights, tmp_path / "sheets", "other"
+    )
+    assert [path.name for path in sheets] == ["scores.png", "features.png", "fingerprint.png"]
+    row = HEIGHT + LABEL
+    sizes = [cv2.imread(str(path)).shape[:2] for path in sheets]
+    assert sizes == [(4 * row, 6 * HEIGHT), (2 * 3 * row, 6 * HEIGHT), (2 * row, 5 * HEIGHT)]
+    with pytest.raises(ValueError, match="no style 'none'; there are test, other"):
+        inspect(checkpoint, material.photos, material.paintings, material.weights, tmp_path, "none")
+
+
+def test_a_search_goes_on_where_it_was_stopped_and_writes_the_best_recipe(material, tmp_path):
+    study, ranges = tmp_path / "study.db", {"style": (1.0, 50.0), "learning_rate": (1e-4, 1e-2)}
+
+    def search(trials):
+        return tune(RECIPE, material, study=study, trials=trials, steps=8, ranges=ranges)
+
+    first = search(2)
+    second = search(2)
+    assert first.finished + first.pruned == 2
+    assert second.finished + second.pruned == 4
+    assert second.value <= first.value
+    write_recipe(second.recipe, tmp_path / "best.toml", "found")
+    best = load_recipe(tmp_path / "best.toml")
+    assert best == second.recipe
+    assert best.steps == RECIPE.steps
+    assert 1 <= best.style <= 50
+    assert (best.temporal, best.styles) == (RECIPE.temporal, RECIPE.styles)
+
+
+def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
+    with pytest.raises(ValueError, match="optimiser is no field that can be searched"):
+        tune(RECIPE, material, study=tmp_path / "s.db", trials=1, steps=8, ranges={"optimiser": (1.0, 2.0)})
+    (tmp_path / "broken.db").write_bytes(b"no database, but more than a few bytes of something")
+    with pytest.raises(ValueError, match=r"broken\.db: not a study"):
+        tune(RECIPE, material, study=tmp_path / "broken.db", trials=1, steps=8)
 
 
 def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):

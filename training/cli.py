@@ -288,3 +288,109 @@ def quick_recipe(
     if stroke:
         table["painting_size"] = stroke
     return build_recipe(table, "quick.toml")
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Any field of the recipe can be overridden: --crop 160 --batch 2.",
+)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@material_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The best recipe, TOML.")
+@click.option("--study", type=click.Path(path_type=Path), help="sqlite file of the trials; OUTPUT.db.")
+@click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="More trials to run.")
+@click.option("--trial-steps", type=click.IntRange(8), default=300, show_default=True, help="Steps of each.")
+@click.option("--search", multiple=True, metavar="FIELD=LOW..HIGH", help="Instead of the usual fields.")
+@click.option("--from", "start_from", type=FOLDER, help="Begin each trial with the trunk of a checkpoint.")
+def tune(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    photos: Path | str,
+    paintings: Path,
+    clips: Path | None,
+    weights: Path | None,
+    threads: int | None,
+    device: str,
+    output: Path,
+    study: Path | None,
+    trials: int,
+    trial_steps: int,
+    search: tuple[str, ...],
+    start_from: Path | None,
+) -> None:
+    """Search the weights and rates of RECIPE, a TOML file, by short trials.
+
+    Stopped by Ctrl-C, the same command goes on with what the study knows.
+    """
+    import torch
+
+    from training.stylization import Material
+    from training.tuning import RANGES, write_recipe
+    from training.tuning import tune as run_search
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = load_recipe(recipe, parse_overrides(overrides))
+        tuned = run_search(
+            resolved,
+            Material(photos, paintings, clips, weights),
+            study=study or output.with_suffix(".db"),
+            trials=trials,
+            steps=trial_steps,
+            ranges=parse_ranges(search) or RANGES,
+            start_from=start_from,
+            device=device,
+        )
+    except ValueError as error:
+        raise _unusable(error) from error
+    told = f"{tuned.finished} trials of {trial_steps} steps, {tuned.pruned} more stopped early"
+    write_recipe(tuned.recipe, output, f"Found from {recipe.name} by {told}: {tuned.value:.4f}")
+    click.echo(f"{output}: the best of {told}, at {tuned.value:.4f}")
+
+
+def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """FIELD=LOW..HIGH as a mapping from field to bounds.
+
+    Raises:
+        ValueError: it is not of that form, or the bounds are not positive and rising.
+    """
+    ranges = {}
+    for argument in arguments:
+        name, _, bounds = argument.partition("=")
+        low, _, high = bounds.partition("..")
+        try:
+            ranges[name] = float(low), float(high)
+        except ValueError:
+            raise ValueError(f"--search {argument}: expected FIELD=LOW..HIGH, as style=5..100") from None
+        if not 0 < ranges[name][0] < ranges[name][1]:
+            raise ValueError(f"--search {argument}: the bounds must be above 0 and rise")
+    return ranges
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to look at.")
+@click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
+@weights_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the sheets.")
+@click.option("--style", help="Which of the recipe's styles; its first one if not given.")
+def inspect(
+    checkpoint: Path, photos: Path, paintings: Path, weights: Path | None, output: Path, style: str | None
+) -> None:
+    """See inside a training's CHECKPOINT: three sheets.
+
+    scores.png: where the discriminator takes pictures for paintings. features.png: what each layer counts as
+    content and as style. fingerprint.png: what the generator paints over noise, in every style.
+    """
+    from training.inspection import inspect as draw
+
+    try:
+        sheets = draw(checkpoint, photos, paintings, weights, output, style)
+    except ValueError as error:
+        raise _unusable(error) from error
+    for path in sheets:
+        click.echo(path)

@@ -156,9 +156,15 @@ class Recipe:
             self.adversarial > 0 or judges or ("discriminator" in self.content_features and self.content > 0)
         )
 
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults, as a TOML table: `build_recipe` makes the same recipe of it."""
+        table = _changed(self)
+        table["styles"] = [_changed(style) for style in self.styles]
+        return table
+
     def digest(self) -> str:
         """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint."""
-        return hashlib.sha256(json.dumps(_changed(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.changed(), sort_keys=True).encode()).hexdigest()
 
 
 CHOICES = {
@@ -176,12 +182,12 @@ CHOICES = {
 
 
 def _changed(entry: "Recipe | StyleRecipe") -> dict[str, Any]:
-    values = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
-    defaults = {field.name: field.default for field in dataclasses.fields(entry)}
-    changed = {name: value for name, value in values.items() if value != defaults[name]}
-    if "styles" in changed:
-        changed["styles"] = [_changed(style) for style in changed["styles"]]
-    return changed
+    fields = dataclasses.fields(entry)
+    return {
+        field.name: getattr(entry, field.name)
+        for field in fields
+        if getattr(entry, field.name) != field.default
+    }
 
 
 def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:

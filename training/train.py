@@ -166,14 +166,15 @@ def sheet_pictures(photos: Path | str, n: int, multiple: int) -> list[Tensor]:
         sides = [-(-side // multiple) * multiple for side in small[0].shape[-2:]]
         return [resize_shorter(image, max(sides)) for image in small]
     pictures = []
-    for path in sorted(image_files([photos]), key=lambda path: not held_out(path)):
+    files = sorted(image_files([photos]), key=lambda path: not held_out(path))
+    for path in files:
         try:
             image = resize_shorter(read_image(path), 288)
         except ValueError:
             continue  # reported when the photographs were read
-        if image.shape[2] < 384:
-            image = torch.nn.functional.pad(image, (0, 384 - image.shape[2]))
-        pictures.append(image[:, :288, :384])
+        if image.shape[2] >= 384 or (path == files[-1] and not pictures):
+            image = torch.nn.functional.pad(image, (0, max(0, 384 - image.shape[2])))
+            pictures.append(image[:, :288, :384])
         if len(pictures) == n:
             break
     return pictures

@@ -1,0 +1,168 @@
+"""The search for a recipe's weights and rates (Optuna; Akiba et al. 2019, arXiv 1907.10902)."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tomli_w
+import torch
+
+from training import losses
+from training.data import Pictures, held_out, image_files
+from training.features import NETWORKS
+from training.flow import synthetic_pair, warp
+from training.recipe import Recipe
+from training.stylization import Batch, Material, StyleTraining, content_layer
+
+log = logging.getLogger("fauve")
+
+RANGES = {
+    "style": (5.0, 100.0),
+    "content": (0.3, 3.0),
+    "temporal": (2.0, 50.0),
+    "adversarial": (0.05, 1.0),
+    "learning_rate": (3e-4, 5e-3),
+    "discriminator_learning_rate": (5e-5, 1e-3),
+}
+"""What is searched, between which bounds; all of them on a logarithmic scale."""
+
+FLICKER = 20.0
+"""What a unit of temporal loss weighs against one of style or of content: a style that flickers is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """The outcome of a search."""
+
+    recipe: Recipe
+    value: float
+    finished: int
+    pruned: int
+
+
+def tune(
+    recipe: Recipe,
+    material: Material,
+    *,
+    study: Path,
+    trials: int,
+    steps: int,
+    ranges: Mapping[str, tuple[float, float]] = RANGES,
+    start_from: Path | None = None,
+    device: str = "cpu",
+) -> Tuned:
+    """Search `trials` more recipes near `recipe`, `steps` steps each, and return the best one so far.
+
+    A trial is stopped where it is worse than half of those before it at the same step. The value of a recipe
+    is taken from photographs that no training saw, at weights that do not depend on it: style plus content
+    distance plus `FLICKER` times the temporal one.
+
+    Args:
+        study: sqlite file of all trials; one that is there goes on, whoever stopped it.
+        ranges: of the recipe's fields that are searched.
+        start_from: a trunk that every trial begins with.
+
+    Raises:
+        ValueError: the material holds nothing usable, a field is no number, or the file is no study.
+    """
+    for name in ranges:
+        if not isinstance(getattr(recipe, name, None), float):
+            raise ValueError(f"{name} is no field that can be searched; {', '.join(RANGES)} are")
+    if not set(NETWORKS) & {*recipe.content_features, *recipe.style_features}:
+        raise ValueError(f"a search compares recipes by a network that does not learn: {', '.join(NETWORKS)}")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        search = optuna.create_study(
+            study_name=recipe.name,
+            storage=f"sqlite:///{study}",
+            sampler=optuna.samplers.TPESampler(seed=recipe.seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=steps // 4),
+            load_if_exists=True,
+        )
+    except Exception as error:  # SQLAlchemy's own, of many kinds
+        raise ValueError(f"{study}: not a study that can be gone on with: {error}") from error
+    if not search.trials:
+        # The recipe itself is the first one: a search that finds nothing better says so.
+        search.enqueue_trial({name: getattr(recipe, name) for name in ranges}, skip_if_exists=True)
+
+    def run(trial: optuna.Trial) -> float:
+        values = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in ranges.items()}
+        varied = dataclasses.replace(recipe, steps=steps, **values)
+        torch.manual_seed(recipe.seed)
+        training = StyleTraining(varied, material, torch.device(device))
+        if start_from is not None:
+            training.start_from(start_from)
+        judged = judged_photos(material.photos, varied)
+        value = float("inf")
+        for step in range(1, steps + 1):
+            training.step(step)
+            if step % max(1, steps // 8) == 0 or step == steps:
+                value = held_out_value(training, judged)
+                trial.report(value, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+        return value
+
+    def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        values = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
+        outcome = "stopped" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
+        log.info("trial %d: %s (%s)", trial.number, outcome, values)
+
+    search.optimize(run, n_trials=trials, callbacks=[tell], catch=(FloatingPointError,))
+    states = [trial.state.name for trial in search.trials]
+    if "COMPLETE" not in states:
+        raise ValueError(f"{study}: not one trial came to its end")
+    best = dataclasses.replace(recipe, **search.best_params)
+    return Tuned(best, search.best_value, states.count("COMPLETE"), states.count("PRUNED"))
+
+
+def judged_photos(photos: Path | str, recipe: Recipe, n: int = 8) -> torch.Tensor:
+    """Crops of `n` photographs that no training sees, [n, 3, crop, crop], always the same ones."""
+    rng = torch.Generator().manual_seed(0)
+    files: list[Path | str] = [photos]
+    if Path(photos).is_dir():
+        kept = [path for path in image_files([photos]) if held_out(path)]
+        files = list(kept[:n]) or files
+    return Pictures(files, recipe.photo_size).crops(n, recipe.crop, rng, zoom=(1.0, 1.0))
+
+
+@torch.no_grad()
+def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
+    """What the averaged generator is worth on `photos`; less is better."""
+    recipe, n = training.recipe, len(photos)
+    rng = torch.Generator().manual_seed(0)
+    styles = torch.arange(n) % len(recipe.styles)
+    pair = synthetic_pair(photos, rng, noise=recipe.noise, brightness=recipe.brightness)
+    batch = Batch(
+        pair=pair.each(lambda x: x.to(training.device)),
+        real=training.targets.paintings(styles, rng).to(training.device),
+        styles=styles.to(training.device),
+        mix=torch.eye(len(recipe.styles))[styles].to(training.device),
+        strength=torch.ones(n, device=training.device),
+        offset=(0, 0),
+        rng=rng,
+    )
+    painted = training.average(batch.photo, batch.mix, batch.strength)
+    repainted = training.average(batch.pair.after, batch.mix, batch.strength)
+    total = FLICKER * losses.temporal(repainted, warp(painted, batch.pair.grid), batch.pair.mask).mean()
+    # Only networks that do not learn: a discriminator's idea of style is another one in every trial.
+    for name in training.pretrained:
+        seen, target = (training.features(name, image, batch) for image in (painted, batch.photo))
+        layer = content_layer(name)
+        distance = losses.style(
+            seen, training.style_target(name, batch), losses.STATISTICS[recipe.style_statistic]
+        )
+        total = total + (losses.content(seen[layer], target[layer]) + distance).mean() / len(
+            training.pretrained
+        )
+    return float(total)
+
+
+def write_recipe(recipe: Recipe, path: Path, comment: str) -> None:
+    """Write `recipe` as TOML, what differs from the defaults, below a line of `comment`."""
+    table: dict[str, Any] = recipe.changed()
+    path.write_text(f"# {comment}\n{tomli_w.dumps(table)}", "utf-8")
