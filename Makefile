@@ -13,7 +13,7 @@ test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_train.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/test_train.py
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_train.py
 
 bench: $(VENV)/dev

@@ -243,10 +243,10 @@ def test_the_way_back_becomes_a_pack(material, tmp_path):
 
 
 def test_it_learns(material, tmp_path):
-    recipe = dataclasses.replace(RECIPE, steps=40, adversarial=0.0, full_strength=1.0)
+    recipe = dataclasses.replace(RECIPE, steps=60, adversarial=0.0, full_strength=1.0)
     losses = []
     train(recipe, material, run=tmp_path, progress=lambda step, numbers: losses.append(numbers["style"]))
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
 
 
 def test_resumed_training_gives_the_same_numbers(material, tmp_path):

@@ -169,8 +169,10 @@ def _style_map(features: Tensor, target: Tensor) -> Tensor:
     """The distance of the moments around each place to `target` [1, 2, c], relative, [h, w]."""
     side = max(3, min(features.shape[-2:]) // 6 | 1)
     padded = F.pad(features, (side // 2,) * 4, mode="replicate")
-    mean = F.avg_pool2d(padded, side, 1)
-    deviation = (F.avg_pool2d(padded.square(), side, 1) - mean.square()).clamp_min(0).sqrt()
+    mean, square = (
+        F.avg_pool2d(F.avg_pool2d(x, (side, 1), 1), (1, side), 1) for x in (padded, padded.square())
+    )
+    deviation = (square - mean.square()).clamp_min(0).sqrt()
     local = torch.stack([mean, deviation], 1)
     distance = (local - target[..., None, None]).square().mean((1, 2))[0]
     return (distance / (target.square().mean() + losses.EPSILON)).sqrt()
