@@ -44,6 +44,8 @@ NAMES = (
     "onnxruntime:cuda",
     "onnxruntime:coreml",
     "onnxruntime:dml",
+    "torch:cuda",
+    "torch:cpu",
 )
 """Every engine by name."""
 
@@ -124,6 +126,12 @@ def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
 
         return lambda style, precision, threads, hint: OnnxRuntimeEngine(
             style, device or "cpu", precision=precision, threads=threads, hint=hint
+        )
+    if runtime == "torch":
+        from engines.torch import TorchEngine
+
+        return lambda style, precision, threads, hint: TorchEngine(
+            style, device, precision=precision, threads=threads, hint=hint
         )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 
