@@ -7,7 +7,7 @@ of the pack by ONNX Runtime in float32 on the CPU, which every installation has.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -19,7 +19,7 @@ from engines.engine import Engine, Image
 from engines.errors import EngineError
 from engines.look import Look
 from engines.onnxruntime import OnnxRuntimeEngine
-from engines.style import Size, Style
+from engines.style import Size
 
 log = logging.getLogger("fauve")
 
@@ -92,7 +92,9 @@ def compare(engine: Engine) -> Verdict:
         size = style.size or (FRAMES if golden is None else golden.image.shape[1::-1])
         try:
             with OnnxRuntimeEngine(style, precision="float32") as reference:
-                expected = [(frame, look, reference(frame, look)) for frame, look in trials(style, size)]
+                expected = [
+                    (frame, look, reference(frame, look)) for frame, look in trials(style.styles, size)
+                ]
         except EngineError as error:
             log.info("%s is not compared with the reference: %s", engine.name, error)
             expected = []
@@ -104,11 +106,11 @@ def compare(engine: Engine) -> Verdict:
     return Verdict(worst <= _limit(engine.precision), _words(worst, engine.precision))
 
 
-def trials(style: Style, size: Size) -> Iterator[tuple[Image, Look]]:
-    """The built-in frames in the pack's styles in turn: each frame and each style at least once."""
+def trials(styles: Sequence[str], size: Size) -> Iterator[tuple[Image, Look]]:
+    """The built-in frames in a pack's styles in turn: each frame and each style at least once."""
     frames = built_in(size)
-    for index in range(max(len(frames), len(style.styles))):
-        name = style.styles[index % len(style.styles)]
+    for index in range(max(len(frames), len(styles))):
+        name = styles[index % len(styles)]
         yield frames[index % len(frames)], Look({name: 1.0})
 
 

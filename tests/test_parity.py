@@ -135,8 +135,9 @@ def test_the_frames_have_the_size_asked_for_and_differ(size):
 
 
 def test_every_style_and_every_frame_is_tried():
-    tried = list(parity.trials(Style.load("live"), (16, 16)))
-    assert {name for _, look in tried for name in look.mix} == set(Style.load("live").styles)
+    styles = Style.load("live").styles
+    tried = list(parity.trials(styles, (16, 16)))
+    assert {name for _, look in tried for name in look.mix} == set(styles)
     assert len({frame.tobytes() for frame, _ in tried}) == 5
 
 
