@@ -3,8 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from engines.behind import Behind
+from engines.cuda import gpus
 from engines.engine import Engine, Hint, Image
 from engines.errors import (
     EngineBuildError,
@@ -42,8 +45,11 @@ __all__ = [
 
 log = logging.getLogger("fauve")
 
+NVIDIA = ("torch:cuda",)
+"""What "auto" prefers where there is an NVIDIA GPU, best first: fast engines that load slowly."""
+
 PREFERENCE = ("openvino", "onnxruntime")
-"""What "auto" tries, in order."""
+"""What "auto" tries on every machine, in order: engines that are ready at once."""
 
 NAMES = (
     "openvino",
@@ -87,6 +93,7 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     hint: Hint = "latency",
+    behind: bool = False,
     anew: bool = False,
 ) -> Engine:
     """The engine `name` with `style`, which paints what the reference paints.
@@ -101,6 +108,8 @@ def load(
         threads: CPU threads; None leaves it to the runtime.
         hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
             once, in `Engine.streams` calls from different threads.
+        behind: with "auto", begin with what is ready at once, and go over to what is faster when that has
+            been loaded (`engines.behind`).
         anew: compare with the reference even if that was done before.
 
     Raises:
@@ -133,8 +142,9 @@ def load(
 
     if name != "auto":
         return admitted(name, precision)
+    fast = NVIDIA if gpus() else ()
     reasons = []
-    for candidate in PREFERENCE:
+    for candidate in PREFERENCE if behind else (*fast, *PREFERENCE):
         try:
             engine = admitted(candidate, precision)
         except EngineError as error:
@@ -142,7 +152,9 @@ def load(
             log.warning("engine %s does not run: %s", candidate, error)
         else:
             log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
-            return engine
+            if not (behind and fast):
+                return engine
+            return Behind(engine, [(name, partial(admitted, name, precision)) for name in reversed(fast)])
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 

@@ -64,7 +64,7 @@ def doctor(context: click.Context, style: str, engine: str | None, precision: st
         "cores": os.cpu_count(),
         "instruction_sets": instruction_sets(),
     }
-    runs = any(probe.runs for probe in probes)
+    running = [probe.name for probe in probes if probe.runs]
     if as_json:
         report = {"machine": machine, "versions": versions(), "engines": [asdict(probe) for probe in probes]}
         click.echo(json.dumps(report, indent=2))
@@ -79,9 +79,7 @@ def doctor(context: click.Context, style: str, engine: str | None, precision: st
         for probe in probes:
             how = f"{probe.precision} on {probe.device}, {probe.difference}" if probe.runs else probe.reason
             click.echo(f"{'runs' if probe.runs else 'no  '}  {probe.name:<20}{how}")
-        chosen = next(
-            (name for name in engines.PREFERENCE if any(p.runs and p.name == name for p in probes)), ""
-        )
+        taken = [name for name in (*engines.NVIDIA, *engines.PREFERENCE) if name in running]
         if not engine:
-            click.echo(f"\nauto takes {chosen}" if chosen else "\nno engine runs here")
-    context.exit(0 if runs else 1)
+            click.echo(f"\nauto takes {taken[0]}" if taken else "\nno engine runs here")
+    context.exit(0 if running else 1)
