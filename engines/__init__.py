@@ -40,16 +40,17 @@ __all__ = [
     "bundled",
     "load",
     "load_style",
+    "preferred",
     "probe",
 ]
 
 log = logging.getLogger("fauve")
 
-NVIDIA = ("torch:cuda",)
-"""What "auto" prefers where there is an NVIDIA GPU, best first: fast engines that load slowly."""
-
 PREFERENCE = ("openvino", "onnxruntime")
-"""What "auto" tries on every machine, in order: engines that are ready at once."""
+"""What "auto" tries, in order: engines that are ready at once."""
+
+ON_NVIDIA = ("torch:cuda",)
+"""What "auto" tries before, where there is an NVIDIA GPU: fast engines that load slowly, the best first."""
 
 NAMES = (
     "openvino",
@@ -63,6 +64,11 @@ NAMES = (
     "torch:cpu",
 )
 """Every engine by name."""
+
+
+def preferred() -> tuple[str, ...]:
+    """What "auto" tries on this machine, in order."""
+    return (*ON_NVIDIA, *PREFERENCE) if gpus() else PREFERENCE
 
 
 def load_style(
@@ -142,9 +148,8 @@ def load(
 
     if name != "auto":
         return admitted(name, precision)
-    fast = NVIDIA if gpus() else ()
     reasons = []
-    for candidate in PREFERENCE if behind else (*fast, *PREFERENCE):
+    for candidate in PREFERENCE if behind else preferred():
         try:
             engine = admitted(candidate, precision)
         except EngineError as error:
@@ -152,9 +157,11 @@ def load(
             log.warning("engine %s does not run: %s", candidate, error)
         else:
             log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
-            if not (behind and fast):
+            if not (behind and gpus()):
                 return engine
-            return Behind(engine, [(name, partial(admitted, name, precision)) for name in reversed(fast)])
+            return Behind(
+                engine, [(name, partial(admitted, name, precision)) for name in reversed(ON_NVIDIA)]
+            )
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 

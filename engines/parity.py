@@ -7,14 +7,17 @@ of the pack by ONNX Runtime in float32 on the CPU, which every installation has.
 import hashlib
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
-from engines.cache import cache_folder, write_whole
 from engines.engine import Engine, Image
 from engines.errors import EngineError
 from engines.look import Look
@@ -54,7 +57,7 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
     Raises:
         EngineError: the engine fails on a picture that the reference can paint.
     """
-    path = cache_folder() / "parity" / f"{_digest(engine)}.json"
+    path = user_cache_path("fauve", appauthor=False) / "parity" / f"{_digest(engine)}.json"
     if not anew:
         try:
             known = json.loads(path.read_text("utf-8"))
@@ -62,17 +65,28 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
         except (OSError, ValueError, KeyError, TypeError):
             pass
     found = compare(engine)
-    said = {
-        "agrees": found.agrees,
-        "difference": found.difference,
-        "engine": f"{engine.name} {version(engine.name)}, {engine.precision} on {engine.device}",
-        "style": engine.style.name,
-    }
+    _remember(
+        path,
+        {
+            "agrees": found.agrees,
+            "difference": found.difference,
+            "engine": f"{engine.name} {version(engine.name)}, {engine.precision} on {engine.device}",
+            "style": engine.style.name,
+        },
+    )
+    return found
+
+
+def _remember(path: Path, said: dict[str, object]) -> None:
+    """Write what was found, whole or not at all: others may look for it at the same time."""
     try:
-        write_whole(path, json.dumps(said, indent=2).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(said, file, indent=2)
+        os.replace(temporary, path)
     except OSError as error:
         log.info("%s: cannot be remembered: %s", path, error)
-    return found
 
 
 def compare(engine: Engine) -> Verdict:

@@ -9,7 +9,7 @@ import pytest
 
 # What the tests remember is theirs alone; the processes that they start are given it, too.
 _cache = tempfile.TemporaryDirectory(prefix="fauve-cache-")
-os.environ["FAUVE_CACHE"] = _cache.name
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 
 def gpu() -> bool:

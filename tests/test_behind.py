@@ -150,7 +150,7 @@ def test_no_picture_is_lost_or_torn_when_several_threads_paint(style):
 
 def test_auto_begins_with_what_is_ready_where_there_is_a_gpu(style, monkeypatch, caplog):
     monkeypatch.setattr(engines, "gpus", lambda: 1)
-    monkeypatch.setattr(engines, "NVIDIA", ("torch:cpu",))
+    monkeypatch.setattr(engines, "ON_NVIDIA", ("torch:cpu",))
     with engines.load("auto", style=style, precision="float32", behind=True) as engine:
         assert engine.name == "openvino"
         engine(IMAGE, Look())

@@ -7,17 +7,22 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from platformdirs import user_cache_path
 
 import engines
 from engines import ParityError, Style, parity
-from engines.cache import cache_folder
 from engines.onnxruntime import OnnxRuntimeEngine
 from tests.packs import golden, tiny_pack
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FAUVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def remembered():
+    """The files of the verdicts so far."""
+    return list(user_cache_path("fauve", appauthor=False).rglob("*.json"))
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_it_is_compared_once_and_remembered(style):
     assert Counted.painted == 5, "the second load paints nothing"
     engines.load("onnxruntime", style=right, anew=True).close()
     assert Counted.painted == 10
-    (said,) = [json.loads(path.read_text()) for path in cache_folder().rglob("*.json")]
+    (said,) = [json.loads(path.read_text()) for path in remembered()]
     assert said["agrees"] is True
     assert said["difference"].startswith("PSNR ")
     assert "onnxruntime" in said["engine"]
@@ -82,7 +87,7 @@ def test_what_is_remembered_counts_for_that_model_and_precision_only(style):
     engines.load("onnxruntime", style=with_half(style, nudged(style, 1.0002))).close()
     assert Counted.painted == 10
     engines.load("onnxruntime", style=with_half(style, nudged(style, 1.0002)), precision="float32").close()
-    assert len(list(cache_folder().rglob("*.json"))) == 3
+    assert len(remembered()) == 3
 
 
 @pytest.mark.usefixtures("_counted")
@@ -111,7 +116,7 @@ def test_float32_that_misses_the_golden_picture_is_no_engine(style, caplog):
 
 def test_a_verdict_that_is_damaged_is_found_again(style):
     engines.load("openvino", style=style).close()
-    (path,) = cache_folder().rglob("*.json")
+    (path,) = remembered()
     path.write_text('{"agrees": ')
     engines.load("openvino", style=style).close()
     assert json.loads(path.read_text())["agrees"] is True
@@ -119,7 +124,7 @@ def test_a_verdict_that_is_damaged_is_found_again(style):
 
 def test_a_cache_that_cannot_be_written_stops_nothing(style, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("FAUVE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.INFO, "fauve"), engines.load("openvino", style=style) as engine:
         assert engine.name == "openvino"
     assert "cannot be remembered" in caplog.text

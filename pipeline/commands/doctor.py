@@ -79,7 +79,7 @@ def doctor(context: click.Context, style: str, engine: str | None, precision: st
         for probe in probes:
             how = f"{probe.precision} on {probe.device}, {probe.difference}" if probe.runs else probe.reason
             click.echo(f"{'runs' if probe.runs else 'no  '}  {probe.name:<20}{how}")
-        taken = [name for name in (*engines.NVIDIA, *engines.PREFERENCE) if name in running]
+        taken = [name for name in engines.preferred() if name in running]
         if not engine:
             click.echo(f"\nauto takes {taken[0]}" if taken else "\nno engine runs here")
     context.exit(0 if running else 1)
