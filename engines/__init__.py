@@ -3,12 +3,22 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 
+from engines.behind import Behind
+from engines.cuda import gpus
 from engines.engine import Engine, Hint, Image
-from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, StyleError
+from engines.errors import (
+    EngineBuildError,
+    EngineError,
+    EngineUnavailable,
+    InferenceError,
+    ParityError,
+    StyleError,
+)
 from engines.look import Look
+from engines.parity import agreement, verdict, version
 from engines.style import Golden, Layout, Size, Style, ValueRange, bundled
 
 __all__ = [
@@ -21,20 +31,26 @@ __all__ = [
     "Image",
     "InferenceError",
     "Look",
+    "ParityError",
     "Probe",
     "Size",
     "Style",
     "StyleError",
+    "agreement",
     "bundled",
     "load",
     "load_style",
+    "preferred",
     "probe",
 ]
 
 log = logging.getLogger("fauve")
 
 PREFERENCE = ("openvino", "onnxruntime")
-"""What "auto" tries, in order."""
+"""What "auto" tries, in order: engines that are ready at once."""
+
+ON_NVIDIA = ("torch:cuda",)
+"""What "auto" tries before, where there is an NVIDIA GPU: fast engines that load slowly, the best first."""
 
 NAMES = (
     "openvino",
@@ -44,8 +60,15 @@ NAMES = (
     "onnxruntime:cuda",
     "onnxruntime:coreml",
     "onnxruntime:dml",
+    "torch:cuda",
+    "torch:cpu",
 )
 """Every engine by name."""
+
+
+def preferred() -> tuple[str, ...]:
+    """What "auto" tries on this machine, in order."""
+    return (*ON_NVIDIA, *PREFERENCE) if gpus() else PREFERENCE
 
 
 def load_style(
@@ -76,11 +99,14 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     hint: Hint = "latency",
+    behind: bool = False,
+    anew: bool = False,
 ) -> Engine:
-    """The engine `name` with `style`.
+    """The engine `name` with `style`, which paints what the reference paints.
 
     "auto" tries the engines in order of preference and logs which one runs and why others do not. An engine
-    asked for by name is that one or an error.
+    asked for by name is that one or an error. One that is too far from the reference (`engines.parity`) in
+    the precision that it finds fastest paints in float32, and that is logged.
 
     Args:
         name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
@@ -88,26 +114,54 @@ def load(
         threads: CPU threads; None leaves it to the runtime.
         hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
             once, in `Engine.streams` calls from different threads.
+        behind: with "auto", begin with what is ready at once, and go over to what is faster when that has
+            been loaded (`engines.behind`).
+        anew: compare with the reference even if that was done before.
 
     Raises:
         StyleError: the style cannot be used.
         EngineUnavailable: no such engine here.
         EngineBuildError: the runtime refuses the model.
+        ParityError: it paints something else than the reference, in the precision that was asked for.
     """
     if not isinstance(style, Style):
         style = load_style(style)
-    if name != "auto":
-        return _engine(name)(style, precision, threads, hint)
-    reasons = []
-    for candidate in PREFERENCE:
+
+    def admitted(name: str, precision: str) -> Engine:
+        engine = _engine(name)(style, precision, threads, hint)
         try:
-            engine = _engine(candidate)(style, precision, threads, hint)
+            found = verdict(engine, anew=anew)
+        except BaseException:
+            engine.close()
+            raise
+        if found.agrees:
+            return engine
+        engine.close()
+        reason = (
+            f"{engine.name} in {engine.precision} paints something else than the reference of {style.name} "
+            f"({found.difference})"
+        )
+        if precision != "auto" or engine.precision == "float32":
+            raise ParityError(reason)
+        log.warning("%s; it paints in float32", reason)
+        return admitted(name, "float32")
+
+    if name != "auto":
+        return admitted(name, precision)
+    reasons = []
+    for candidate in PREFERENCE if behind else preferred():
+        try:
+            engine = admitted(candidate, precision)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
         else:
             log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
-            return engine
+            if not (behind and gpus()):
+                return engine
+            return Behind(
+                engine, [(name, partial(admitted, name, precision)) for name in reversed(ON_NVIDIA)]
+            )
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
@@ -125,6 +179,12 @@ def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
         return lambda style, precision, threads, hint: OnnxRuntimeEngine(
             style, device or "cpu", precision=precision, threads=threads, hint=hint
         )
+    if runtime == "torch":
+        from engines.torch import TorchEngine
+
+        return lambda style, precision, threads, hint: TorchEngine(
+            style, device, precision=precision, threads=threads, hint=hint
+        )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 
 
@@ -134,51 +194,27 @@ class Probe:
 
     name: str
     runs: bool
-    """It painted a style's golden picture, within the tolerance of its precision."""
+    """It painted what the reference does, within the tolerance of its precision."""
     device: str = ""
     precision: str = ""
     version: str = ""
     reason: str = ""
     """Why it does not run."""
+    difference: str = ""
+    """The largest one from the reference."""
 
 
-def probe(name: str, style: Style) -> Probe:
-    """Load the engine `name`, paint the golden picture of `style` with it and compare."""
-    runtime = name.partition(":")[0]
+def probe(name: str, style: Style, precision: str = "auto") -> Probe:
+    """Load the engine `name`, and compare what it paints in `style` with the reference now."""
     try:
-        version = metadata.version(runtime)
-    except metadata.PackageNotFoundError:
-        version = ""
-    golden = style.golden()
-    if golden is None:
-        return Probe(
-            name, False, version=version, reason=f"{style.name} has no golden picture to compare with"
-        )
-    try:
-        with load(name, style=style) as engine:
-            painted = engine(golden.image, golden.look)
-            agrees, difference = agreement(painted, golden.stylized, engine.precision)
-            reason = "" if agrees else f"paints something else than the reference ({difference})"
-            return Probe(name, agrees, engine.device, engine.precision, version, reason)
+        with load(name, style=style, precision=precision, anew=True) as engine:
+            return Probe(
+                engine.name if name == "auto" else name,
+                True,
+                engine.device,
+                engine.precision,
+                version(engine.name),
+                difference=verdict(engine).difference,
+            )
     except EngineError as error:
-        return Probe(name, False, version=version, reason=str(error))
-
-
-LARGEST_DIFFERENCE = 2
-"""Grey levels that float32 engines may differ by: they sum in another order, and some values round apart."""
-
-LOWEST_PSNR = 40.0
-"""dB that a 16-bit engine must reach: eight bits of mantissa through a dozen layers, invisible."""
-
-
-def agreement(painted: Image, reference: Image, precision: str) -> tuple[bool, str]:
-    """Whether `painted` agrees with `reference` as `precision` allows, and the difference in words."""
-    import numpy as np
-
-    difference = painted.astype(np.int16) - reference
-    if precision == "float32":
-        largest = int(np.abs(difference).max())
-        return largest <= LARGEST_DIFFERENCE, f"{largest} grey levels"
-    error = float(np.mean(np.square(difference, dtype=np.float64)))
-    psnr = float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
-    return psnr >= LOWEST_PSNR, f"PSNR {psnr:.1f} dB"
+        return Probe(name, False, version=version(name), reason=str(error))

@@ -4,6 +4,7 @@ StyleError (ValueError)          a style pack or model that cannot be used as it
 EngineError (RuntimeError)
 ├── EngineUnavailable            the runtime, its provider or its device is not here
 ├── EngineBuildError             the runtime is here, but refuses the model
+├── ParityError                  it runs, but paints something else than the reference
 └── InferenceError               it ran and failed, or gave something that is no picture
 """
 
@@ -22,6 +23,10 @@ class EngineUnavailable(EngineError):
 
 class EngineBuildError(EngineError):
     """The runtime refuses the model."""
+
+
+class ParityError(EngineError):
+    """The engine paints something else than the reference."""
 
 
 class InferenceError(EngineError):

@@ -3,8 +3,13 @@
 import os
 import shutil
 import subprocess
+import tempfile
 
 import pytest
+
+# What the tests remember is theirs alone; the processes that they start are given it, too.
+_cache = tempfile.TemporaryDirectory(prefix="fauve-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 
 def gpu() -> bool:

@@ -298,6 +298,20 @@ def test_doctor_tells_what_runs_and_why_the_rest_does_not():
         assert probe["runs"] or probe["reason"]
 
 
+def test_doctor_on_one_engine_fails_unless_that_one_runs():
+    result = fauve("doctor", "--engine", "onnxruntime", "--precision", "float16")
+    assert result.returncode == 0, result.stderr
+    line = result.stdout.splitlines()[-1]
+    assert re.fullmatch(r"runs  onnxruntime +float16 on .+, PSNR \d\d\.\d dB", line), line
+    assert "auto takes" not in result.stdout
+    refused = fauve("doctor", "--engine", "onnxruntime", "--precision", "bfloat16")
+    assert refused.returncode == 1
+    assert "no    onnxruntime         onnxruntime has no bfloat16" in refused.stdout
+    unknown = fauve("doctor", "--engine", "cudnn", "--json")
+    assert unknown.returncode == 1
+    assert "no engine 'cudnn'" in json.loads(unknown.stdout)["engines"][0]["reason"]
+
+
 def test_preview_makes_a_sheet(tmp_path, pack):
     video = make_video(tmp_path / "a.mp4", frames=40, size=(192, 128), audio=False)
     arguments = ["--style", pack, "--strength", "0", "--strength", "1", "--frames", "3", "--height", "128"]

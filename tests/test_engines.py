@@ -1,5 +1,6 @@
 """Every engine that is present paints the same picture, whatever its size."""
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +34,7 @@ def test_it_is_here_and_conforms_below_or_says_why_not(style, name):
     try:
         engines.load(name, style=style).close()
     except EngineUnavailable as error:
-        if name in engines.PREFERENCE:
+        if name in (*engines.PREFERENCE, "torch:cpu"):
             raise
         pytest.skip(str(error))
     assert name in PRESENT
@@ -139,6 +140,75 @@ def test_the_golden_picture(engine_name, name, precision):
     assert agrees, f"{engine.precision}: {difference}"
 
 
+@pytest.mark.parametrize("name", engines.bundled())
+def test_half_precision_in_torch(name):
+    style = Style.load(name)
+    image = style.golden().image
+    looks = [Look(), Look({style.styles[-1]: 1}, 0.7)]
+    with (
+        engines.load("torch:cpu", style=style, precision="float16") as half,
+        engines.load("onnxruntime", style=style, precision="float32") as whole,
+    ):
+        assert half.precision == "float16"
+        for look in looks:
+            agrees, difference = engines.agreement(half(image, look), whole(image, look), "float16")
+            assert agrees, difference
+
+
+def test_torch_keeps_a_few_sizes_prepared_and_paints_at_any(style, reference):
+    from engines.torch import SIZES
+
+    with engines.load("torch:cpu", style=style) as engine:
+        for side in [8 * each for each in range(1, SIZES + 3)] * 2:
+            image = picture(side, 16, side)
+            agrees, difference = engines.agreement(engine(image, Look()), reference(image, Look()), "float32")
+            assert agrees, difference
+        assert len(engine._painters) == SIZES
+
+
+def test_torch_names_the_operator_that_it_does_not_know(style):
+    import onnx
+
+    model = onnx.load_model_from_string(style.model())
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softsign"
+    odd = Style("odd", "Odd", style.styles, {"float32": "m"}, 8, files={"m": model.SerializeToString()})
+    with pytest.raises(EngineUnavailable, match="does not know the operator Softsign, which odd has: take"):
+        engines.load("torch", style=odd)
+
+
+def test_torch_that_is_not_installed_is_named_with_its_package(style, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineUnavailable, match=r'pip install "fauve\[torch\]"'):
+        engines.load("torch:cpu", style=style)
+
+
+def test_torch_takes_the_gpu_if_there_is_one(style):
+    from engines.cuda import gpus
+
+    with engines.load("torch", style=style) as engine:
+        assert engine.name == ("torch:cuda" if gpus() else "torch:cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", engines.bundled())
+def test_half_precision_on_the_gpu_from_several_threads(name):
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = [picture(640, 360, seed) for seed in range(16)]
+    looks = [Look(strength=strength) for strength in (1.0, 0.5)] * 8
+    style = Style.load(name)
+    with (
+        engines.load("torch:cuda", style=style, precision="float16", hint="throughput") as half,
+        engines.load("onnxruntime", style=style) as whole,
+    ):
+        assert half.streams > 1
+        with ThreadPoolExecutor(half.streams) as pool:
+            painted = list(pool.map(half, images, looks))
+        for result, image, look in zip(painted, images, looks, strict=True):
+            agrees, difference = engines.agreement(result, whole(image, look), "float16")
+            assert agrees, difference
+
+
 def test_auto_takes_the_first_that_runs(style):
     with engines.load("auto", style=style) as engine:
         assert engine.name == "openvino"
@@ -175,7 +245,7 @@ def test_a_device_that_is_not_here_is_never_replaced(style, name):
 
 def test_a_model_that_a_runtime_refuses(tmp_path, style):
     broken = Style("broken", "Broken", ("a",), {"float32": "m"}, files={"m": tiny_model(2)[:-300]})
-    for name in engines.PREFERENCE:
+    for name in (*engines.PREFERENCE, "torch:cpu"):
         with pytest.raises(EngineBuildError, match="refuses broken"):
             engines.load(name, style=broken)
 
@@ -207,7 +277,7 @@ def save(folder, content):
     return path
 
 
-@pytest.mark.parametrize("name", engines.PREFERENCE)
+@pytest.mark.parametrize("name", [*engines.PREFERENCE, "torch:cpu"])
 @pytest.mark.parametrize(
     ("make", "layout", "value_range"), [(fast_neural_style, "NCHW", "0..255"), (animegan, "NHWC", "-1..1")]
 )
@@ -265,7 +335,7 @@ def test_a_graph_that_gives_another_size_than_it_took(tmp_path):
     subtract = next(node for node in model.graph.node if node.output[0] == "residual")
     subtract.input[1] = "black"
     style = Style("odd", "Odd", ("a", "b"), {"float32": "m"}, 8, files={"m": model.SerializeToString()})
-    for name in engines.PREFERENCE:
+    for name in (*engines.PREFERENCE, "torch:cpu"):
         with (
             engines.load(name, style=style) as engine,
             pytest.raises(InferenceError, match="cannot paint this size"),

@@ -10,11 +10,13 @@ import torch
 from click.testing import CliRunner
 
 import engines
-from engines import Look, Style, StyleError
+from engines import Look, Style, StyleError, parity
+from engines.onnxruntime import OnnxRuntimeEngine
+from engines.torch import TorchEngine
 from tests.videos import picture
 from training.checkpoint import save_checkpoint
 from training.cli import export
-from training.export import export_pack, to_onnx
+from training.export import PackGraph, export_pack, layers_in_float32, paint, to_onnx
 from training.networks import Generator
 from training.recipe import Recipe, StyleRecipe
 
@@ -81,6 +83,28 @@ def test_the_float16_model_is_the_same_picture(folder):
     assert agrees, difference
 
 
+def test_layers_that_float16_cannot_hold_stay_in_float32():
+    image = picture(3, 96, 64)
+    assert layers_in_float32(generator(), image, ["one", "two"]) == []
+    network = generator()
+    with torch.no_grad():
+        # Values beyond 65504 between the last block and what brings them down again.
+        network.blocks[1].second.norm.weight *= 1e5
+        network.decode[0].norm.weight *= 1e-5
+    kept = layers_in_float32(network, image, ["one", "two"])
+    assert kept == ["blocks.1", "decode.0", "decode[1]", "to_image"]
+    stylized = paint(PackGraph(network), image, np.float32([1, 0]))
+    plain = paint(PackGraph(network, torch.float16), image, np.float32([1, 0]))
+    assert not parity.agreement(plain, stylized, "float16")[0]
+    model = to_onnx(network, torch.float16, kept)
+    style = Style("big", "Big", ("one", "two"), {"float32": "m", "float16": "m"}, 8, files={"m": model})
+    for runtime in (OnnxRuntimeEngine, TorchEngine):
+        with runtime(style, "cpu", precision="float16") as engine:
+            agrees, difference = parity.agreement(engine(image, Look()), stylized, "float16")
+            assert agrees, difference
+            assert np.array_equal(engine(image, Look(strength=0)), image)
+
+
 def test_what_the_pack_tells(folder):
     style = Style.load(folder / "trial")
     assert (style.name, style.title, style.styles) == ("trial", "Trial", ("one", "two"))
@@ -88,6 +112,7 @@ def test_what_the_pack_tells(folder):
     assert style.capabilities == {"mix": True, "strength": True}
     assert style.recipe == RECIPE.digest()
     assert style.card["steps"] == 7
+    assert style.card["float32_layers"] == []
     preview = cv2.imdecode(np.frombuffer(style.preview, np.uint8), cv2.IMREAD_COLOR)
     assert preview.shape == (160, 192, 3)
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines import Image, Style
+from engines import Image, Look, Style, parity
 from engines.style import Credit, write_pack
 from training.checkpoint import load_trunk
 from training.data import read_image
@@ -35,15 +37,25 @@ class PackGraph(nn.Module):
 
     Takes `image` uint8 [n, h, w, 3], `mix` float32 [styles] and `strength` float32 [1], gives `stylized`
     uint8 [n, h, w, 3]; n, h and w are dynamic, h and w multiples of 8.
+
+    Args:
+        dtype: what it computes in.
+        float32: layers that compute in float32 all the same, of `layers`.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(
+        self, generator: Generator, dtype: torch.dtype = torch.float32, float32: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        self.dtype = dtype
         self.generator = fold(generator)
+        for name in layers(generator):
+            own = torch.float32 if name in float32 else dtype
+            self.generator.set_submodule(name, _In(own, self.generator.get_submodule(name)))
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         n, height, width, _ = image.shape
-        dtype = self.generator.encode[0].conv.weight.dtype
+        dtype = self.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
         # Padded as bytes, and never out of channels-last: the convolutions compute in it themselves. Two
         # pixels side by side are the channels of the first one, which steps down by two rows.
@@ -55,6 +67,26 @@ class PackGraph(nn.Module):
         painted = image.to(dtype) + strength * rows
         # Rounded here because TensorRT's cast to uint8 truncates.
         return painted.round().clamp(0, 255).to(torch.uint8)
+
+
+class _In(nn.Module):
+    """A layer that computes in `dtype`, whatever it is given."""
+
+    def __init__(self, dtype: torch.dtype, layer: nn.Module) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.layer = layer.to(dtype)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        result: Tensor = self.layer(*(each.to(self.dtype) for each in inputs))
+        return result
+
+
+def layers(generator: Generator) -> list[str]:
+    """Names of the layers that each have a precision of their own, first to last."""
+    parts = (generator.encode, generator.blocks, generator.decode)
+    inner = zip(("encode", "blocks", "decode"), parts, strict=True)
+    return [*(f"{name}.{index}" for name, part in inner for index in range(len(part))), "to_image"]
 
 
 def export_pack(
@@ -84,21 +116,18 @@ def export_pack(
     generator = Generator(len(styles), recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
     generator.load_state_dict(state["back_average" if back else "average"])
     photo = read_image(preview).permute(1, 2, 0).numpy()
-    mix, strength = np.eye(len(styles), dtype=np.float32)[0], np.ones(1, np.float32)
+    names = [style.name for style in styles]
+    mix, strength = Look().weights(names), np.ones(1, np.float32)
     graph = PackGraph(generator)
-
-    def painted(image: Image) -> Image:
-        below, right = (-side % generator.multiple for side in image.shape[:2])
-        wider = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-        with torch.inference_mode():
-            result = graph(*map(torch.from_numpy, (wider[None], mix, strength)))[0].numpy()
-        return result[: image.shape[0], : image.shape[1]]
-
     small, large = (_shorter(photo, side) for side in (GOLDEN_SIDE, recipe.native_height))
     golden = io.BytesIO()
-    np.savez_compressed(golden, image=small, stylized=painted(small), mix=mix, strength=strength)
-    encoded, picture = cv2.imencode(".jpg", painted(large)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    stylized = paint(graph, small, mix)
+    np.savez_compressed(golden, image=small, stylized=stylized, mix=mix, strength=strength)
+    encoded, picture = cv2.imencode(
+        ".jpg", paint(graph, large, mix)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )
     assert encoded, "JPEG takes any 8-bit picture"
+    kept = layers_in_float32(generator, small, names)
     return write_pack(
         output,
         name=recipe.name,
@@ -106,7 +135,7 @@ def export_pack(
         credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in styles],
         files={
             "model.onnx": to_onnx(generator),
-            "model.fp16.onnx": to_onnx(generator, torch.float16),
+            "model.fp16.onnx": to_onnx(generator, torch.float16, kept),
             "golden.npz": golden.getvalue(),
             "preview.jpg": picture.tobytes(),
         },
@@ -116,9 +145,47 @@ def export_pack(
         license=recipe.license,
         capabilities={"mix": len(styles) > 1, "strength": True},
         recipe=recipe.digest(),
-        card={"steps": state.get("step"), "parameters": sum(p.numel() for p in generator.parameters())},
+        card={
+            "steps": state.get("step"),
+            "parameters": sum(p.numel() for p in generator.parameters()),
+            "float32_layers": kept,
+        },
         force=force,
     )
+
+
+def paint(graph: PackGraph, image: Image, mix: NDArray[np.float32]) -> Image:
+    """`image` of any size, painted at full strength."""
+    below, right = (-side % graph.generator.multiple for side in image.shape[:2])
+    wider = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+    with torch.inference_mode():
+        result = graph(*map(torch.from_numpy, (wider[None], mix, np.ones(1, np.float32))))[0].numpy()
+    return result[: image.shape[0], : image.shape[1]]
+
+
+def layers_in_float32(generator: Generator, photo: Image, styles: Sequence[str]) -> list[str]:
+    """The layers that must stay in float32 for the rest to paint in float16 what the generator paints.
+
+    The fewest at the end, or at the beginning, with which `photo` and the built-in frames of
+    `engines.parity` are as close as every engine must come in 16 bits; usually none.
+    """
+    size = (photo.shape[1], photo.shape[0])
+    trials = [(photo, Look()), *parity.trials(styles, size)]
+    mixes = [look.weights(styles) for _, look in trials]
+
+    def painted(graph: PackGraph) -> Iterator[Image]:
+        for (image, _), mix in zip(trials, mixes, strict=True):
+            yield paint(graph, image, mix)
+
+    expected = list(painted(PackGraph(generator)))
+
+    def agrees(kept: list[str]) -> bool:
+        pairs = zip(painted(PackGraph(generator, torch.float16, kept)), expected, strict=True)
+        return all(parity.agreement(*pair, "float16")[0] for pair in pairs)
+
+    names = layers(generator)
+    choices = (kept for n in range(len(names)) for kept in (names[len(names) - n :], names[:n]))
+    return next((kept for kept in choices if agrees(kept)), names)
 
 
 def _shorter(image: Image, side: int) -> Image:
@@ -192,10 +259,10 @@ def _to_image(layer: UpsampleToImage) -> nn.Conv2d:
     return conv
 
 
-def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32) -> bytes:
-    """The ONNX model of `generator` under the packs' contract, computing in `dtype`, weights inside."""
-    graph = PackGraph(generator).to(dtype)
-    image = torch.zeros(2, 32, 48, 3, dtype=torch.uint8)
+def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32, float32: Sequence[str] = ()) -> bytes:
+    """The ONNX model of `generator` under the packs' contract, weights inside, computing as `PackGraph`."""
+    graph = PackGraph(generator, dtype, float32)
+    image = torch.zeros(2, 2 * generator.multiple, 3 * generator.multiple, 3, dtype=torch.uint8)
     mix, strength = torch.ones(generator.styles), torch.ones(1)
     n, h, w = torch.export.Dim("n"), torch.export.Dim("h"), torch.export.Dim("w")
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ import click
 import engines
 from engines.cpu import cpu_name, instruction_sets
 from engines.style import Style
+from pipeline.commands.options import PRECISION
 
 PACKAGES = (
     "fauve",
@@ -44,16 +45,18 @@ def versions() -> dict[str, str]:
 
 @click.command()
 @click.option("--style", default="pointillism", show_default=True, help="The style to paint the trial with.")
+@click.option("--engine", help="Only this one; the exit code is 0 if it runs, and 1 if not.")
+@click.option("--precision", type=PRECISION, default="auto", help="The one that the engines must run in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(context: click.Context, style: str, as_json: bool) -> None:
-    """Tell which engines run here, and why the others do not.
+def doctor(context: click.Context, style: str, engine: str | None, precision: str, as_json: bool) -> None:
+    """Tell which engines run here, in which precision and on which device, and why the others do not.
 
-    An engine runs when it paints the style's golden picture as the reference did. The exit code is 0 if one
-    does.
+    An engine runs when it paints what the reference paints: the style's golden picture, and built-in frames.
+    They are compared now, whatever earlier runs remember. The exit code is 0 if one runs.
     """
     pack = Style.load(style)
-    probes = [engines.probe(name, pack) for name in engines.NAMES]
+    probes = [engines.probe(name, pack, precision) for name in ([engine] if engine else engines.NAMES)]
     machine = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -61,7 +64,7 @@ def doctor(context: click.Context, style: str, as_json: bool) -> None:
         "cores": os.cpu_count(),
         "instruction_sets": instruction_sets(),
     }
-    runs = any(probe.runs for probe in probes)
+    running = [probe.name for probe in probes if probe.runs]
     if as_json:
         report = {"machine": machine, "versions": versions(), "engines": [asdict(probe) for probe in probes]}
         click.echo(json.dumps(report, indent=2))
@@ -74,10 +77,9 @@ def doctor(context: click.Context, style: str, as_json: bool) -> None:
             click.echo(f"{package:<25}{version or 'not installed'}")
         click.echo()
         for probe in probes:
-            how = f"{probe.precision} on {probe.device}" if probe.runs else probe.reason
+            how = f"{probe.precision} on {probe.device}, {probe.difference}" if probe.runs else probe.reason
             click.echo(f"{'runs' if probe.runs else 'no  '}  {probe.name:<20}{how}")
-        chosen = next(
-            (name for name in engines.PREFERENCE if any(p.runs and p.name == name for p in probes)), ""
-        )
-        click.echo(f"\nauto takes {chosen}" if chosen else "\nno engine runs here")
-    context.exit(0 if runs else 1)
+        taken = [name for name in engines.preferred() if name in running]
+        if not engine:
+            click.echo(f"\nauto takes {taken[0]}" if taken else "\nno engine runs here")
+    context.exit(0 if running else 1)

@@ -179,7 +179,7 @@ def live(
 
     def load(name: str) -> engines.Engine:
         played = engines.load_style(name, layout=layout, value_range=value_range)
-        return engines.load(engine, style=played, precision=precision, threads=threads)
+        return engines.load(engine, style=played, precision=precision, threads=threads, behind=True)
 
     stop = threading.Event()
     with contextlib.ExitStack() as stack:

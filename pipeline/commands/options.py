@@ -12,6 +12,7 @@ from engines import Look, Style
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+PRECISION = click.Choice(["auto", "float32", "bfloat16", "float16"])
 
 
 class Mix(click.ParamType):  # type: ignore[type-arg]
@@ -149,7 +150,7 @@ engine_options = _all(
     click.option("--engine", default="auto", show_default=True, help="As `fauve doctor` names it."),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        type=PRECISION,
         default="auto",
         help="auto takes the fastest that the engine has.",
     ),

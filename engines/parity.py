@@ -1,0 +1,187 @@
+"""Whether an engine paints what the reference paints: asked at its first load, and remembered.
+
+Compared are the pack's golden pair, and built-in frames that photographs seldom hold, painted in every style
+of the pack by ONNX Runtime in float32 on the CPU, which every installation has.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from engines.engine import Engine, Image
+from engines.errors import EngineError
+from engines.look import Look
+from engines.onnxruntime import OnnxRuntimeEngine
+from engines.style import Size
+
+log = logging.getLogger("fauve")
+
+LARGEST_DIFFERENCE = 2
+"""Grey levels that float32 engines may differ by: they sum in another order, and some values round apart."""
+
+LOWEST_PSNR = 40.0
+"""dB that a 16-bit engine must reach: eight bits of mantissa through a dozen layers, invisible."""
+
+EDITION = 1
+"""Of the frames and limits; another one asks again."""
+
+FRAMES = (160, 120)
+"""(width, height) of the built-in frames, where there is no golden picture to go by."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far an engine is from the reference."""
+
+    agrees: bool
+    difference: str
+    """The largest one found, in words."""
+
+
+def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
+    """The verdict on `engine`, remembered for its model, version, device and precision.
+
+    Args:
+        anew: compare even if there is one.
+
+    Raises:
+        EngineError: the engine fails on a picture that the reference can paint.
+    """
+    path = user_cache_path("fauve", appauthor=False) / "parity" / f"{_digest(engine)}.json"
+    if not anew:
+        try:
+            known = json.loads(path.read_text("utf-8"))
+            return Verdict(bool(known["agrees"]), str(known["difference"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    found = compare(engine)
+    _remember(
+        path,
+        {
+            "agrees": found.agrees,
+            "difference": found.difference,
+            "engine": f"{engine.name} {version(engine.name)}, {engine.precision} on {engine.device}",
+            "style": engine.style.name,
+        },
+    )
+    return found
+
+
+def _remember(path: Path, said: dict[str, object]) -> None:
+    """Write what was found, whole or not at all: others may look for it at the same time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(said, file, indent=2)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.info("%s: cannot be remembered: %s", path, error)
+
+
+def compare(engine: Engine) -> Verdict:
+    """Paint the golden picture and the built-in frames with `engine` and the reference.
+
+    Where the reference itself cannot paint, only the golden pair counts.
+
+    Raises:
+        EngineError: the engine fails on a picture that the reference can paint.
+    """
+    style, golden = engine.style, engine.style.golden()
+    differences = []
+    if golden is not None:
+        painted = engine(golden.image, golden.look)
+        differences.append(difference(painted, golden.stylized, engine.precision))
+    if (engine.name, engine.precision) != ("onnxruntime", "float32"):
+        size = style.size or (FRAMES if golden is None else golden.image.shape[1::-1])
+        try:
+            with OnnxRuntimeEngine(style, precision="float32") as reference:
+                expected = [
+                    (frame, look, reference(frame, look)) for frame, look in trials(style.styles, size)
+                ]
+        except EngineError as error:
+            log.info("%s is not compared with the reference: %s", engine.name, error)
+            expected = []
+        for frame, look, right in expected:
+            differences.append(difference(engine(frame, look), right, engine.precision))
+    if not differences:
+        return Verdict(True, "nothing to compare with")
+    worst = max(differences)
+    return Verdict(worst <= _limit(engine.precision), _words(worst, engine.precision))
+
+
+def trials(styles: Sequence[str], size: Size) -> Iterator[tuple[Image, Look]]:
+    """The built-in frames in a pack's styles in turn: each frame and each style at least once."""
+    frames = built_in(size)
+    for index in range(max(len(frames), len(styles))):
+        name = styles[index % len(styles)]
+        yield frames[index % len(frames)], Look({name: 1.0})
+
+
+def built_in(size: Size) -> list[Image]:
+    """Frames with what photographs seldom hold: ramps, flat blocks, noise, grain in the dark, lines."""
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    rng = np.random.default_rng(0)
+    across, down = x * 255 / max(1, width - 1), y * 255 / max(1, height - 1)
+    blocks = rng.integers(0, 256, (6, 8, 3))
+    lines = np.where((x // 3 + y // 5) % 2, 255, 0)
+    made = [
+        np.stack([across, down, 255 - across], -1),
+        blocks[y * 6 // height, x * 8 // width],
+        rng.integers(0, 256, (height, width, 3)),
+        np.clip(rng.normal(30, 8, (height, width, 3)), 0, 255),
+        np.repeat(lines[..., None], 3, -1),
+    ]
+    return [frame.astype(np.uint8) for frame in made]
+
+
+def agreement(painted: Image, reference: Image, precision: str) -> tuple[bool, str]:
+    """Whether `painted` agrees with `reference` as `precision` allows, and the difference in words."""
+    found = difference(painted, reference, precision)
+    return found <= _limit(precision), _words(found, precision)
+
+
+def difference(painted: NDArray[np.uint8], reference: NDArray[np.uint8], precision: str) -> float:
+    """How far apart two pictures are: in grey levels for float32, else the negative PSNR in dB."""
+    apart = painted.astype(np.int16) - reference
+    if precision == "float32":
+        return float(np.abs(apart).max())
+    error = float(np.mean(np.square(apart, dtype=np.float64)))
+    return float("-inf") if error == 0 else -10 * float(np.log10(255**2 / error))
+
+
+def _limit(precision: str) -> float:
+    return LARGEST_DIFFERENCE if precision == "float32" else -LOWEST_PSNR
+
+
+def _words(difference: float, precision: str) -> str:
+    return f"{difference:.0f} grey levels" if precision == "float32" else f"PSNR {-difference:.1f} dB"
+
+
+def version(name: str) -> str:
+    """The installed version of the runtime of the engine `name`; empty if there is none by that name."""
+    try:
+        return metadata.version(name.partition(":")[0])
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _digest(engine: Engine) -> str:
+    """Of all that the pictures of `engine` depend on, and what they are compared with."""
+    facts = [EDITION, engine.name, version(engine.name), engine.device, engine.precision]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name, content in sorted(engine.style.files.items()):
+        if name != "preview.jpg":
+            digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()

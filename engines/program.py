@@ -1,0 +1,672 @@
+"""A pack's ONNX graph as torch operations, for one size of picture.
+
+Each operator has a maker in `MAKERS`: told a node's attributes and an example of its inputs, it returns what
+computes the outputs. So shapes, axes and paddings are settled once for a size, and what runs for a picture is
+tensor arithmetic alone, the same each time: nothing is asked for its shape and nothing is read back, as a
+CUDA graph needs it. Semantics are those of https://onnx.ai/onnx/operators, for what networks that paint
+pictures are made of.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from math import ceil
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor
+
+from engines.errors import EngineUnavailable
+
+Maker = Callable[..., Callable[..., Any]]
+"""Takes a node's attributes and example inputs, None for one left out; returns what takes the inputs."""
+
+STATIC, LOOK, PICTURE = range(3)
+"""What a value depends on at most: the size, the look too, the picture too."""
+
+
+class UnsupportedNode(ValueError):
+    """A node that `MAKERS` knows, used in a way that they do not."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator, the names of its inputs and outputs, and its attributes."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Step:
+    run: Callable[..., Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    spent: tuple[str, ...]
+    """Values that no later step needs."""
+
+
+class Program:
+    """A style's graph on a device, ready to be settled on a size.
+
+    Args:
+        model: ONNX model under the packs' contract, serialised.
+        device: torch's device.
+
+    Raises:
+        EngineUnavailable: it has an operator that `MAKERS` does not know; names it.
+        ValueError: it is no sound ONNX model.
+    """
+
+    def __init__(self, model: bytes, device: torch.device) -> None:
+        proto = onnx.load_model_from_string(model)
+        onnx.checker.check_model(proto)
+        unknown = sorted({node.op_type for node in proto.graph.node} - MAKERS.keys())
+        if unknown:
+            raise EngineUnavailable(f"torch does not know the operator {', '.join(unknown)}")
+        self.device = device
+        self._constants = {
+            tensor.name: self._placed(_tensor(tensor), weight=True) for tensor in proto.graph.initializer
+        }
+        self._nodes = [
+            Node(
+                node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+                {attribute.name: _attribute(attribute) for attribute in node.attribute},
+            )
+            for node in proto.graph.node
+        ]
+        self._fold_affines(_shapes(proto))
+
+    def _placed(self, tensor: Tensor, *, weight: bool = False) -> Tensor:
+        """Numbers go to the device; what counts or points (shapes, axes) stays where Python reads it."""
+        if not tensor.is_floating_point():
+            return tensor
+        layout = torch.channels_last if weight and tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(self.device, memory_format=layout)
+
+    def _fold_affines(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Have each convolution take over the scale and shift of its channels, and the ReLU, behind it.
+
+        Scale and shift come from the look, so that the new weights are computed when the look changes, and
+        the picture is not read and written three more times for each layer.
+        """
+        depends = self._depends()
+        readers: dict[str, list[Node]] = {}
+        for node in self._nodes:
+            for name in node.inputs:
+                readers.setdefault(name, []).append(node)
+
+        def follows(chain: list[Node], kind: str) -> Node | None:
+            """The node of that kind which alone reads what the chain gives."""
+            found = readers.get(chain[-1].outputs[0], [])
+            return found[0] if len(found) == 1 and found[0].kind == kind else None
+
+        def takes(chain: list[Node], kind: str, channels: int) -> str | None:
+            """What such a node applies to each channel, not seeing the picture; the node joins the chain."""
+            node = follows(chain, kind)
+            if node is None:
+                return None
+            other = next((name for name in node.inputs if name != chain[-1].outputs[0]), "")
+            if depends[other] == PICTURE or shapes.get(other) != (1, channels, 1, 1):
+                return None
+            chain.append(node)
+            return other
+
+        replaced: dict[int, list[Node]] = {}
+        for node in self._nodes:
+            transposed = node.kind == "ConvTranspose"
+            grouped = transposed and node.attributes.get("group", 1) > 1
+            if node.kind not in ("Conv", "ConvTranspose") or node.inputs[1] not in self._constants or grouped:
+                continue
+            name, weight, *bias = node.inputs
+            channels = self._constants[weight].shape[1 if transposed else 0]
+            chain, new, own = [node], [], node.outputs[0]
+            scale = takes(chain, "Mul", channels)
+            if scale is not None:
+                scaled = (f"{own}/weight", f"{own}/bias")
+                new.append(Node(f"Scale{node.kind}", (scale, weight, *bias), scaled))
+                weight, bias = scaled[0], [scaled[1]]
+            shift = takes(chain, "Add", channels)
+            if shift is not None:
+                new.append(Node("Shift", (shift, *bias), (f"{own}/shift",)))
+                bias = [f"{own}/shift"]
+            relu = follows(chain, "Relu")
+            chain += [relu] if relu is not None else []
+            attributes = {**node.attributes, "relu": relu is not None}
+            new.append(Node(node.kind, (name, weight, *bias), chain[-1].outputs, attributes))
+            # In place of the chain's end: what scale and shift come from may stand behind its beginning.
+            replaced.update({id(each): [] for each in chain})
+            replaced[id(chain[-1])] = new
+        self._nodes = [each for node in self._nodes for each in replaced.get(id(node), [node])]
+
+    def _depends(self) -> dict[str, int]:
+        """What each value of the graph depends on at most."""
+        depends = dict.fromkeys(("", *self._constants), STATIC)
+        depends.update(image=PICTURE, mix=LOOK, strength=LOOK)
+        for node in self._nodes:
+            # The shape of a picture is no secret of the picture.
+            reached = (
+                STATIC if node.kind == "Shape" else max((depends[n] for n in node.inputs), default=STATIC)
+            )
+            depends.update(dict.fromkeys(node.outputs, reached))
+        return depends
+
+    def settle(self, image: Tensor, mix: Tensor, strength: Tensor) -> "Settled":
+        """What runs for pictures of the shape of `image`, found by running once.
+
+        Raises:
+            UnsupportedNode: the graph uses an operator in a way that is not known here.
+            RuntimeError: torch's, as when a size does not fit the graph.
+        """
+        depends = self._depends()
+        values: dict[str, Any] = {"": None, "image": image, "mix": mix, "strength": strength}
+        values.update(self._constants)
+        last = {name: node for node in self._nodes for name in node.inputs}
+        kept = {
+            name for node in self._nodes for name in node.inputs if depends[name] < depends[node.outputs[0]]
+        }
+        parts: tuple[list[_Step], list[_Step]] = ([], [])
+        for node in self._nodes:
+            inputs = [values[name] for name in node.inputs]
+            run = MAKERS[node.kind](node.attributes, *inputs)
+            made = run(*inputs)
+            made = made if isinstance(made, tuple) else (made,)
+            reached = depends[node.outputs[0]]
+            if reached == STATIC:
+                made = tuple(self._placed(value) for value in made)
+            values.update(zip(node.outputs, made, strict=True))
+            # What a part keeps for the next one, or was given, it cannot forget.
+            spent = {n for n in node.inputs if last[n] is node and depends[n] == reached and n not in kept}
+            spent -= {"", "image", "mix", "strength", *self._constants}
+            if reached == PICTURE:
+                for name in spent:
+                    values[name] = None
+            if reached > STATIC:
+                parts[reached - 1].append(_Step(run, node.inputs, node.outputs, tuple(spent)))
+        used = {name for part in parts for step in part for name in step.inputs}
+        static = {name: values[name] for name in used if depends[name] == STATIC}
+        return Settled(parts[0], parts[1], static, tuple(name for name in kept if depends[name] == LOOK))
+
+
+class Settled:
+    """A program for one shape of picture, in two parts: what the look decides, and what the picture does."""
+
+    def __init__(
+        self, look: list[_Step], picture: list[_Step], static: dict[str, Any], handed_on: tuple[str, ...]
+    ) -> None:
+        self._look = look
+        self._picture = picture
+        self._static = static
+        self._handed_on = handed_on
+
+    def look(self, mix: Tensor, strength: Tensor) -> dict[str, Tensor]:
+        """What the picture's part needs of a look: `mix` float32 [styles] and `strength` float32 [1]."""
+        values = {**self._static, "mix": mix, "strength": strength}
+        _run(self._look, values)
+        return {name: values[name] for name in (*self._handed_on, "mix", "strength")}
+
+    def picture(self, image: Tensor, look: dict[str, Tensor]) -> Tensor:
+        """Paint `image` uint8 [n, h, w, 3] with what `look` gave; uint8 [n, h, w, 3]."""
+        values = {**self._static, **look, "image": image}
+        _run(self._picture, values)
+        stylized: Tensor = values["stylized"]
+        return stylized
+
+
+def _run(steps: Sequence[_Step], values: dict[str, Any]) -> None:
+    for step in steps:
+        made = step.run(*(values[name] for name in step.inputs))
+        if len(step.outputs) == 1:
+            values[step.outputs[0]] = made
+        else:
+            values.update(zip(step.outputs, made, strict=True))
+        for name in step.spent:
+            del values[name]
+
+
+def _tensor(proto: Any) -> Tensor:
+    return torch.from_numpy(np.array(numpy_helper.to_array(proto)))
+
+
+def _attribute(proto: Any) -> Any:
+    value = onnx.helper.get_attribute_value(proto)
+    if isinstance(value, bytes):
+        return value.decode()
+    return _tensor(value) if isinstance(value, onnx.TensorProto) else value
+
+
+def _shapes(proto: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes that are known before any picture is."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    for value in inferred.value_info:
+        shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    return shapes
+
+
+def _numbers(value: Any) -> list[Any]:
+    """A shape, axes or the like as Python's numbers, from an attribute or a static input."""
+    numbers: list[Any] = value.flatten().tolist() if isinstance(value, Tensor) else list(value)
+    return numbers
+
+
+# Gathering: padding and resizing are a picture's rows and columns in another order.
+
+
+def _gather(x: Tensor, rows: dict[int, Tensor]) -> Callable[[Tensor], Tensor]:
+    """What takes, along each axis, the entries that `rows` lists, in one pass, keeping channels last."""
+    if not rows:
+        return lambda x: x
+    last = x.dim() == 4 and x.stride(1) == 1 and x.shape[1] > 1
+    if last:
+        x = x.permute(0, 2, 3, 1)
+        rows = {(0, 3, 1, 2)[axis]: index for axis, index in rows.items()}
+    first, end = min(rows), max(rows)
+    flat = torch.zeros((), dtype=torch.int64)
+    for axis in range(first, end + 1):
+        index = rows.get(axis, torch.arange(x.shape[axis]))
+        flat = flat[..., None] * x.shape[axis] + index
+    shape, index = flat.shape, flat.flatten().to(x.device, torch.int32)
+
+    def gather(x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1) if last else x
+        x = x.flatten(first, end).index_select(first, index)
+        x = x.reshape(*x.shape[:first], *shape, *x.shape[first + 1 :])
+        return x.permute(0, 3, 1, 2) if last else x
+
+    return gather
+
+
+def _pad(
+    attributes: Any, x: Tensor, pads: Any = None, value: Any = None, axes: Any = None
+) -> Callable[..., Any]:
+    pads = _numbers(attributes["pads"] if pads is None else pads)
+    along = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in _numbers(axes)]
+    before, after = (dict(zip(along, half, strict=True)) for half in (pads[: len(along)], pads[len(along) :]))
+    mode = attributes.get("mode", "constant")
+    if mode == "constant":
+        level = attributes.get("value", 0.0) if value is None else value.item()
+        sides = [
+            side for axis in reversed(range(x.dim())) for side in (before.get(axis, 0), after.get(axis, 0))
+        ]
+        return lambda x, *_: F.pad(x, sides, value=level)
+    rows = {}
+    for axis in along:
+        if before[axis] or after[axis]:
+            size = x.shape[axis]
+            row = torch.arange(-before[axis], size + after[axis])
+            if mode == "reflect":
+                row = (size - 1) - ((row % max(1, 2 * size - 2)) - (size - 1)).abs()
+            rows[axis] = row % size if mode == "wrap" else row.clamp(0, size - 1)
+    gather = _gather(x, rows)
+    return lambda x, *_: gather(x)
+
+
+def _resize(
+    attributes: Any, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None
+) -> Callable[..., Any]:
+    if sizes is not None and sizes.numel():
+        after = _numbers(sizes)
+        factors = [a / b for a, b in zip(after, x.shape, strict=True)]
+    else:
+        factors = _numbers(scales)
+        after = [int(size * factor) for size, factor in zip(x.shape, factors, strict=True)]
+    if "axes" in attributes or attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnsupportedNode("Resize along chosen axes")
+    mode, where = (
+        attributes.get("mode", "nearest"),
+        attributes.get("coordinate_transformation_mode", "half_pixel"),
+    )
+    gathers: list[Callable[[Tensor], Tensor]] = []
+    rows = {}
+    for axis, (size, factor) in enumerate(zip(after, factors, strict=True)):
+        if size == x.shape[axis]:
+            continue
+        at = _coordinates(where, size, x.shape[axis], factor)
+        if mode == "nearest":
+            rows[axis] = _nearest(attributes.get("nearest_mode", "round_prefer_floor"), at).clamp(
+                0, x.shape[axis] - 1
+            )
+        elif mode == "linear":
+            gathers.append(_interpolate(x, axis, at))
+            x = gathers[-1](x)
+        else:
+            raise UnsupportedNode(f"Resize with mode {mode}")
+    if mode == "nearest":
+        gathers.append(_gather(x, rows))
+
+    def resize(x: Tensor, *_: Any) -> Tensor:
+        for gather in gathers:
+            x = gather(x)
+        return x
+
+    return resize
+
+
+def _coordinates(where: str, after: int, before: int, factor: float) -> Tensor:
+    """Where each of `after` pixels lies among the `before` ones, in the float32 of other runtimes."""
+    at = torch.arange(after, dtype=torch.float32)
+    if where == "asymmetric":
+        return at / factor
+    if where == "align_corners":
+        return at * ((before - 1) / max(1, after - 1))
+    if where == "half_pixel" or (where == "pytorch_half_pixel" and after > 1):
+        return (at + 0.5) / factor - 0.5
+    if where == "pytorch_half_pixel":
+        return torch.zeros(1)
+    raise UnsupportedNode(f"Resize with coordinate_transformation_mode {where}")
+
+
+def _nearest(mode: str, at: Tensor) -> Tensor:
+    if mode == "round_prefer_floor":
+        return (at - 0.5).ceil().long()
+    if mode == "round_prefer_ceil":
+        return (at + 0.5).floor().long()
+    return (at.ceil() if mode == "ceil" else at.floor()).long()
+
+
+def _interpolate(x: Tensor, axis: int, at: Tensor) -> Callable[[Tensor], Tensor]:
+    low = at.floor()
+    below, above = (_gather(x, {axis: row.long().clamp(0, x.shape[axis] - 1)}) for row in (low, low + 1))
+    share = (at - low).to(x.device, x.dtype).view([-1 if each == axis else 1 for each in range(x.dim())])
+    return lambda x: torch.lerp(below(x), above(x), share)
+
+
+# Convolutions.
+
+
+def _convolve(
+    attributes: Any, x: Tensor, weight: Tensor, bias: Any = None, *, transposed: bool
+) -> Callable[..., Any]:
+    axes = x.dim() - 2
+    stride = attributes.get("strides", [1] * axes)
+    dilation = attributes.get("dilations", [1] * axes)
+    extra = attributes.get("output_padding", [0] * axes)
+    groups, relu = attributes.get("group", 1), attributes.get("relu", False)
+    pads = list(attributes.get("pads", [0] * 2 * axes))
+    automatic = attributes.get("auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER") and not transposed:
+        for axis in range(axes):
+            size, reach = x.shape[axis + 2], dilation[axis] * (weight.shape[axis + 2] - 1) + 1
+            total = max(0, (ceil(size / stride[axis]) - 1) * stride[axis] + reach - size)
+            more, less = total - total // 2, total // 2
+            pads[axis], pads[axis + axes] = (less, more) if automatic == "SAME_UPPER" else (more, less)
+    elif automatic not in ("NOTSET", "VALID") or "output_shape" in attributes:
+        raise UnsupportedNode("ConvTranspose whose padding follows from its output")
+    begin, end = pads[:axes], pads[axes:]
+    outside = [side for pair in reversed(list(zip(begin, end, strict=True))) for side in pair]
+    even = begin == end
+    # cuDNN adds the bias and cuts off below 0 in one go with the convolution.
+    fused = relu and even and not transposed and axes == 2 and x.is_cuda and bias is not None
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if fused:
+            done: Tensor = torch.cudnn_convolution_relu(x, weight, bias, stride, begin, dilation, groups)
+            return done
+        if not even and not transposed:
+            x = F.pad(x, outside)
+        padding = begin if even else [0] * axes
+        y = torch.convolution(x, weight, bias, stride, padding, dilation, transposed, extra, groups)
+        if not even and transposed:
+            y = F.pad(y, [-side for side in outside])
+        return y.relu_() if relu else y
+
+    return convolve
+
+
+def _scale(
+    attributes: Any, scale: Tensor, weight: Tensor, bias: Any = None, *, axis: int
+) -> Callable[..., Any]:
+    shape = [-1 if each == axis else 1 for each in range(weight.dim())]
+
+    def scaled(scale: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        flat = scale.flatten()
+        return weight * flat.view(shape), torch.zeros_like(flat) if bias is None else bias * flat
+
+    return scaled
+
+
+def _shift(attributes: Any, shift: Tensor, bias: Any = None) -> Callable[..., Any]:
+    if bias is None:
+        return lambda shift: shift.flatten().clone()
+    return lambda shift, bias: shift.flatten() + bias
+
+
+# Shapes, and the order of values.
+
+
+def _reshape(attributes: Any, x: Tensor, shape: Tensor) -> Callable[..., Any]:
+    sizes = _numbers(shape)
+    if not attributes.get("allowzero", 0):
+        sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    return lambda x, *_: x.reshape(sizes)
+
+
+def _shape(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    sizes = list(x.shape)[attributes.get("start", 0) : attributes.get("end")]
+    return lambda x: torch.tensor(sizes, dtype=torch.int64)
+
+
+def _squeeze(attributes: Any, x: Tensor, axes: Any = None) -> Callable[..., Any]:
+    given = attributes.get("axes") if axes is None else axes
+    along = [axis for axis, size in enumerate(x.shape) if size == 1] if given is None else _numbers(given)
+    return lambda x, *_: x.squeeze(tuple(along))
+
+
+def _unsqueeze(attributes: Any, x: Tensor, axes: Any = None) -> Callable[..., Any]:
+    given = _numbers(attributes["axes"] if axes is None else axes)
+    rank = x.dim() + len(given)
+    old = iter(x.shape)
+    new = {axis % rank for axis in given}
+    sizes = [1 if axis in new else next(old) for axis in range(rank)]
+    return lambda x, *_: x.view(sizes) if x.is_contiguous() else x.reshape(sizes)
+
+
+def _expand(attributes: Any, x: Tensor, shape: Tensor) -> Callable[..., Any]:
+    sizes = np.broadcast_shapes(tuple(x.shape), tuple(_numbers(shape)))
+    return lambda x, *_: x.expand(sizes)
+
+
+def _slice(attributes: Any, x: Tensor, *bounds: Any) -> Callable[..., Any]:
+    given = [_numbers(bound) if bound is not None else None for bound in bounds]
+    given += [attributes.get(name) for name in ("starts", "ends", "axes", "steps")[len(given) :]]
+    starts, ends, axes, steps = given
+    assert starts is not None
+    assert ends is not None
+    cuts = [slice(None)] * x.dim()
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        step = steps[index] if steps else 1
+        if step < 0:
+            raise UnsupportedNode("Slice that goes backwards")
+        cuts[axes[index] if axes else index] = slice(start, end, step)
+    return lambda x, *_: x[tuple(cuts)]
+
+
+def _gather_entries(attributes: Any, x: Tensor, indices: Tensor) -> Callable[..., Any]:
+    axis = attributes.get("axis", 0) % x.dim()
+    flat = (indices.flatten() % x.shape[axis]).to(x.device)
+    if indices.dim() == 0:
+        position = int(flat)
+        return lambda x, *_: x.select(axis, position)
+    return lambda x, *_: x.index_select(axis, flat).reshape(
+        *x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]
+    )
+
+
+def _split(attributes: Any, x: Tensor, sizes: Any = None) -> Callable[..., Any]:
+    axis = attributes.get("axis", 0)
+    given = attributes.get("split") if sizes is None else _numbers(sizes)
+    parts = ceil(x.shape[axis] / attributes["num_outputs"]) if given is None else given
+    return lambda x, *_: tuple(x.split(parts, axis))
+
+
+def _depth_to_space(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    block = attributes["blocksize"]
+    if attributes.get("mode", "DCR") == "CRD":
+        return lambda x: F.pixel_shuffle(x, block)
+    n, c, h, w = x.shape
+    shape = (n, block, block, c // block**2, h, w)
+    return lambda x: x.reshape(shape).permute(0, 3, 4, 1, 5, 2).reshape(n, -1, h * block, w * block)
+
+
+def _space_to_depth(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    block, (n, c, h, w) = attributes["blocksize"], x.shape
+    shape = (n, c, h // block, block, w // block, block)
+    return lambda x: x.reshape(shape).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // block, w // block)
+
+
+# Numbers.
+
+TYPES = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+
+
+def _cast(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    kind = TYPES.get(attributes["to"])
+    if kind is None:
+        raise UnsupportedNode(f"Cast to {onnx.TensorProto.DataType.Name(attributes['to'])}")
+    return lambda x: x.to(kind)
+
+
+def _divide(attributes: Any, x: Tensor, y: Tensor) -> Callable[..., Any]:
+    return torch.div if x.is_floating_point() else partial(torch.div, rounding_mode="trunc")
+
+
+def _clip(attributes: Any, x: Tensor, low: Any = None, high: Any = None) -> Callable[..., Any]:
+    lowest = attributes.get("min") if low is None else low.item()
+    highest = attributes.get("max") if high is None else high.item()
+    return lambda x, *_: x.clamp(lowest, highest)
+
+
+def _mean(attributes: Any, x: Tensor, axes: Any = None) -> Callable[..., Any]:
+    given = attributes.get("axes") if axes is None else axes
+    along = list(range(x.dim())) if given is None or not len(given) else _numbers(given)
+    keep = bool(attributes.get("keepdims", 1))
+    return lambda x, *_: x.mean(along, keep)
+
+
+def _pool(attributes: Any, x: Tensor, *, largest: bool) -> Callable[..., Any]:
+    kernel, pads = attributes["kernel_shape"], attributes.get("pads", [0, 0, 0, 0])
+    stride = attributes.get("strides", [1, 1])
+    if pads[:2] != pads[2:] or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise UnsupportedNode("a pool with uneven padding")
+    ceiling = bool(attributes.get("ceil_mode", 0))
+    if largest:
+        return lambda x: F.max_pool2d(x, kernel, stride, pads[:2], ceil_mode=ceiling)
+    counted = bool(attributes.get("count_include_pad", 0))
+    return lambda x: F.avg_pool2d(x, kernel, stride, pads[:2], ceiling, counted)
+
+
+def _instance_norm(attributes: Any, x: Tensor, scale: Tensor, bias: Tensor) -> Callable[..., Any]:
+    epsilon = attributes.get("epsilon", 1e-5)
+    return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+
+
+def _batch_norm(attributes: Any, *example: Tensor) -> Callable[..., Any]:
+    epsilon = attributes.get("epsilon", 1e-5)
+    return lambda x, scale, bias, mean, var: F.batch_norm(x, mean, var, scale, bias, eps=epsilon)
+
+
+def _constant(attributes: Any) -> Callable[..., Any]:
+    for name in ("value", "value_float", "value_int", "value_floats", "value_ints"):
+        if name in attributes:
+            value = attributes[name]
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+            return lambda: tensor
+    raise UnsupportedNode("Constant of a rare kind")
+
+
+def _filled(attributes: Any, shape: Tensor) -> Callable[..., Any]:
+    value = attributes.get("value", torch.zeros(1))
+    return lambda shape: torch.full(_numbers(shape), value.item(), dtype=value.dtype)
+
+
+def _plain(function: Callable[..., Any]) -> Maker:
+    """The maker of an operator that torch has just so."""
+    return lambda attributes, *example: function
+
+
+def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Maker:
+    """The maker of an operator of two inputs that takes any number."""
+    return lambda attributes, *example: lambda *inputs: reduce(function, inputs)
+
+
+MAKERS: dict[str, Maker] = {
+    "Abs": _plain(torch.abs),
+    "Add": _plain(torch.add),
+    "AveragePool": partial(_pool, largest=False),
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Ceil": _plain(torch.ceil),
+    "Clip": _clip,
+    "Concat": lambda attributes, *example: lambda *inputs: torch.cat(inputs, attributes["axis"]),
+    "Constant": _constant,
+    "ConstantOfShape": _filled,
+    "Conv": partial(_convolve, transposed=False),
+    "ConvTranspose": partial(_convolve, transposed=True),
+    "DepthToSpace": _depth_to_space,
+    "Div": _divide,
+    "Dropout": lambda attributes, *example: lambda x, *_: x,
+    "Exp": _plain(torch.exp),
+    "Expand": _expand,
+    "Floor": _plain(torch.floor),
+    "Gather": _gather_entries,
+    "GlobalAveragePool": lambda attributes, x: lambda x: x.mean(list(range(2, x.dim())), keepdim=True),
+    "Identity": lambda attributes, x: lambda x: x,
+    "InstanceNormalization": _instance_norm,
+    "LeakyRelu": lambda attributes, x: partial(F.leaky_relu, negative_slope=attributes.get("alpha", 0.01)),
+    "MatMul": _plain(torch.matmul),
+    "Max": _folded(torch.maximum),
+    "MaxPool": partial(_pool, largest=True),
+    "Min": _folded(torch.minimum),
+    "Mul": _plain(torch.mul),
+    "Neg": _plain(torch.neg),
+    "Pad": _pad,
+    "Pow": _plain(torch.pow),
+    "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
+    "ReduceMean": _mean,
+    "Relu": _plain(torch.relu),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Round": _plain(torch.round),
+    "ScaleConv": partial(_scale, axis=0),
+    "ScaleConvTranspose": partial(_scale, axis=1),
+    "Shape": _shape,
+    "Shift": _shift,
+    "Sigmoid": _plain(torch.sigmoid),
+    "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
+    "Split": _split,
+    "Sqrt": _plain(torch.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _plain(torch.sub),
+    "Tanh": _plain(torch.tanh),
+    "Transpose": lambda attributes, x: (
+        lambda x: x.permute(attributes.get("perm", list(reversed(range(x.dim())))))
+    ),
+    "Unsqueeze": _unsqueeze,
+    "Upsample": lambda attributes, x, scales=None: _resize(
+        {**attributes, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        x,
+        None,
+        torch.tensor(attributes["scales"]) if scales is None else scales,
+    ),
+}
+"""By the operator's name in ONNX. ScaleConv, ScaleConvTranspose and Shift are our own: a folded affine."""

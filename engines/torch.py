@@ -1,0 +1,280 @@
+"""PyTorch: the fast engine on NVIDIA without TensorRT, and the reference on the CPU.
+
+It runs the pack's ONNX graph, operator by operator (`engines.program`), and not a second file made for torch.
+A `model.pt2` would be read by `torch.export.load`, which unpickles its sample inputs and, where the archive
+says so, its weights with `weights_only=False` (torch 2.13): a pack could run code. It would be as large as
+the graph again, bound to the schema of the torch that wrote it, and could disagree with `model.onnx`. So all
+packs that there are run here, and so do other people's graphs.
+
+On CUDA each size has its work recorded as two CUDA graphs: one for what the look decides (the weights that it
+scales), replayed when the look changes, and one for the picture. Copies go through pinned memory on the same
+side stream, so that with several streams one picture's copies overlap with another's arithmetic.
+The CUDA paths are written and were not run: no NVIDIA GPU was at hand.
+"""
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.cpu import cpu_name
+from engines.cuda import gpus
+from engines.engine import Engine, Hint
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.style import Style
+
+if TYPE_CHECKING:
+    import torch
+
+    from engines.program import Program
+
+PRECISIONS = ("float32", "float16")
+
+SIZES = 4
+"""How many sizes stay prepared at once; on CUDA each holds its intermediate pictures."""
+
+WARM_UP = 3
+"""Runs before recording: cuDNN tries its algorithms out, and libraries allocate what they keep."""
+
+STREAMS = 2
+"""Pictures in flight on CUDA for the sake of throughput: one is copied while the other is painted."""
+
+_RECORDING = threading.Lock()
+"""Recording a CUDA graph waits for the whole device; two at once would get in each other's way."""
+
+
+class TorchEngine(Engine):
+    """A style pack in PyTorch, prepared for each size that it is called with; may be called by any thread.
+
+    Args:
+        device: "cuda" or "cpu"; "" takes an NVIDIA GPU if there is one.
+        precision: "auto" (float16 on CUDA if the pack has it), "float32" or "float16".
+        threads: CPU threads, of torch in the whole process; None leaves it to torch.
+        hint: "throughput" keeps `STREAMS` pictures in flight on CUDA.
+
+    Raises:
+        EngineUnavailable: torch, the device or the precision is not here, or the graph has an operator that
+            is not known here; names it.
+        EngineBuildError: the graph is not sound.
+    """
+
+    lends = False
+
+    def __init__(
+        self,
+        style: Style,
+        device: str = "",
+        *,
+        precision: str = "auto",
+        threads: int | None = None,
+        hint: Hint = "latency",
+    ) -> None:
+        super().__init__(style)
+        if device not in ("", "cpu", "cuda"):
+            raise EngineUnavailable(f"torch:{device}: there is torch:cuda and torch:cpu")
+        if precision not in ("auto", *PRECISIONS):
+            raise EngineUnavailable(f"torch has no {precision}; there is {' and '.join(PRECISIONS)}")
+        if device == "cuda" and not gpus():
+            raise EngineUnavailable("torch:cuda: NVIDIA's driver finds no GPU here")
+        try:
+            import torch
+        except ImportError as error:
+            raise EngineUnavailable(
+                f'PyTorch is not installed ({error}): pip install "fauve[torch]"'
+            ) from error
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EngineUnavailable(
+                f"torch:cuda: PyTorch {torch.__version__} does not reach the GPU; install it with CUDA, as "
+                f"https://pytorch.org/get-started says, for a driver like yours"
+            )
+        cuda = device == "cuda" or (device == "" and gpus() > 0 and torch.cuda.is_available())
+        if precision == "auto":
+            precision = "float16" if cuda and "float16" in style.models else "float32"
+        if threads and not cuda:
+            torch.set_num_threads(threads)
+        from engines.program import Program
+
+        self.name = "torch:cuda" if cuda else "torch:cpu"
+        self._place = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        try:
+            self._program = Program(style.model(precision), self._place)
+        except EngineUnavailable as error:
+            raise EngineUnavailable(f"{error}, which {style.name} has: take --engine onnxruntime") from error
+        except Exception as error:  # onnx's checker and torch share no base below Exception
+            raise EngineBuildError(f"{self.name} refuses {style.name}: {_first_line(error)}") from error
+        self.device = torch.cuda.get_device_name(self._place) if cuda else cpu_name()
+        self.precision = precision
+        self.streams = STREAMS if cuda and hint == "throughput" else 1
+        self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
+        self._preparing, self._listing = threading.Lock(), threading.Lock()
+
+    def _infer(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        painters = self._prepared(batch.shape)
+        painter = painters.get()
+        try:
+            return painter(batch, mix, strength)
+        except RuntimeError as error:
+            raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
+        finally:
+            painters.put(painter)
+
+    def _prepared(self, shape: tuple[int, ...]) -> "queue.LifoQueue[_Painter]":
+        """What paints pictures of `shape` [n, h, w, 3], made at its first use."""
+        if (known := self._known(shape)) is not None:
+            return known
+        # Whoever paints at another size goes on meanwhile.
+        with self._preparing:
+            if (known := self._known(shape)) is not None:
+                return known
+            made: queue.LifoQueue[_Painter] = queue.LifoQueue()
+            kind: type[_Painter] = _OnCuda if self._place.type == "cuda" else _OnCpu
+            try:
+                for _ in range(self.streams):
+                    made.put(kind(self._program, shape, len(self.style.styles), self._place))
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                size = f"{shape[2]}x{shape[1]}"
+                raise EngineBuildError(
+                    f"{self.name} refuses {self.style.name} at {size}: {_first_line(error)}"
+                ) from error
+            with self._listing:
+                self._painters[shape] = made
+                if len(self._painters) > SIZES:
+                    self._painters.popitem(last=False)
+            return made
+
+    def _known(self, shape: tuple[int, ...]) -> "queue.LifoQueue[_Painter] | None":
+        with self._listing:
+            if shape in self._painters:
+                self._painters.move_to_end(shape)
+            return self._painters.get(shape)
+
+    def close(self) -> None:
+        with self._preparing, self._listing:
+            self._painters.clear()
+
+
+class _Painter(ABC):
+    """The graph prepared for one shape of picture; one caller at a time."""
+
+    def __init__(
+        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+    ) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._image = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self._weights = torch.full((styles,), 1 / styles, device=device), torch.ones(1, device=device)
+        self._known: tuple[bytes, bytes] | None = None
+        self._look: dict[str, torch.Tensor] = {}
+
+    @abstractmethod
+    def __call__(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """Paint `batch`; the result is the caller's own."""
+
+    def _changed(self, mix: NDArray[np.float32], strength: NDArray[np.float32]) -> bool:
+        """Whether the look is another one than at the last call."""
+        known, self._known = self._known, (mix.tobytes(), strength.tobytes())
+        return known != self._known
+
+
+class _OnCpu(_Painter):
+    def __init__(
+        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+    ) -> None:
+        super().__init__(program, shape, styles, device)
+        with self._torch.inference_mode():
+            self._settled = program.settle(self._image, *self._weights)
+
+    def __call__(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        torch = self._torch
+        with torch.inference_mode():
+            if self._changed(mix, strength):
+                self._look = self._settled.look(
+                    torch.from_numpy(mix.copy()), torch.from_numpy(strength.copy())
+                )
+            stylized = self._settled.picture(torch.from_numpy(_writable(batch)), self._look)
+            painted: NDArray[np.uint8] = stylized.contiguous().numpy()
+        return painted
+
+
+class _OnCuda(_Painter):
+    """Not run: no NVIDIA GPU was at hand."""
+
+    def __init__(
+        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+    ) -> None:
+        super().__init__(program, shape, styles, device)
+        torch = self._torch
+        self._staged = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self._staged_weights = [torch.zeros(each.shape, pin_memory=True) for each in self._weights]
+        self._stream = torch.cuda.Stream(device)
+        self._done = torch.cuda.Event()
+        # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with _RECORDING, torch.inference_mode(), exact:
+            with torch.cuda.stream(self._stream):
+                # What was zeroed, was so on another stream.
+                self._stream.wait_stream(torch.cuda.default_stream(device))
+                # Kept, because the graphs read what lies in it.
+                self._settled = program.settle(self._image, *self._weights)
+            self._look_graph, self._look = self._record(lambda: self._settled.look(*self._weights))
+            self._graph, self._stylized = self._record(lambda: self._settled.picture(self._image, self._look))
+
+    def _record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
+        """`work` as a CUDA graph, and what it gives, which lies at the same place each time."""
+        torch = self._torch
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                work()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on with their own work on the GPU meanwhile.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            given = work()
+        # Recorded is not done: the picture's warm-up reads what the look's graph writes.
+        with torch.cuda.stream(self._stream):
+            graph.replay()
+        return graph, given
+
+    def __call__(
+        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        torch = self._torch
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._staged.copy_(torch.from_numpy(_writable(batch)))
+            self._image.copy_(self._staged, non_blocking=True)
+            if self._changed(mix, strength):
+                for there, staged, value in zip(
+                    self._weights, self._staged_weights, (mix, strength), strict=True
+                ):
+                    staged.copy_(torch.from_numpy(value))
+                    there.copy_(staged, non_blocking=True)
+                self._look_graph.replay()
+            self._graph.replay()
+            # Of torch's own cache of pinned memory: each result has a block that returns there with it.
+            result = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=True)
+            result.copy_(self._stylized, non_blocking=True)
+            self._done.record(self._stream)
+        self._done.synchronize()
+        painted: NDArray[np.uint8] = result.numpy()
+        return painted
+
+
+def _writable(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`batch`, copied if it must not be written to: torch warns of such arrays, though nothing writes."""
+    return batch if batch.flags.writeable else batch.copy()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

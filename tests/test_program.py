@@ -1,0 +1,287 @@
+"""Each ONNX operator that torch executes gives what ONNX Runtime gives."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from engines import EngineUnavailable, bundled
+from engines.program import MAKERS, Program
+from engines.style import Style
+
+SHAPE = (1, 9, 13, 3)
+
+
+def model(nodes, weights, opset):
+    """`nodes` from the float planes "x" [1, 3, 9, 13] to "y", with the inputs and output of a pack."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Mul", ["planes", "sixteenth"], ["small"]),
+            helper.make_node("Sub", ["small", "middle"], ["x"]),
+            *nodes,
+            helper.make_node("Identity", ["y"], ["stylized"]),
+        ],
+        "graph",
+        [
+            value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
+            value("mix", TensorProto.FLOAT, [3]),
+            value("strength", TensorProto.FLOAT, [1]),
+        ],
+        [onnx.ValueInfoProto(name="stylized")],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in {
+                **weights,
+                "sixteenth": np.float32(1 / 16),
+                "middle": np.float32(7),
+            }.items()
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True).SerializeToString()
+
+
+def both(nodes, weights, opset, strength=0.5):
+    """What torch and ONNX Runtime make of the same picture."""
+    import onnxruntime
+
+    content = model(nodes, weights, opset)
+    rng = np.random.default_rng(1)
+    inputs = {
+        "image": rng.integers(0, 256, SHAPE, np.uint8),
+        "mix": np.array([0.5, 0.2, 0.3], np.float32),
+        "strength": np.array([strength], np.float32),
+    }
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    expected = session.run(None, inputs)[0]
+    with torch.inference_mode():
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        other = torch.full_like(tensors["image"], 77)
+        settled = Program(content, torch.device("cpu")).settle(other, tensors["mix"].flip(0), torch.ones(1))
+        look = settled.look(tensors["mix"], tensors["strength"])
+        return settled.picture(tensors["image"], look).numpy(), expected
+
+
+def node(kind, *inputs, outputs=("y",), **attributes):
+    return helper.make_node(kind, list(inputs), list(outputs), **attributes)
+
+
+RNG = np.random.default_rng(2)
+KERNEL = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
+BACK = RNG.normal(size=(3, 4, 3, 4)).astype(np.float32)
+FOUR, THREE = RNG.normal(size=4).astype(np.float32), RNG.uniform(0.5, 2, 3).astype(np.float32)
+
+
+def ints(*numbers):
+    return np.array(numbers, np.int64)
+
+
+CASES = {
+    "conv": ([node("Conv", "x", "w", "b", strides=[2, 1], pads=[1, 1, 1, 1])], {"w": KERNEL, "b": FOUR}),
+    "conv with uneven padding": ([node("Conv", "x", "w", pads=[0, 1, 2, 1])], {"w": KERNEL}),
+    "conv SAME_UPPER": ([node("Conv", "x", "w", strides=[2, 2], auto_pad="SAME_UPPER")], {"w": KERNEL}),
+    "conv SAME_LOWER": ([node("Conv", "x", "w", strides=[2, 2], auto_pad="SAME_LOWER")], {"w": KERNEL}),
+    "conv by channel": ([node("Conv", "x", "w", group=3, dilations=[2, 1])], {"w": KERNEL[:3, :1]}),
+    "transposed conv": (
+        [node("ConvTranspose", "x", "w", "b", strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 0])],
+        {"w": BACK, "b": FOUR},
+    ),
+    "transposed conv cut unevenly": (
+        [node("ConvTranspose", "x", "w", strides=[2, 2], pads=[0, 1, 1, 2])],
+        {"w": BACK},
+    ),
+    "pad with a level": (
+        [node("Pad", "x", "p", "v")],
+        {"p": ints(0, 0, 1, 2, 0, 0, 3, 0), "v": np.float32(5)},
+    ),
+    "pad reflect": ([node("Pad", "x", "p", mode="reflect")], {"p": ints(0, 0, 1, 2, 0, 0, 3, 4)}),
+    "pad edge": ([node("Pad", "x", "p", mode="edge")], {"p": ints(0, 0, 1, 2, 0, 1, 3, 0)}),
+    "pad edge of chosen axes": (
+        [node("Pad", "x", "p", "", "a", mode="edge")],
+        {"p": ints(1, 2, 3, 4), "a": ints(-1, 2)},
+    ),
+    "resize nearest": ([node("Resize", "x", "", "s")], {"s": np.array([1, 1, 2, 3], np.float32)}),
+    "resize nearest by a fraction": (
+        [node("Resize", "x", "", "s", nearest_mode="floor", coordinate_transformation_mode="asymmetric")],
+        {"s": np.array([1, 1, 1.7, 0.6], np.float32)},
+    ),
+    "resize linear": (
+        [node("Resize", "x", "", "", "s", mode="linear")],
+        {"s": ints(1, 3, 18, 20)},
+    ),
+    "resize linear with aligned corners": (
+        [node("Resize", "x", "", "s", mode="linear", coordinate_transformation_mode="align_corners")],
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+    ),
+    "resize to the size of another": (
+        [
+            node("Shape", "x", outputs=["shape"], start=2),
+            node("Mul", "shape", "two", outputs=["sides"]),
+            node("Shape", "x", outputs=["first"], end=2),
+            node("Concat", "first", "sides", outputs=["sizes"], axis=0),
+            node("Resize", "x", "", "", "sizes"),
+        ],
+        {"two": ints(2)},
+    ),
+    "instance norm": ([node("InstanceNormalization", "x", "s", "b")], {"s": THREE, "b": THREE - 1}),
+    "batch norm": ([node("BatchNormalization", "x", "s", "s", "m", "s")], {"s": THREE, "m": THREE - 1}),
+    "mean": ([node("ReduceMean", "x", "a")], {"a": ints(2, 3)}),
+    "global pool": ([node("GlobalAveragePool", "x")], {}),
+    "average pool": ([node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
+    "max pool": ([node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2])], {}),
+    "activations": (
+        [
+            node("LeakyRelu", "x", outputs=["a"], alpha=0.3),
+            node("Sigmoid", "a", outputs=["b"]),
+            node("Neg", "b", outputs=["c"]),
+            node("Exp", "c", outputs=["d"]),
+            node("Tanh", "d", outputs=["e"]),
+            node("PRelu", "x", "slope", outputs=["f"]),
+            node("Add", "e", "f"),
+        ],
+        {"slope": THREE[:, None, None]},
+    ),
+    "rounding": (
+        [
+            node("Round", "x", outputs=["a"]),
+            node("Floor", "x", outputs=["b"]),
+            node("Ceil", "x", outputs=["c"]),
+            node("Abs", "x", outputs=["d"]),
+            node("Sqrt", "d", outputs=["e"]),
+            node("Pow", "e", "three", outputs=["f"]),
+            node("Min", "a", "f", "c", outputs=["g"]),
+            node("Max", "g", "b", outputs=["h"]),
+            node("Clip", "h", "low", "high", outputs=["i"]),
+            node("Div", "i", "three"),
+        ],
+        {"three": np.float32(3), "low": np.float32(-5), "high": np.float32(4)},
+    ),
+    "split and concat": (
+        [node("Split", "x", "s", outputs=["a", "b"], axis=1), node("Concat", "b", "a", axis=1)],
+        {"s": ints(1, 2)},
+    ),
+    "slice": (
+        [node("Slice", "x", "s", "e", "a", "t")],
+        {"s": ints(-7, 1), "e": ints(1000, -1), "a": ints(2, 3), "t": ints(2, 3)},
+    ),
+    "gather": ([node("Gather", "x", "i", axis=1)], {"i": ints(-1, 0, 1, 0)}),
+    "space to depth and back": (
+        [
+            node("Pad", "x", "p", outputs=["even"]),
+            node("SpaceToDepth", "even", outputs=["deep"], blocksize=2),
+            node("DepthToSpace", "deep", outputs=["a"], blocksize=2),
+            node("DepthToSpace", "deep", outputs=["b"], blocksize=2, mode="CRD"),
+            node("Sub", "a", "b"),
+        ],
+        {"p": ints(0, 0, 0, 0, 0, 0, 1, 1)},
+    ),
+    "shapes": (
+        [
+            node("Unsqueeze", "x", "last", outputs=["a"]),
+            node("Squeeze", "a", "last", outputs=["b"]),
+            node("Expand", "b", "twice", outputs=["c"]),
+            node("Reshape", "c", "shape", outputs=["d"]),
+            node("Dropout", "d"),
+        ],
+        {"last": ints(-1), "twice": ints(2, 1, 1, 1), "shape": ints(0, -1, 13)},
+    ),
+    "constants": (
+        [
+            node("Constant", outputs=["a"], value_floats=[1.0, 2.0, 3.0]),
+            node("Reshape", "a", "shape", outputs=["b"]),
+            node("ConstantOfShape", "shape", outputs=["c"]),
+            node("Add", "b", "c", outputs=["d"]),
+            node("Add", "x", "d"),
+        ],
+        {"shape": ints(3, 1, 1)},
+    ),
+}
+
+
+def check(nodes, weights, opset=18):
+    painted, expected = both(nodes, weights, opset)
+    assert painted.shape == expected.shape
+    np.testing.assert_allclose(painted, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_operator(case):
+    check(*CASES[case])
+
+
+def test_older_spellings():
+    """Before opset 11 to 13, what are inputs now were attributes."""
+    cut = {"starts": [1], "ends": [8], "axes": [2]}
+    nodes = [
+        node("Pad", "x", outputs=["a"], mode="reflect", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
+        node("Slice", "a", outputs=["b"], **cut),
+        node("Upsample", "b", "s", outputs=["c"], mode="nearest"),
+        node("Clip", "c", outputs=["d"], min=-3.0, max=3.0),
+        node("Unsqueeze", "d", outputs=["e"], axes=[0]),
+        node("Squeeze", "e", outputs=["f"], axes=[0]),
+        node("ReduceMean", "f", outputs=["g"], axes=[1]),
+        node("Split", "g", outputs=["h", "i"], axis=2, split=[7, 7]),
+        node("Sub", "h", "i"),
+    ]
+    check(nodes, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9)
+
+
+AFFINE = [
+    node("Mul", "mix", "strength", outputs=["weights"]),
+    node("Unsqueeze", "weights", "zero", outputs=["row"]),
+    node("MatMul", "row", "scales", outputs=["scale"]),
+    node("Unsqueeze", "scale", "sides", outputs=["scale4"]),
+    node("MatMul", "row", "shifts", outputs=["shift"]),
+    node("Unsqueeze", "shift", "sides", outputs=["shift4"]),
+    node("Mul", "conv", "scale4", outputs=["scaled"]),
+    node("Add", "scaled", "shift4", outputs=["shifted"]),
+    node("Relu", "shifted"),
+]
+STYLES = {
+    "zero": ints(0),
+    "sides": ints(2, 3),
+    "scales": RNG.normal(size=(3, 4)).astype(np.float32),
+    "shifts": RNG.normal(size=(3, 4)).astype(np.float32) * 5,
+}
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("Conv", KERNEL), ("ConvTranspose", BACK)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_the_look_does_to_a_convolution_is_folded_into_its_weights(kind, weight, bias):
+    inputs = ["x", "w", *(["b"] if bias else [])]
+    nodes = [node(kind, *inputs, outputs=["conv"]), *AFFINE]
+    weights = {**STYLES, "w": weight, **({"b": FOUR} if bias else {})}
+    check(nodes, weights)
+    kinds = [each.kind for each in Program(model(nodes, weights, 18), torch.device("cpu"))._nodes]
+    assert kinds[-4:] == [f"Scale{kind}", "Shift", kind, "Identity"]
+    assert "Relu" not in kinds
+
+
+def test_a_convolution_that_is_read_twice_stays_as_it_is():
+    nodes = [
+        node("Conv", "x", "w", outputs=["conv"]),
+        *AFFINE[:-1],
+        node("Relu", "shifted", outputs=["relu"]),
+        node("Add", "relu", "conv"),
+    ]
+    check(nodes, {**STYLES, "w": KERNEL})
+
+
+def test_an_operator_that_is_not_known_is_named():
+    nodes = [node("Softmax", "x", outputs=["a"]), node("Erf", "a")]
+    with pytest.raises(EngineUnavailable, match="torch does not know the operator Erf, Softmax"):
+        Program(model(nodes, {}, 18), torch.device("cpu"))
+
+
+def test_every_operator_is_tested_or_bundled():
+    tested = {each.op_type for nodes, _ in CASES.values() for each in nodes}
+    for name in bundled():
+        proto = onnx.load_model_from_string(Style.load(name).model())
+        tested |= {each.op_type for each in proto.graph.node}
+    own = {"ScaleConv", "ScaleConvTranspose", "Shift", "Upsample", "Identity"}
+    assert MAKERS.keys() - tested - own == set()
