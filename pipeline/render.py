@@ -53,6 +53,7 @@ class Painting:
     background: tuple[int, int, int] | None = None
     """What a transparent video is laid over, where its alpha is not kept."""
     keep_hdr: bool = False
+    score: bool = False
 
     def paint(
         self,
@@ -82,6 +83,7 @@ class Painting:
                 streams=engine.streams,
                 progress=progress,
                 stats=stats,
+                scored=any_look if self.score else None,
             )
         stats.damaged += file.damaged
 
@@ -115,6 +117,8 @@ class Render:
     """Paints instead of this machine."""
     page: PreviewPage | None = None
     """Shows the pictures while they are painted; not with several workers."""
+    score: bool = False
+    """Tell how still the painting holds."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -153,6 +157,7 @@ class Render:
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "damaged_packets": stats.damaged,
+            **({} if stats.flicker is None else {"flicker": stats.flicker.report()}),
         }
 
     def _in_one_go(self, video: Path, file: FileSource, output: Path) -> bool:
@@ -206,6 +211,7 @@ class Render:
                     streams=self.engine.streams,
                     progress=shown.show,
                     stats=Stats(before=done),
+                    scored=any_look if self.score else None,
                 )
 
     def _stream(
@@ -232,6 +238,7 @@ class Render:
                     look_at=looks(self.look),
                     streams=self.engine.streams,
                     progress=shown.show,
+                    scored=any_look if self.score else None,
                 )
         except BaseException:
             # Ctrl-C may come before the threads that would abort it.
@@ -256,7 +263,16 @@ class Render:
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
         painting = Painting(
-            video, parts, encoding, self.look, self.detail, self.size, self.rate, background, self.keep_hdr
+            video,
+            parts,
+            encoding,
+            self.look,
+            self.detail,
+            self.size,
+            self.rate,
+            background,
+            self.keep_hdr,
+            self.score,
         )
         try:
             container = Container(output, parts.joined, info, encoding)
@@ -360,6 +376,11 @@ class Render:
 def looks(look: Look | Show) -> Callable[[Fraction], Look]:
     """The look at each time of a video."""
     return look.look_at if isinstance(look, Show) else lambda time: look
+
+
+def any_look(look: Look) -> bool:
+    """All frames of a file count for its flicker score."""
+    return True
 
 
 def at_size(

@@ -25,6 +25,8 @@ from pipeline.commands.options import (
     engine_options,
     look,
     onnx_options,
+    score_option,
+    told_flicker,
 )
 from pipeline.controls import Show
 from pipeline.errors import SinkError, SourceError
@@ -88,6 +90,7 @@ from pipeline.stream import TICK
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
+@score_option
 @click.option(
     "--preview",
     type=Address(),
@@ -131,6 +134,7 @@ def run(
     crf: int | None,
     preset: str | None,
     check: bool,
+    score: bool,
     preview: tuple[str, int] | None,
     no_audio: bool,
     resume: bool,
@@ -185,7 +189,8 @@ def run(
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
         tell(
             f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
-            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})",
+            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
+            + (f"; {told_flicker(report['flicker'])}" if "flicker" in report else ""),
             event="done",
             **report,
         )
@@ -221,6 +226,7 @@ def run(
             keep_hdr=hdr == "keep",
             farm=farm,
             page=page,
+            score=score,
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
