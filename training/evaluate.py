@@ -263,7 +263,12 @@ def _strength(
     found = {}
     for name in engine.style.styles:
         grams = [[gram(x) for x in _features(network, work)] for work in works[name]]
-        targets = [torch.stack(layer).mean(0) for layer in zip(*grams, strict=True)]
+        targets = _mean(grams)
+        others = [_mean(grams[:index] + grams[index + 1 :]) for index in range(len(grams)) if len(grams) > 1]
+        among = [
+            style(_features(network, work), rest, gram).item()
+            for work, rest in zip(works[name], others, strict=False)
+        ]
         rows, exact = [], True
         evaluation.painted[name], evaluation.steps[name] = [], []
         for photo in evaluation.photos:
@@ -282,9 +287,15 @@ def _strength(
         means = np.mean(rows, axis=0)
         found[name] = {
             "exact_at_0": exact,
+            "paintings_apart": round(float(np.mean(among)), 4) if among else None,
             **strength_curve(means[: len(STRENGTHS)], means[len(STRENGTHS) :]),
         }
     return found
+
+
+def _mean(grams: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The mean of several pictures' Gram matrices, layer by layer."""
+    return [torch.stack(layer).mean(0) for layer in zip(*grams, strict=True)]
 
 
 def blended(photo: Image, painting: Image, share: float) -> Image:
