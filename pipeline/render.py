@@ -15,6 +15,7 @@ from pipeline.controls import Show
 from pipeline.errors import SinkError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import VideoInfo
+from pipeline.grey import Window
 from pipeline.hdr import HLG, PQ
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
@@ -54,6 +55,7 @@ class Painting:
     """What a transparent video is laid over, where its alpha is not kept."""
     keep_hdr: bool = False
     score: bool = False
+    window: Window | None = None
 
     def paint(
         self,
@@ -74,6 +76,7 @@ class Painting:
                 file.flatten(self.background)
             if self.keep_hdr:
                 file.keep_hdr()
+            file.see(self.window)
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
                 source,
@@ -119,6 +122,8 @@ class Render:
     """Shows the pictures while they are painted; not with several workers."""
     score: bool = False
     """Tell how still the painting holds."""
+    window: Window | None = None
+    """What of a grey picture in many bits is seen; nearly all if not given."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -139,6 +144,7 @@ class Render:
                 if writes_images(output):
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
                 file.keep_hdr()
+            file.see(self.window)
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
             if writes_images(output):
@@ -201,6 +207,7 @@ class Render:
         with source:
             if background is not None:
                 elsewhere.flatten(background)
+            elsewhere.see(self.window)
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
             with progress(info) as shown:
                 return run(
@@ -273,6 +280,7 @@ class Render:
             background,
             self.keep_hdr,
             self.score,
+            self.window,
         )
         try:
             container = Container(output, parts.joined, info, encoding)
@@ -352,6 +360,7 @@ class Render:
             "detail": self.detail,
             "background": list(self.background),
             "hdr": self.keep_hdr,
+            "window": None if self.window is None else dataclasses.astuple(self.window),
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),

@@ -32,6 +32,7 @@ from pipeline.controls import Show
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import Farm
 from pipeline.frame import VideoInfo
+from pipeline.grey import Window
 from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
 from pipeline.sinks.encoders import ENCODERS
@@ -84,6 +85,12 @@ from pipeline.stream import TICK
     show_default=True,
     help="Of an HDR video, write standard range, or its own range in 10 bits.",
 )
+@click.option(
+    "--window",
+    type=click.FloatRange(1),
+    help="Of a grey picture in more than 8 bits, how many values from black to white, as in DICOM.",
+)
+@click.option("--level", type=float, help="And the value in their middle; nearly all are seen if not given.")
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
@@ -130,6 +137,8 @@ def run(
     fps: Fraction | None,
     background: tuple[int, int, int],
     hdr: str,
+    window: float | None,
+    level: float | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -162,6 +171,8 @@ def run(
         raise click.UsageError(
             "--verify compares with the video as it is; it does not go with --size or --fps"
         )
+    if (window is None) != (level is None):
+        raise click.UsageError("--window and --level go together")
     if preview and (workers > 1 or jobs > 1):
         raise click.UsageError("--preview shows one video by one worker; leave out --workers and --jobs")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
@@ -227,6 +238,7 @@ def run(
             farm=farm,
             page=page,
             score=score,
+            window=None if window is None or level is None else Window(window, level),
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
