@@ -226,6 +226,23 @@ def write_pack(
     return style
 
 
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Replace the card of the pack in `folder` at once; its other files and their checksums stay.
+
+    Raises:
+        StyleError: it is no pack, or cannot be written.
+    """
+    Style.load(folder)
+    path, temporary = folder / MANIFEST, folder / f".{MANIFEST}"
+    manifest = {**_manifest(path.read_bytes(), str(folder)), "card": dict(card)}
+    try:
+        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StyleError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def check_contract(model: bytes, styles: int, where: str) -> None:
     """Check that `model` is an ONNX model with the packs' inputs and output and with its weights inside.
 

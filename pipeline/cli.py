@@ -30,6 +30,7 @@ COMMANDS = {
     "tune": ("training.cli:tune", "Search the weights and rates of a recipe."),
     "inspect": ("training.cli:inspect", "See inside a training: scores, features, fingerprint."),
     "export": ("training.cli:export", "Make a style pack of a training's checkpoint."),
+    "evaluate": ("training.cli:evaluate", "Judge a style pack: flicker, style, content, robustness."),
 }
 """Where each verb lives and what `fauve --help` says about it."""
 

@@ -209,5 +209,6 @@ def _take(
         parts.add(name, packets, json.loads(listed))
     stats.encoded += painted.encoded
     stats.damaged += painted.damaged
+    stats.add_flicker(painted)
     for message in warnings:
         log.warning(message)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.controls import Controls
+from pipeline.controls import Controls, Scene
 from pipeline.deck import Deck
 from pipeline.errors import SinkError
 from pipeline.frame import VideoInfo
@@ -52,12 +52,18 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
     )
 
 
+def painted(scene: Scene) -> bool:
+    """Whether a frame shown like that is painted, so that it counts for the flicker score."""
+    return not (scene.bypass or scene.freeze or scene.blackout)
+
+
 class LiveRun:
     """One evening: everything that belongs together while a live picture is painted.
 
     Args:
         governor: is told how old pictures are when they are shown.
         stop: ends it.
+        score: tell how still the painting holds.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class LiveRun:
         sinks: list[Sink],
         governor: Governor | None,
         stop: threading.Event,
+        *,
+        score: bool = False,
     ) -> None:
         self.controls = controls
         self._source = source
@@ -76,6 +84,7 @@ class LiveRun:
         self._governor = governor
         self.stop = stop
         self._stats = Stats()
+        self._score = score
         self._fed: dict[int, int] = {}
         self._closing = contextlib.ExitStack()
         for sink in sinks:
@@ -105,8 +114,12 @@ class LiveRun:
                 progress=progress,
                 stats=self._stats,
                 stop=self.stop,
+                scored=painted if self._score else None,
             )
-        return {**self.status(), "frames": self._stats.stylized, "seconds": round(self._stats.seconds, 1)}
+        report = {**self.status(), "frames": self._stats.stylized, "seconds": round(self._stats.seconds, 1)}
+        if self._stats.flicker is not None:
+            report["flicker"] = self._stats.flicker.report()
+        return report
 
     def _feed_governor(self) -> None:
         if self._governor is None or not self._stats.sinks:

@@ -15,6 +15,7 @@ from pipeline.controls import Show
 from pipeline.errors import SinkError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import VideoInfo
+from pipeline.grey import Window
 from pipeline.hdr import HLG, PQ
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
@@ -53,6 +54,8 @@ class Painting:
     background: tuple[int, int, int] | None = None
     """What a transparent video is laid over, where its alpha is not kept."""
     keep_hdr: bool = False
+    score: bool = False
+    window: Window | None = None
 
     def paint(
         self,
@@ -73,6 +76,7 @@ class Painting:
                 file.flatten(self.background)
             if self.keep_hdr:
                 file.keep_hdr()
+            file.see(self.window)
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
                 source,
@@ -82,6 +86,7 @@ class Painting:
                 streams=engine.streams,
                 progress=progress,
                 stats=stats,
+                scored=any_look if self.score else None,
             )
         stats.damaged += file.damaged
 
@@ -115,6 +120,10 @@ class Render:
     """Paints instead of this machine."""
     page: PreviewPage | None = None
     """Shows the pictures while they are painted; not with several workers."""
+    score: bool = False
+    """Tell how still the painting holds."""
+    window: Window | None = None
+    """What of a grey picture in many bits is seen; nearly all if not given."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -135,6 +144,7 @@ class Render:
                 if writes_images(output):
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
                 file.keep_hdr()
+            file.see(self.window)
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
             if writes_images(output):
@@ -153,6 +163,7 @@ class Render:
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "damaged_packets": stats.damaged,
+            **({} if stats.flicker is None else {"flicker": stats.flicker.report()}),
         }
 
     def _in_one_go(self, video: Path, file: FileSource, output: Path) -> bool:
@@ -196,6 +207,7 @@ class Render:
         with source:
             if background is not None:
                 elsewhere.flatten(background)
+            elsewhere.see(self.window)
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
             with progress(info) as shown:
                 return run(
@@ -206,6 +218,7 @@ class Render:
                     streams=self.engine.streams,
                     progress=shown.show,
                     stats=Stats(before=done),
+                    scored=any_look if self.score else None,
                 )
 
     def _stream(
@@ -232,6 +245,7 @@ class Render:
                     look_at=looks(self.look),
                     streams=self.engine.streams,
                     progress=shown.show,
+                    scored=any_look if self.score else None,
                 )
         except BaseException:
             # Ctrl-C may come before the threads that would abort it.
@@ -256,7 +270,17 @@ class Render:
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
         painting = Painting(
-            video, parts, encoding, self.look, self.detail, self.size, self.rate, background, self.keep_hdr
+            video,
+            parts,
+            encoding,
+            self.look,
+            self.detail,
+            self.size,
+            self.rate,
+            background,
+            self.keep_hdr,
+            self.score,
+            self.window,
         )
         try:
             container = Container(output, parts.joined, info, encoding)
@@ -336,6 +360,7 @@ class Render:
             "detail": self.detail,
             "background": list(self.background),
             "hdr": self.keep_hdr,
+            "window": None if self.window is None else dataclasses.astuple(self.window),
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),
@@ -360,6 +385,11 @@ class Render:
 def looks(look: Look | Show) -> Callable[[Fraction], Look]:
     """The look at each time of a video."""
     return look.look_at if isinstance(look, Show) else lambda time: look
+
+
+def any_look(look: Look) -> bool:
+    """All frames of a file count for its flicker score."""
+    return True
 
 
 def at_size(

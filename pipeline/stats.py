@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeline.flicker import Flicker
+
 WINDOW = 300
 """Frames over which latency and rates are told: ten seconds of most sources."""
 
@@ -68,7 +70,15 @@ class Stats:
     """When frames were read, in seconds of `time.monotonic`."""
     sinks: list[SinkStats] = field(default_factory=list)
     """Of each output, in their order."""
+    flicker: Flicker | None = None
+    """How still the painting holds, where that is asked for; None where it is not."""
     began: float = field(default_factory=time.monotonic)
+
+    def add_flicker(self, other: "Stats") -> None:
+        """Count what another run, of another part of the video, has scored."""
+        if other.flicker is not None:
+            self.flicker = self.flicker or Flicker()
+            self.flicker += other.flicker
 
     @property
     def seconds(self) -> float:

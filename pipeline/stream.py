@@ -13,6 +13,7 @@ import cv2
 
 from engines import Image
 from pipeline.channel import Cancelled, Channel
+from pipeline.flicker import Flicker
 from pipeline.frame import Frame
 from pipeline.sinks import Sink
 from pipeline.sources import Source
@@ -32,6 +33,9 @@ TICK = 0.1
 PATIENCE = 1.0
 """Seconds that a live source is waited for after `stop`."""
 
+SCORED, SCORED_LIVE = 1, 5
+"""Seconds of the video from one pair of frames that is scored for flicker to the next."""
+
 
 def run(
     source: Source,
@@ -43,6 +47,7 @@ def run(
     progress: Callable[[Stats], None] | None = None,
     stats: Stats | None = None,
     stop: threading.Event | None = None,
+    scored: Callable[[L], bool] | None = None,
 ) -> Stats:
     """Paint every frame of `source` and write it to every sink, in order, with its pts.
 
@@ -59,6 +64,8 @@ def run(
         progress: called by the caller's thread several times a second.
         stats: counters to go on with.
         stop: ends a live run as if the source had ended.
+        scored: whether frames of such a look count for `Stats.flicker`, which is taken from pairs of
+            neighbouring frames now and then by a thread of its own; None takes none.
 
     Raises:
         SourceError, EngineError, SinkError: what went wrong first.
@@ -73,6 +80,10 @@ def run(
         Channel(sink.waiting if live else CAPACITY, drop_oldest=live) for sink in sinks
     ]
     stats.sinks = [SinkStats(sink.name) for sink in sinks]
+    neighbours: Channel[Any] = Channel(1 if live else CAPACITY, drop_oldest=live)
+    previous: tuple[Frame, Frame, L] | None = None
+    if scored is not None and stats.flicker is None:
+        stats.flicker = Flicker()
     errors: list[BaseException] = []
 
     def read() -> None:
@@ -94,26 +105,50 @@ def run(
     def stylize() -> None:
         try:
             with ThreadPoolExecutor(streams, "paint") as painters:
-                painting: deque[tuple[Frame, Future[Image]]] = deque()
+                painting: deque[tuple[Frame, L, Future[Image]]] = deque()
                 for frame in decoded:
-                    painting.append((frame, painters.submit(paint, frame.image, look_at(frame.time))))
+                    look = look_at(frame.time)
+                    painting.append((frame, look, painters.submit(paint, frame.image, look)))
                     if len(painting) >= streams and not hand_over(*painting.popleft()):
                         decoded.cancel()
+                        neighbours.close()
                         return
                 while painting:
                     hand_over(*painting.popleft())
-            for channel in styled:
+            for channel in (*styled, neighbours):
                 channel.close()
         except BaseException as error:
             decoded.cancel()
+            neighbours.cancel()
             for channel in styled:
                 channel.close(error)
 
-    def hand_over(frame: Frame, painted: "Future[Image]") -> bool:
+    def hand_over(frame: Frame, look: L, painted: "Future[Image]") -> bool:
         finished = frame.with_image(painted.result())
         stats.stylized += 1
         taken = [channel.put(finished) for channel in styled]
+        if scored is not None:
+            pair_up(frame, finished, look)
         return any(taken)
+
+    def pair_up(frame: Frame, finished: Frame, look: L) -> None:
+        """Have the first two frames scored, and the two on either side of every full second or so."""
+        nonlocal previous
+        if previous is not None and scored is not None and look == previous[2] and scored(look):
+            before, painted, _ = previous
+            every = SCORED_LIVE if live else SCORED
+            if stats.stylized == 2 or frame.time // every != before.time // every:
+                neighbours.put(((before.image, painted.image), (frame.image, finished.image)))
+        previous = frame, finished, look
+
+    def score() -> None:
+        assert stats.flicker is not None
+        try:
+            for before, after in neighbours:
+                stats.flicker.add(before, after)
+        except BaseException as error:
+            neighbours.cancel()
+            errors.append(error)
 
     def write(sink: Sink, channel: Channel[Any], counted: SinkStats) -> None:
         try:
@@ -141,6 +176,7 @@ def run(
             threading.Thread(target=write, args=pair, name="write", daemon=True)
             for pair in zip(sinks, styled, stats.sinks, strict=True)
         ),
+        *([] if scored is None else [threading.Thread(target=score, name="score", daemon=True)]),
     ]
     for thread in threads:
         thread.start()
@@ -156,7 +192,7 @@ def run(
                         thread.join(PATIENCE)
                         break
     except BaseException:
-        for channel in (decoded, *styled):
+        for channel in (decoded, *styled, neighbours):
             channel.cancel()
         for thread in threads:
             thread.join()

@@ -73,6 +73,8 @@ def paint_in_processes(
             stats.encoded = sum(each.encoded for each in painted.values())
             stats.damaged = sum(each.damaged for each in painted.values())
             progress(stats)
+        for each in painted.values():
+            stats.add_flicker(each)
     finally:
         for process in processes:
             process.terminate()

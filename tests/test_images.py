@@ -291,3 +291,56 @@ def test_a_damaged_animation(tmp_path, pack):
     assert_one_line(
         fauve("run", tmp_path / "bad.webp", "-o", tmp_path / "b.mp4", "--style", pack), "bad.webp"
     )
+
+
+def xray(path, depth=np.uint16):
+    """A ramp of 16 steps from 1000 to 2500 in 16 bits, as a detector gives it: dark all over in eight."""
+    ramp = np.repeat(np.arange(1000, 2600, 100, dtype=depth), 8)
+    cv2.imwrite(str(path), np.tile(ramp, (64, 1)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_a_window_says_what_is_seen_of_sixteen_bits(tmp_path, pack, kind):
+    options = ["--style", pack, "--strength", "0", "--window", "801", "--level", "1600.5"]
+    result = run(xray(tmp_path / f"a.{kind}"), "-o", tmp_path / "b.png", *options)
+    assert result.stderr == ""
+    after = cv2.imread(str(tmp_path / "b.png"))
+    assert (after == after[:1, :, :1]).all()
+    # DICOM's linear function: 1200 is black, 2000 is white, 1600 between them.
+    expected = [0, 0, 0, 32, 64, 96, 128, 159, 191, 223, 255, 255, 255, 255, 255, 255]
+    assert after[0, ::8, 0].tolist() == expected
+
+
+def test_sixteen_grey_bits_are_seen_whole_where_nobody_says_more_and_come_out_in_colour(tmp_path, pack):
+    source = xray(tmp_path / "a.png")
+    result = run(source, "-o", tmp_path / "b.png", "--style", pack, "--strength", "0")
+    assert result.stderr.count("grey in 16 bits, seen with --window 1501 --level 1750.5") == 1
+    after = cv2.imread(str(tmp_path / "b.png"))
+    assert after[0, ::8, 0].tolist() == [17 * step for step in range(16)]
+    run(source, "-o", tmp_path / "c.png", "--style", pack)
+    painted = cv2.imread(str(tmp_path / "c.png"))
+    with load("onnxruntime", style=pack) as engine:
+        expected = engine(np.ascontiguousarray(after[..., ::-1]), Look())
+    assert np.abs(painted[..., ::-1].astype(int) - expected).max() <= 2
+    assert np.ptp(painted[32, 64]) > 20
+
+
+def test_a_stack_of_grey_pictures_keeps_the_window_of_its_first(tmp_path, pack):
+    xray(tmp_path / "1.png")
+    cv2.imwrite(str(tmp_path / "2.png"), np.full((64, 128), 1750, np.uint16))
+    run(tmp_path / "%d.png", "-o", tmp_path / "out%d.png", "--style", pack, "--strength", "0")
+    assert cv2.imread(str(tmp_path / "out2.png"))[0, 0].tolist() == [128, 128, 128]
+
+
+def test_a_window_is_refused_where_there_is_nothing_to_choose(tmp_path, pack, video):
+    grey = tmp_path / "grey.png"
+    cv2.imwrite(str(grey), np.zeros((64, 64), np.uint8))
+    colour = tmp_path / "colour.png"
+    cv2.imwrite(str(colour), np.zeros((64, 64, 3), np.uint16))
+    window = ["--style", pack, "--window", "100", "--level", "50"]
+    for source, name in ((grey, "grey.png"), (colour, "colour.png"), (video, "in.mp4")):
+        result = fauve("run", source, "-o", tmp_path / "out.mp4", *window)
+        assert_one_line(result, name, "--window is for pictures of one channel and more than 8 bits")
+    result = fauve("run", grey, "-o", tmp_path / "out.png", "--style", pack, "--window", "100")
+    assert_one_line(result, "--window and --level go together")

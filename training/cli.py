@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 import tomllib
@@ -394,3 +395,116 @@ def inspect(
         raise _unusable(error) from error
     for path in sheets:
         click.echo(path)
+
+
+@click.command()
+@click.argument("pack")
+@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs; unseen ones are painted.")
+@click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
+@click.option("--clips", type=FOLDER, required=True, help="Folder of videos to measure the flicker on.")
+@weights_option
+@click.option(
+    "--recipe",
+    type=FOLDER,
+    help="Says which painting belongs to which style; a bundled one with the pack's credits if not given, "
+    "else each style has a subfolder, or all paintings.",
+)
+@click.option(
+    "--checkpoint", type=FOLDER, help="Of the pack, for attacks on it; --output of its training, or trunk."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for sheet.png and report.json.")
+@click.option(
+    "--features",
+    type=click.Choice(["squeezenet1_1", "vgg19"]),
+    default="squeezenet1_1",
+    show_default=True,
+    help="Network that style and content are measured by.",
+)
+@click.option(
+    "--pictures", type=click.IntRange(1), default=24, show_default=True, help="Photographs to paint."
+)
+@click.option(
+    "--frames", type=click.IntRange(2), default=9, show_default=True, help="Frames of each clip to paint."
+)
+@click.option("--engine", default="onnxruntime", show_default=True, help="As `fauve doctor` names it.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given.")
+@click.option("--no-card", is_flag=True, help="Leave the pack's card as it is.")
+@click.option("-f", "--force", is_flag=True, help="Replace an evaluation that is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    pack: str,
+    photos: Path,
+    paintings: Path,
+    clips: Path,
+    weights: Path | None,
+    recipe: Path | None,
+    checkpoint: Path | None,
+    output: Path | None,
+    features: str,
+    pictures: int,
+    frames: int,
+    engine: str,
+    threads: int | None,
+    no_card: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Judge the style PACK on photographs and clips that its training did not see.
+
+    Measures its flicker, the distances of style and content over strength, whether a classifier takes what
+    it paints for the paintings, how noise and attacks throw it, and FID where its weights are at hand. The
+    figures go into the pack's card, unless it is bundled or a .zip.
+    """
+    if engine.startswith("openvino") or engine == "auto":
+        raise click.UsageError("OpenVINO and torch do not share a process; --engine onnxruntime does")
+    sheet, written = (output / name if output else None for name in ("sheet.png", "report.json"))
+    for path in (sheet, written):
+        if path is not None and path.exists() and not force:
+            raise click.ClickException(f"{path} is there already; give another folder or --force")
+    import cv2
+    import torch
+
+    import engines
+    from engines.style import write_card
+    from training.evaluate import Material
+    from training.evaluate import evaluate as judge
+    from training.evaluation_sheet import evaluation_sheet, summary
+
+    if threads:
+        torch.set_num_threads(threads)
+
+    def progress(measure: str) -> None:
+        if not as_json:
+            click.echo(f"measuring {measure.replace('_', ' ')}", err=True)
+
+    try:
+        material = Material(
+            photos,
+            paintings,
+            clips,
+            weights,
+            load_recipe(recipe) if recipe else None,
+            checkpoint,
+            features,
+            pictures,
+            frames,
+        )
+        with engines.load(engine, style=pack, threads=threads) as runtime:
+            evaluation = judge(runtime, material, progress)
+    except ValueError as error:
+        raise _unusable(error) from error
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").write_text(json.dumps(evaluation.report, indent=2) + "\n", "utf-8")
+        encoded, picture = cv2.imencode(".png", evaluation_sheet(evaluation)[..., ::-1])
+        assert encoded, "PNG takes any 8-bit picture"
+        (output / "sheet.png").write_bytes(picture.tobytes())
+    click.echo(json.dumps(evaluation.report) if as_json else summary(evaluation.report))
+    folder = Path(pack)
+    if no_card:
+        return
+    if (folder / "style.json").is_file() and os.access(folder, os.W_OK):
+        write_card(folder, {**runtime.style.card, "evaluation": evaluation.report})
+        click.echo(f"{folder}: the figures are in its card", err=True)
+    else:
+        click.echo(f"{pack}: its card stays as it is; a pack in a folder of yours gets the figures", err=True)

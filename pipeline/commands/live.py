@@ -24,6 +24,8 @@ from pipeline.commands.options import (
     engine_options,
     look,
     onnx_options,
+    score_option,
+    told_flicker,
 )
 from pipeline.controls import Controls
 from pipeline.deck import Deck
@@ -124,6 +126,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--record-controls", type=click.Path(path_type=Path), help="Write each change there, with its time."
 )
+@score_option
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
 @click.option("-f", "--force", is_flag=True, help="Replace a recording that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
@@ -158,6 +161,7 @@ def live(
     midi_map: Path | None,
     metrics: tuple[str, int] | None,
     record_controls: Path | None,
+    score: bool,
     duration: float | None,
     force: bool,
     quiet: bool,
@@ -196,7 +200,7 @@ def live(
         )
         stack.callback(deck.close)
         sinks = [open_sink(output, camera.info, bits=bitrate, force=force) for output in outputs]
-        run = LiveRun(camera, deck, controls, sinks, governor, stop)
+        run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)
         if midi or midi_map:
             say(quiet, run.listen_to_midi(midi or "", midi_map))
         if preview:
@@ -225,6 +229,8 @@ def live(
                 f"latency {counted['p50_ms']:.0f} ms, {counted['p95_ms']:.0f} ms at the 95th percentile",
                 err=True,
             )
+        if "flicker" in report:
+            click.echo(told_flicker(report["flicker"]), err=True)
 
 
 def say(quiet: bool, text: str) -> None:

@@ -1,6 +1,6 @@
 """Options that several verbs share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,3 +180,19 @@ detail_option = click.option(
     show_default=True,
     help="Fineness of the strokes: a factor on the style's own height, or full for the size of the video.",
 )
+
+score_option = click.option(
+    "--score", is_flag=True, help="Tell how still the painting holds: its flicker score, 0 is best."
+)
+
+
+def told_flicker(report: Mapping[str, Any]) -> str:
+    """What `Flicker.report` found, in words."""
+    if not report["pairs"]:
+        return "no flicker score: no two neighbouring frames to compare"
+    if report["score"] is None:
+        return "no flicker score: the painting is of one colour"
+    return (
+        f"flicker {report['score']:.3f} (moved along, the painting changes by {report['painting']:.1f} grey "
+        f"levels, the video by {report['video']:.1f}; {report['pairs']} pairs of frames)"
+    )

@@ -25,11 +25,14 @@ from pipeline.commands.options import (
     engine_options,
     look,
     onnx_options,
+    score_option,
+    told_flicker,
 )
 from pipeline.controls import Show
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import Farm
 from pipeline.frame import VideoInfo
+from pipeline.grey import Window
 from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
 from pipeline.sinks.encoders import ENCODERS
@@ -82,12 +85,19 @@ from pipeline.stream import TICK
     show_default=True,
     help="Of an HDR video, write standard range, or its own range in 10 bits.",
 )
+@click.option(
+    "--window",
+    type=click.FloatRange(1),
+    help="Of a grey picture in more than 8 bits, how many values from black to white, as in DICOM.",
+)
+@click.option("--level", type=float, help="And the value in their middle; nearly all are seen if not given.")
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
+@score_option
 @click.option(
     "--preview",
     type=Address(),
@@ -127,10 +137,13 @@ def run(
     fps: Fraction | None,
     background: tuple[int, int, int],
     hdr: str,
+    window: float | None,
+    level: float | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
     check: bool,
+    score: bool,
     preview: tuple[str, int] | None,
     no_audio: bool,
     resume: bool,
@@ -158,6 +171,8 @@ def run(
         raise click.UsageError(
             "--verify compares with the video as it is; it does not go with --size or --fps"
         )
+    if (window is None) != (level is None):
+        raise click.UsageError("--window and --level go together")
     if preview and (workers > 1 or jobs > 1):
         raise click.UsageError("--preview shows one video by one worker; leave out --workers and --jobs")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
@@ -185,7 +200,8 @@ def run(
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
         tell(
             f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
-            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})",
+            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
+            + (f"; {told_flicker(report['flicker'])}" if "flicker" in report else ""),
             event="done",
             **report,
         )
@@ -221,6 +237,8 @@ def run(
             keep_hdr=hdr == "keep",
             farm=farm,
             page=page,
+            score=score,
+            window=None if window is None or level is None else Window(window, level),
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))

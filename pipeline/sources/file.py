@@ -13,9 +13,11 @@ import av.error
 from av.codec.context import Flags
 from av.stream import Disposition
 
+from engines import Image
 from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
+from pipeline.grey import Window, grey_bits, grey_values
 from pipeline.hdr import HLG, PQ, Gain, gain_of, high_colour
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
@@ -133,6 +135,10 @@ class FileSource(Source):
         self._tone_mapper: ToneMapper | None = None
         self._luminance: LuminanceReader | None = None
         self._transfer = int(first.color_trc)
+        self._grey_bits = grey_bits(first)
+        self._window: Window | None = None
+        if self._grey_bits == 16:
+            self._window = Window.around(grey_values(first))
         if first.color_trc in (PQ, HLG):
             self._tone_mapper = ToneMapper(first, self._video.time_base)
             self._colour = SDR
@@ -169,6 +175,25 @@ class FileSource(Source):
             return
         self._luminance = LuminanceReader()
         self.info = replace(self.info, colour=high_colour(self._transfer))
+
+    def see(self, window: Window | None) -> None:
+        """Show these values of a grey picture from now on; None, those of its first one, and say which.
+
+        Raises:
+            SourceError: it has more than one channel, or no more than 8 bits, of which all are seen.
+        """
+        if window is not None:
+            if not 8 < self._grey_bits <= 16:
+                raise SourceError(
+                    f"{self.path}: --window is for pictures of one channel and more than 8 bits, "
+                    f"not for {self._video.codec_context.pix_fmt}"
+                )
+            self._window = window
+        elif self._window is not None:
+            log.warning(
+                "%s: grey in 16 bits, seen with --window %g --level %g, nearly all of its values",
+                *(self.path, self._window.width, self._window.level),
+            )
 
     def _track(self, stream: Any) -> Track:
         context = stream.codec_context
@@ -287,7 +312,7 @@ class FileSource(Source):
                 log.warning("%s is HDR; it is tone-mapped to BT.709 and painted in standard range", self.path)
                 self._said_hdr = True
             frame = self._tone_mapper.map(frame)
-        image = self._orientation.upright(self._decoded.image(frame, self._colour))
+        image = self._orientation.upright(self._image(frame))
         gain: Gain | None = None if high is None else gain_of(high, image, self._transfer)
         alpha: Alpha | None = None
         if self.info.alpha or self._background is not None:
@@ -304,6 +329,12 @@ class FileSource(Source):
             image = resize(image, (self.info.width, self.info.height))
             alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
         return Frame(image, pts, duration, self._video.time_base, alpha, gain)
+
+    def _image(self, frame: av.VideoFrame) -> Image:
+        # A film may change its format on the way.
+        if self._window is not None and grey_bits(frame) == self._grey_bits:
+            return self._window.apply(grey_values(frame))
+        return self._decoded.image(frame, self._colour)
 
     def close(self) -> None:
         """Give back the file."""

@@ -1,0 +1,435 @@
+"""Judges a style pack, as users run it, on photographs and clips that training did not see."""
+
+import logging
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines import Engine, Image, Look, Style
+from pipeline.batch import VIDEO_SUFFIXES
+from pipeline.flicker import Flicker
+from pipeline.frame import Frame
+from pipeline.scaling import stylizer
+from pipeline.sources.file import FileSource
+from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
+from training.data import held_out, image_files, read_image, resize_shorter
+from training.features import Pretrained, pretrained
+from training.inception import inception_features, load_inception
+from training.losses import content, gram, style
+from training.metrics import NotAtHand, frechet_distance, lpips_heads, noise_gain, perceptual_distance
+from training.recipe import Recipe, build_recipe
+from training.robustness import EPSILONS, attacks, load_generator, painter
+
+log = logging.getLogger("fauve")
+
+RECIPES = Path(__file__).parent / "recipes"
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+BLENDS = (0.25, 0.5, 0.75)
+"""Shares of the full painting laid over the photograph, which the strength is compared with."""
+
+SHOWN = 5
+"""Photographs that are on the sheet."""
+
+SENSOR_NOISE = 2.0
+"""Standard deviation of the noise of a still scene, in levels of 255."""
+
+STILL_SCENES, STILL_FRAMES = 6, 8
+
+ATTACKED, ATTACKED_SIDE = 4, 256
+"""Photographs that are attacked, and the side of the squares that are cut from them, in pixels."""
+
+SAME_NETWORK = 2.0
+"""Levels that the paintings of a pack and of its checkpoint may differ by on average."""
+
+PAINTING_CROPS, PHOTO_CROPS = 16, 3
+"""Crops of each painting, and of each photograph, that the classifier learns from or judges."""
+
+LEARNED_PHOTOS = 80
+"""Photographs that the classifier learns from at most."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a pack is judged with."""
+
+    photos: Path
+    """Folder, of which those that training did not see are painted."""
+    paintings: Path
+    """Folder that the recipe's paintings are in."""
+    clips: Path
+    """Folder of videos."""
+    weights: Path | None = None
+    """Folder with pretrained networks, as `features.pretrained` reads it."""
+    recipe: Recipe | None = None
+    """Says which painting belongs to which style; found among the bundled ones if not given."""
+    checkpoint: Path | None = None
+    """The pack's own network, which has the gradients that attacks need."""
+    network: str = "squeezenet1_1"
+    """Pretrained network in whose features distances of style and content are taken."""
+    pictures: int = 24
+    """Photographs to paint."""
+    frames: int = 9
+    """Consecutive frames of each clip to paint."""
+
+
+@dataclass
+class Evaluation:
+    """What was found, and pictures to look at."""
+
+    report: dict[str, Any]
+    """Ready for JSON: by style, and altogether; `left_out` says what was not measured, and why."""
+    photos: list[Image]
+    """What was painted, uint8 [h, w, 3]."""
+    painted: dict[str, list[Image]] = field(default_factory=dict)
+    """By style, each photograph at full strength."""
+    steps: dict[str, list[list[Image]]] = field(default_factory=dict)
+    """By style, each of the first `SHOWN` photographs at each of `STRENGTHS`."""
+
+
+Values = Mapping[str, Any]
+"""A measure by style."""
+
+
+def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]) -> Evaluation:
+    """Judge the pack of `engine`.
+
+    Args:
+        progress: is told what is measured next.
+
+    Raises:
+        ValueError: pictures, weights, the recipe or the checkpoint cannot be used.
+        SourceError: a clip cannot be read.
+        EngineError: the pack cannot be run.
+    """
+    pack = engine.style
+    works = paintings_of(pack, material)
+    paths, others = _divided(material.photos, material.pictures)
+    photos = [_read(path, pack.native_height) for path in paths]
+    clips = sorted(path for path in material.clips.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    squeezenet = pretrained("squeezenet1_1", material.weights)
+    judge = squeezenet
+    if material.network != "squeezenet1_1":
+        judge = pretrained(material.network, material.weights)
+    styles: dict[str, dict[str, Any]] = {name: {"paintings": len(works[name])} for name in pack.styles}
+    left_out: dict[str, str] = {}
+    evaluation = Evaluation(
+        {
+            "pack": pack.name,
+            "model": pack.digest,
+            "engine": f"{engine.name} {engine.precision}",
+            "photographs": len(photos),
+            "clips": len(clips),
+            "network": material.network,
+            "styles": styles,
+            "left_out": left_out,
+        },
+        photos,
+    )
+
+    def measure(name: str, take: Callable[[], Values]) -> None:
+        progress(name)
+        try:
+            values = take()
+        except NotAtHand as why:
+            left_out[name] = str(why)
+            return
+        for each, value in values.items():
+            styles[each][name] = value
+
+    measure("strength", lambda: _strength(engine, judge, works, evaluation))
+    for row in styles.values():
+        full = row["strength"]["curve"][-1]
+        row["style_distance"], row["content_distance"] = full["style"], full["content"]
+    measure("lpips", lambda: _lpips(squeezenet, material.weights, evaluation))
+    measure("flicker", lambda: _flicker(engine, clips, material.frames))
+    measure("noise_gain", lambda: _noise_gain(engine, photos[:STILL_SCENES]))
+    measure("robustness", lambda: _robustness(engine, photos[:ATTACKED], material.checkpoint))
+    rng = torch.Generator().manual_seed(0)
+    cut = {name: [random_crops(work, PAINTING_CROPS, rng) for work in works[name]] for name in pack.styles}
+    painted = {
+        name: [crop for image in images for crop in random_crops(_tensor(image), PHOTO_CROPS, rng)]
+        for name, images in evaluation.painted.items()
+    }
+    raw = [crop for photo in photos for crop in random_crops(_tensor(photo), PHOTO_CROPS, rng)]
+    learned = [random_crops(_tensor(_read(path, pack.native_height)), PHOTO_CROPS, rng) for path in others]
+
+    def classify() -> Values:
+        classifier = StyleClassifier(squeezenet, {**cut, PHOTOGRAPH: learned})
+        evaluation.report["classifier"] = classifier.report()
+        return classifier.judge(painted, raw)
+
+    measure("classifier", classify)
+    measure("fid", lambda: _fid(material.weights, "inception_v3", painted, cut))
+    measure("art_fid", lambda: _art_fid(material.weights, styles, painted, cut))
+    return evaluation
+
+
+def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
+    """The paintings of each style, uint8 [3, h, w], at the size that their strokes were learned at.
+
+    Where no recipe tells, neither the given one nor a bundled one with the pack's credits, they are the
+    images in the subfolder of that name, or else all images.
+
+    Raises:
+        ValueError: the recipe is of other styles, or there are no such paintings.
+    """
+    recipe = material.recipe or bundled_recipe(pack)
+    works = {}
+    for name in pack.styles:
+        folder, size = material.paintings / name, pack.native_height
+        paths = [folder if folder.is_dir() else material.paintings]
+        if recipe is not None:
+            entry = next((entry for entry in recipe.styles if entry.name == name), None)
+            if entry is None:
+                raise ValueError(f"the recipe {recipe.name} has no style {name!r}, the pack has")
+            paths = [material.paintings / path for path in (entry.painting, *entry.reals)]
+            size = entry.painting_size or recipe.painting_size
+        works[name] = [resize_shorter(read_image(path), size) for path in image_files(paths)]
+        if not works[name]:
+            raise ValueError(f"{paths[0]}: no paintings of {name} there")
+    return works
+
+
+def bundled_recipe(pack: Style) -> Recipe | None:
+    """The bundled recipe for the paintings that `pack` credits, rather the one that it was made by."""
+    credits = [(credit.name, credit.title, credit.artist) for credit in pack.credits]
+    tables = {path: tomllib.loads(path.read_text("utf-8")) for path in sorted(RECIPES.glob("*.toml"))}
+    # Those without styles are for the paintings of users.
+    recipes = [build_recipe(table, str(path)) for path, table in tables.items() if "styles" in table]
+    fitting = [
+        recipe
+        for recipe in recipes
+        if [(entry.name, entry.title, entry.artist) for entry in recipe.styles] == credits
+    ]
+    return max(fitting, key=lambda recipe: recipe.digest() == pack.recipe, default=None)
+
+
+def _divided(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
+    """`count` photographs that training did not see, and those to learn what a photograph is from."""
+    files = image_files([folder])
+    unseen = [path for path in files if held_out(path)]
+    seen = [path for path in files if not held_out(path)]
+    if not unseen or not seen:
+        if len(files) < 2:
+            raise ValueError(f"{folder}: at least two photographs are needed")
+        log.warning("%s: too few photographs to have unseen ones among them; half of them judge", folder)
+        unseen, seen = files[::2], files[1::2]
+    return _spread(unseen, count), _spread(seen, LEARNED_PHOTOS)
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` of `paths` at equal distances, or all if there are fewer."""
+    places = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return [paths[place] for place in places]
+
+
+def _read(path: Path, height: int) -> Image:
+    """A photograph with a shorter side of `height` pixels at most, [h, w, 3]."""
+    image = read_image(path)
+    small = image if min(image.shape[1:]) <= height else resize_shorter(image, height)
+    return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+
+
+def _tensor(image: Image) -> Tensor:
+    """`image` [h, w, 3] as [3, h, w], uint8 both."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _paint(engine: Engine, image: Image, name: str, strength: float = 1.0) -> Image:
+    return stylizer(engine, (image.shape[1], image.shape[0]))(image, Look({name: 1.0}, strength))
+
+
+def _features(network: Pretrained, image: Tensor) -> list[Tensor]:
+    """The activations of `image` uint8 [3, h, w]."""
+    with torch.inference_mode():
+        features: list[Tensor] = network(image[None].float() / 255)
+    return features
+
+
+def _strength(
+    engine: Engine, network: Pretrained, works: Mapping[str, list[Tensor]], evaluation: Evaluation
+) -> Values:
+    """Distances of style and content over strength, beside blends of photograph and painting."""
+    found = {}
+    for name in engine.style.styles:
+        grams = [[gram(x) for x in _features(network, work)] for work in works[name]]
+        targets = _mean(grams)
+        others = [_mean(grams[:index] + grams[index + 1 :]) for index in range(len(grams)) if len(grams) > 1]
+        among = [
+            style(_features(network, work), rest, gram).item()
+            for work, rest in zip(works[name], others, strict=False)
+        ]
+        rows, exact = [], True
+        evaluation.painted[name], evaluation.steps[name] = [], []
+        for photo in evaluation.photos:
+            steps = [_paint(engine, photo, name, strength) for strength in STRENGTHS]
+            blends = [blended(photo, steps[-1], share) for share in BLENDS]
+            reference = _features(network, _tensor(photo))[network.CONTENT]
+            rows.append([])
+            for image in (*steps, *blends):
+                features = _features(network, _tensor(image))
+                apart = content(features[network.CONTENT], reference)
+                rows[-1].append((style(features, targets, gram).item(), apart.item()))
+            exact = exact and np.array_equal(steps[0], photo)
+            evaluation.painted[name].append(steps[-1])
+            if len(evaluation.steps[name]) < SHOWN:
+                evaluation.steps[name].append(steps)
+        means = np.mean(rows, axis=0)
+        found[name] = {
+            "exact_at_0": exact,
+            "paintings_apart": round(float(np.mean(among)), 4) if among else None,
+            **strength_curve(means[: len(STRENGTHS)], means[len(STRENGTHS) :]),
+        }
+    return found
+
+
+def _mean(grams: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The mean of several pictures' Gram matrices, layer by layer."""
+    return [torch.stack(layer).mean(0) for layer in zip(*grams, strict=True)]
+
+
+def blended(photo: Image, painting: Image, share: float) -> Image:
+    """`share` of `painting` laid over `photo`, in whole levels."""
+    mixed: Image = (photo * (1 - share) + painting * share).round().astype(np.uint8)
+    return mixed
+
+
+def strength_curve(steps: NDArray[Any], blends: NDArray[Any]) -> dict[str, Any]:
+    """The curve, and whether half the strength is nearer to the style than a blend is.
+
+    Args:
+        steps: distances of style and content at each of `STRENGTHS`, [5, 2].
+        blends: the same for each of `BLENDS`, [3, 2].
+    """
+    half = steps[STRENGTHS.index(0.5)]
+    # A blend with none of the painting is the photograph, with all of it the painting.
+    line = np.array([steps[0], *blends, steps[-1]])
+    equal = float(np.interp(half[1], line[:, 1], line[:, 0]))
+    return {
+        "curve": [
+            {"strength": strength, "style": round(float(row[0]), 4), "content": round(float(row[1]), 4)}
+            for strength, row in zip(STRENGTHS, steps, strict=True)
+        ],
+        "monotonic": bool((np.diff(steps[:, 0]) < 0).all()),
+        "blend_at_half": {
+            measure: round(float(value), 4)
+            for measure, value in zip(("style", "content"), blends[BLENDS.index(0.5)], strict=True)
+        },
+        "blend_at_equal_content": round(equal, 4),
+        "nearer_than_blend": bool(half[0] < equal),
+    }
+
+
+def _lpips(network: Pretrained, weights: Path | None, evaluation: Evaluation) -> Values:
+    heads = lpips_heads(weights)
+    found: dict[str, list[float]] = {name: [] for name in evaluation.painted}
+    for number, photo in enumerate(evaluation.photos):
+        reference = _features(network, _tensor(photo))
+        for name, images in evaluation.painted.items():
+            features = _features(network, _tensor(images[number]))
+            found[name].append(perceptual_distance(features, reference, heads).item())
+    return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+
+
+def _flicker(engine: Engine, clips: Sequence[Path], count: int) -> Values:
+    found = {name: Flicker() for name in engine.style.styles}
+    for clip in clips:
+        images = _consecutive(clip, count + engine.style.run_in)
+        for name, flicker in found.items():
+            engine.reset()
+            pairs = [(image, _paint(engine, image, name)) for image in images][engine.style.run_in :]
+            for before, after in pairwise(pairs):
+                flicker.add(before, after)
+    return {name: flicker.report() for name, flicker in found.items()}
+
+
+def _consecutive(clip: Path, count: int) -> list[Image]:
+    """`count` frames from the middle of a clip."""
+    with FileSource(clip, tracks=False) as source:
+        first = max(0, source.info.frames - count) // 2
+        frames = islice((item for item in source if isinstance(item, Frame)), first, first + count)
+        return [frame.image for frame in frames]
+
+
+def _noise_gain(engine: Engine, photos: Sequence[Image]) -> Values:
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in engine.style.styles}
+    for photo in photos:
+        noise = rng.normal(0, SENSOR_NOISE, (STILL_FRAMES, *photo.shape))
+        frames = (photo + noise).round().clip(0, 255).astype(np.uint8)
+        for name, gains in found.items():
+            gains.append(noise_gain(frames, np.stack([_paint(engine, frame, name) for frame in frames])))
+    return {name: round(float(np.mean(gains)), 3) for name, gains in found.items()}
+
+
+def _robustness(engine: Engine, photos: Sequence[Image], checkpoint: Path | None) -> Values:
+    """Mean change of the pack's painting over the largest change of its input, by attack and size."""
+    if checkpoint is None:
+        raise NotAtHand("gradients come from the pack's own network: give --checkpoint")
+    generator, names = load_generator(checkpoint)
+    if not set(engine.style.styles) <= set(names):
+        raise ValueError(f"{checkpoint}: its styles are {', '.join(names)}, not those of the pack")
+    side = min(ATTACKED_SIDE, *(side for photo in photos for side in photo.shape[:2]))
+    side -= side % engine.style.multiple
+    square = np.stack([photo[:side, :side] for photo in photos])
+    image = torch.from_numpy(square).permute(0, 3, 1, 2).float() / 255
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in engine.style.styles:
+        look, paint = Look({name: 1.0}), painter(generator, names.index(name))
+        before = engine.infer(square, look).astype(np.float64)
+        with torch.inference_mode():
+            own = (paint(image) * 255).permute(0, 2, 3, 1).numpy()
+        if np.abs(own - before).mean() > SAME_NETWORK:
+            raise ValueError(f"{checkpoint}: is not the network of this pack: it paints {name} otherwise")
+        found[name] = {}
+        for epsilon in EPSILONS:
+            for attack, changed in attacks(paint, image, epsilon).items():
+                pixels = (changed * 255).round().byte().permute(0, 2, 3, 1).numpy()
+                thrown = np.abs(engine.infer(pixels, look) - before).mean() / epsilon
+                found[name].setdefault(attack, {})[str(epsilon)] = round(float(thrown), 3)
+    return found
+
+
+def _fid(
+    weights: Path | None,
+    name: str,
+    painted: Mapping[str, list[Tensor]],
+    paintings: Mapping[str, list[list[Tensor]]],
+) -> Values:
+    """Fréchet distance of crops of what was painted to crops of the paintings."""
+    network = load_inception(weights, name)
+    return {
+        each: round(
+            frechet_distance(
+                inception_features(network, crops),
+                inception_features(network, [crop for work in paintings[each] for crop in work]),
+            ),
+            2,
+        )
+        for each, crops in painted.items()
+    }
+
+
+def _art_fid(
+    weights: Path | None,
+    styles: Mapping[str, Mapping[str, Any]],
+    painted: Mapping[str, list[Tensor]],
+    paintings: Mapping[str, list[list[Tensor]]],
+) -> Values:
+    """(1 + LPIPS) (1 + FID), in features trained on art (Wright and Ommer 2022, arXiv 2207.12280)."""
+    distances = _fid(weights, "art_inception", painted, paintings)
+    if not all("lpips" in row for row in styles.values()):
+        raise NotAtHand("needs LPIPS, which is left out")
+    return {
+        name: round((1 + styles[name]["lpips"]) * (1 + distance), 2) for name, distance in distances.items()
+    }
