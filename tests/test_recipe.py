@@ -46,7 +46,7 @@ def test_overrides_take_the_type_of_the_field(path):
         (("--optimiser", "adamw"), "optimiser is one of adam, sgd, not 'adamw'"),
         (("--style-features", '["vgg16"]'), "style_features is one of .*, not 'vgg16'"),
         (("--crop", "100"), "crop is a multiple of 8"),
-        (("--temporal-loss", "frame_difference"), "clips = 1"),
+        (("--temporal-loss", "frame_difference"), "clip_share = 1"),
     ],
 )
 def test_bad_overrides_are_named(path, override, message):

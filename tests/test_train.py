@@ -92,7 +92,7 @@ RECIPE = Recipe(
 def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_path):
     seen = []
     recipe = dataclasses.replace(
-        RECIPE, smoothness=0.1, colour=0.1, temporal_features=1.0, clips=0.5, brightness=0.2
+        RECIPE, smoothness=0.1, colour=0.1, temporal_features=1.0, clip_share=0.5, brightness=0.2
     )
     checkpoint = train(recipe, material, run=tmp_path, progress=lambda step, numbers: seen.append(step))
     assert seen == [1, 2, 3, 4, 5, 6]
@@ -134,7 +134,7 @@ VARIANTS = {
         "augment": True,
         "history": 3,
         "temporal_loss": "frame_difference",
-        "clips": 1.0,
+        "clip_share": 1.0,
     },
     "both directions": {"cycle": 5.0, "identity": 1.0, "history": 3},
     "half precision": {"autocast": "bf16"},
@@ -222,7 +222,7 @@ def test_clips_deal_out_pairs_with_their_motion(material):
 
 
 def test_a_recipe_that_needs_clips_says_so(material, tmp_path):
-    recipe = dataclasses.replace(RECIPE, clips=0.5)
+    recipe = dataclasses.replace(RECIPE, clip_share=0.5)
     with pytest.raises(ValueError, match="needs a folder of clips"):
         train(recipe, dataclasses.replace(material, clips=None), run=tmp_path)
     (tmp_path / "empty").mkdir()

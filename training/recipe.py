@@ -117,7 +117,7 @@ class Recipe:
     """Sensor noise between two made-up frames, standard deviation on 0..1."""
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
-    clips: float = 0.0
+    clip_share: float = 0.0
     """Share of the steps whose two frames come from real clips, with estimated flow."""
     flow: str = "dis"
     """What estimates it: "dis" of OpenCV, or torchvision's "raft_small"."""
@@ -140,8 +140,8 @@ class Recipe:
             wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
             if wrong:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
-        if self.temporal and self.temporal_loss == "frame_difference" and self.clips < 1:
-            raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clips = 1')
+        if self.temporal and self.temporal_loss == "frame_difference" and self.clip_share < 1:
+            raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clip_share = 1')
         multiple = 2 ** len(self.widths)
         if self.crop % multiple:
             raise ValueError(

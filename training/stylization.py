@@ -118,9 +118,9 @@ class StyleTraining:
         self.targets = Targets(recipe, material.paintings, self.pretrained)
         self.photos = Pictures([material.photos], recipe.photo_size, hold_out=True)
         self.clips: Clips | None = None
-        if recipe.clips:
+        if recipe.clip_share:
             if material.clips is None:
-                raise ValueError("the recipe's clips are more than 0: it needs a folder of clips")
+                raise ValueError("the recipe's clip_share is more than 0: it needs a folder of clips")
             self.clips = Clips(material.clips, recipe.photo_size, FLOWS[recipe.flow]())
         for network in self.pretrained.values():
             network.to(device, memory_format=torch.channels_last)
@@ -191,7 +191,7 @@ class StyleTraining:
         recipe = self.recipe
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         styles = self.targets.draw(rng)
-        if self.clips is not None and float(torch.rand((), generator=rng)) < recipe.clips:
+        if self.clips is not None and float(torch.rand((), generator=rng)) < recipe.clip_share:
             pair = self.clips.crops(recipe.batch, recipe.crop, rng)
         else:
             photo = expose(self.photos.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)

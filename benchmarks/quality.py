@@ -1,0 +1,126 @@
+"""What the parts of training are worth, and how good the bundled styles are: short trainings, judged alike.
+
+    python -m benchmarks.quality --photos PHOTOS --paintings PAINTINGS --clips UNSEEN --training-clips CLIPS
+
+Trains one recipe with and without its temporal loss, with others in its place, and without its discriminator.
+That is an hour on two CPU cores; a training that is finished in `--runs` is not done again. Judges those and
+the bundled packs on photographs and clips that no training saw.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import engines
+from benchmarks.machine import write_results
+from engines import Style
+from engines.style import bundled
+from training.data import held_out, image_files
+from training.evaluate import Material as Judged
+from training.evaluate import evaluate
+from training.export import export_pack
+from training.recipe import Recipe, load_recipe
+from training.stylization import Material
+from training.train import train
+
+RECIPES = Path(__file__).parent.parent / "training" / "recipes"
+
+STEPS, CROP = 500, 160
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no-temporal": {"temporal": 0.0},
+    "no-adversarial": {"adversarial": 0.0},
+    "frame-difference": {"temporal_loss": "frame_difference", "clip_share": 1.0},
+    "reconet": {"temporal_features": 0.02, "clip_share": 0.5},
+}
+"""What each training changes in the recipe `pointillism`."""
+
+BARS = {
+    "flicker": "excess warping error with the temporal loss at most half of that without it",
+    "style": "at a style distance within 10 %",
+    "contrast": "and the same contrast, within 10 %",
+    "noise_gain": "noise gain of a still scene at most 1",
+    "classifier": "half of the stylized crops at least taken for the style, a tenth of the photographs at most",
+    "strength": "style distance falls with strength; at 0.5 nearer to the style than a blend",
+}
+
+
+def variant(name: str) -> Recipe:
+    """The recipe of a training."""
+    recipe = load_recipe(RECIPES / "pointillism.toml")
+    changes = {"steps": STEPS, "crop": CROP, "sheet_every": STEPS // 2, **VARIANTS[name]}
+    return dataclasses.replace(recipe, **changes)
+
+
+def judged(pack: Style | str | Path, material: Judged) -> dict[str, Any]:
+    """What `fauve evaluate` finds of each style of `pack`, in short."""
+    with engines.load("onnxruntime", style=pack) as engine:
+        report = evaluate(engine, material, lambda measure: None).report
+    for name, row in report["styles"].items():
+        print(f"{report['pack']} {name}: {row['flicker']}, style {row['style_distance']}", flush=True)
+    return {"styles": report["styles"], "classifier": report.get("classifier")}
+
+
+def bars(trained: dict[str, Any], packs: dict[str, Any]) -> dict[str, Any]:
+    """Each of `BARS` with its figures, and whether it is met."""
+    full, without = (trained[name]["styles"]["pointillism"] for name in ("full", "no-temporal"))
+    ratios = {
+        "flicker": full["flicker"]["score"] / without["flicker"]["score"],
+        "style": full["style_distance"] / without["style_distance"],
+        "contrast": full["flicker"]["contrast"] / without["flicker"]["contrast"],
+    }
+    styles = {
+        f"{pack}/{name}": row for pack, report in packs.items() for name, row in report["styles"].items()
+    }
+    known = {name: row for name, row in styles.items() if row["paintings"] >= 3}
+    taken = {name: row["classifier"] for name, row in known.items()}
+    met = {
+        "flicker": ratios["flicker"] <= 0.5,
+        "style": abs(ratios["style"] - 1) <= 0.1,
+        "contrast": abs(ratios["contrast"] - 1) <= 0.1,
+        "noise_gain": {name: row["noise_gain"] <= 1 for name, row in styles.items()},
+        "classifier": {
+            name: row["painted"] >= 0.5 and row["photographs"] <= 0.1 for name, row in taken.items()
+        },
+        "strength": {
+            name: row["strength"]["monotonic"] and row["strength"]["nearer_than_blend"]
+            for name, row in styles.items()
+        },
+    }
+    return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "met": met, "bars": BARS}
+
+
+def main() -> None:
+    """Train, judge, print and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("photos", "paintings", "clips"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--training-clips", type=Path, required=True, help="of other scenes than --clips")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--threads", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    learned = Material(arguments.photos, arguments.paintings, arguments.training_clips, arguments.weights)
+    unseen = Judged(arguments.photos, arguments.paintings, arguments.clips, arguments.weights)
+    preview = next(path for path in image_files([arguments.photos]) if held_out(path))
+    trained = {}
+    for name in VARIANTS:
+        run = arguments.runs / name
+        resume = (run / "checkpoint.pt").exists()
+        checkpoint = train(variant(name), learned, run=run, resume=resume)
+        pack = export_pack(checkpoint, run / "pack", preview=preview, force=True)
+        trained[name] = judged(pack, dataclasses.replace(unseen, recipe=variant(name)))
+    packs = {name: judged(name, unseen) for name in bundled()}
+    report = {"steps": STEPS, "crop": CROP, **bars(trained, packs), "trained": trained, "packs": packs}
+    print(report["ratios"], report["met"])
+    print(write_results("quality", report))
+
+
+if __name__ == "__main__":
+    main()
