@@ -44,7 +44,7 @@ BARS = {
     "style": "at a style distance within 10 %",
     "contrast": "and the same contrast, within 10 %",
     "noise_gain": "noise gain of a still scene at most 1",
-    "classifier": "half of the stylized crops at least taken for the style, a tenth of the photographs at most",
+    "classifier": "half of the painted crops or more are taken for the style, a tenth of raw ones or less",
     "strength": "style distance falls with strength; at 0.5 nearer to the style than a blend",
 }
 
