@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from engines.cuda import gpus
 from engines.engine import Engine, Hint, Image
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, StyleError
 from engines.look import Look
@@ -28,6 +29,7 @@ __all__ = [
     "bundled",
     "load",
     "load_style",
+    "preferred",
     "probe",
 ]
 
@@ -35,6 +37,9 @@ log = logging.getLogger("fauve")
 
 PREFERENCE = ("openvino", "onnxruntime")
 """What "auto" tries, in order."""
+
+ON_NVIDIA = ("tensorrt",)
+"""What "auto" tries before, where there is an NVIDIA GPU."""
 
 NAMES = (
     "openvino",
@@ -44,8 +49,14 @@ NAMES = (
     "onnxruntime:cuda",
     "onnxruntime:coreml",
     "onnxruntime:dml",
+    "tensorrt",
 )
 """Every engine by name."""
+
+
+def preferred() -> tuple[str, ...]:
+    """What "auto" tries on this machine, in order."""
+    return (*ON_NVIDIA, *PREFERENCE) if gpus() else PREFERENCE
 
 
 def load_style(
@@ -76,6 +87,7 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     hint: Hint = "latency",
+    build: bool = True,
 ) -> Engine:
     """The engine `name` with `style`.
 
@@ -84,10 +96,12 @@ def load(
 
     Args:
         name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
-        precision: "auto", "float32", "bfloat16" or "float16".
+        precision: "auto", "float32", "bfloat16", "float16" or "int8".
         threads: CPU threads; None leaves it to the runtime.
         hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
             once, in `Engine.streams` calls from different threads.
+        build: whether an engine that is asked for by name may take minutes to compile the style, at its first
+            picture. "auto" takes it only if that was done before (`fauve engine build`).
 
     Raises:
         StyleError: the style cannot be used.
@@ -97,11 +111,11 @@ def load(
     if not isinstance(style, Style):
         style = load_style(style)
     if name != "auto":
-        return _engine(name)(style, precision, threads, hint)
+        return _engine(name, build)(style, precision, threads, hint)
     reasons = []
-    for candidate in PREFERENCE:
+    for candidate in preferred():
         try:
-            engine = _engine(candidate)(style, precision, threads, hint)
+            engine = _engine(candidate, build=False)(style, precision, threads, hint)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
@@ -111,7 +125,7 @@ def load(
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
-def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
+def _engine(name: str, build: bool) -> Callable[[Style, str, int | None, Hint], Engine]:
     runtime, _, device = name.partition(":")
     if runtime == "openvino":
         from engines.openvino import OpenVinoEngine
@@ -124,6 +138,12 @@ def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
 
         return lambda style, precision, threads, hint: OnnxRuntimeEngine(
             style, device or "cpu", precision=precision, threads=threads, hint=hint
+        )
+    if runtime == "tensorrt" and not device:
+        from engines.tensorrt import TensorRtEngine
+
+        return lambda style, precision, threads, hint: TensorRtEngine(
+            style, precision=precision, hint=hint, build=build
         )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 
@@ -155,7 +175,7 @@ def probe(name: str, style: Style) -> Probe:
             name, False, version=version, reason=f"{style.name} has no golden picture to compare with"
         )
     try:
-        with load(name, style=style) as engine:
+        with load(name, style=style, build=False) as engine:
             painted = engine(golden.image, golden.look)
             agrees, difference = agreement(painted, golden.stylized, engine.precision)
             reason = "" if agrees else f"paints something else than the reference ({difference})"

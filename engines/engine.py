@@ -32,10 +32,13 @@ class Engine(ABC):
     """The device that executes, in the runtime's own words."""
 
     precision: str
-    """The precision that executes: "float32", "bfloat16" or "float16"."""
+    """The precision that executes: "float32", "bfloat16", "float16" or "int8"."""
 
     streams: int = 1
     """How many calls may run at the same time, each in a thread of its own."""
+
+    lends: bool = True
+    """Whether what `_infer` gives is overwritten by the thread's next call, so that it must be copied."""
 
     def __init__(self, style: Style) -> None:
         self.style = style
@@ -76,13 +79,14 @@ class Engine(ABC):
                 f"{self.style.name} gave {stylized.dtype} {list(stylized.shape)} for a picture of "
                 f"{list(batch.shape)}: this model cannot paint this size"
             )
-        return stylized[:, :height, :width].copy()
+        painted = stylized[:, :height, :width]
+        return painted.copy() if self.lends or below or right else painted
 
     @abstractmethod
     def _infer(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
-        """Run the graph on a contiguous batch whose size it takes; it lives until the thread's next call."""
+        """Run the graph on a contiguous batch whose size it takes; what it gives lives as `lends` says."""
 
     def reset(self) -> None:
         """Forget earlier frames, at a cut or a seek; nothing to do for a feed-forward style."""

@@ -31,6 +31,7 @@ ONLY_IN = {
     "torch": ("training", "engines/torch.py"),
     "tensorrt": ("engines/tensorrt.py",),
     "pycuda": ("engines/tensorrt.py",),
+    "cuda": ("engines/tensorrt.py",),
     "ray": ("pipeline/farm.py",),
     "openvino": ("engines/openvino.py", "benchmarks"),
     "onnxruntime": ("engines/onnxruntime.py", "benchmarks"),

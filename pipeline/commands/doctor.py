@@ -77,7 +77,7 @@ def doctor(context: click.Context, style: str, as_json: bool) -> None:
             how = f"{probe.precision} on {probe.device}" if probe.runs else probe.reason
             click.echo(f"{'runs' if probe.runs else 'no  '}  {probe.name:<20}{how}")
         chosen = next(
-            (name for name in engines.PREFERENCE if any(p.runs and p.name == name for p in probes)), ""
+            (name for name in engines.preferred() if any(p.runs and p.name == name for p in probes)), ""
         )
         click.echo(f"\nauto takes {chosen}" if chosen else "\nno engine runs here")
     context.exit(0 if runs else 1)
