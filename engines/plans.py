@@ -155,6 +155,8 @@ class PlanCache:
     def clean(self) -> int:
         """Remove everything, also what a build that died has left; returns the bytes that it took."""
         freed = 0
+        if not self.folder.is_dir():
+            return freed
         with self.building():
             for path in self.folder.glob("*"):
                 if path.name != LOCK:

@@ -4,6 +4,7 @@ Written against the API of TensorRT 10.13 to 11, pycuda and CUDA's driver, and c
 Not run: no NVIDIA GPU was at hand.
 """
 
+import atexit
 import functools
 import hashlib
 import logging
@@ -73,6 +74,8 @@ class Gpu:
             self.compute_capability = "{}.{}".format(*device.compute_capability())
             # Kept for the life of the process, as the runtime does: others may hold memory in it.
             self._context = device.retain_primary_context()
+            # Else pycuda's destructor would treat it as one of its own making, and complain.
+            atexit.register(self._context.detach)
         except cuda.Error as error:
             raise EngineUnavailable(f"tensorrt: the GPU cannot be used: {_line(str(error))}") from error
 
@@ -137,8 +140,8 @@ class TensorRtEngine(Engine):
         self._idle: OrderedDict[Size, list[_Execution]] = OrderedDict()
         if not build and self._cache.find(target(style, self.precision)) is None:
             raise EngineUnavailable(
-                f"tensorrt: no plan of {style.name} in {self.precision} has been built for this GPU yet: "
-                f"fauve engine build {style.name}"
+                f"tensorrt: no plan of {style.name} in {self.precision} has been built for this GPU yet; "
+                f"`fauve engine build` does that"
             )
 
     def _infer(

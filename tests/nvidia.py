@@ -46,7 +46,7 @@ class Machine:
     def take(self, array):
         self.current()
         if array.nbytes > self.free:
-            raise MemoryError_("cuMemAlloc failed: out of memory")
+            raise OutOfMemory("cuMemAlloc failed: out of memory")
         address = array.ctypes.data
         assert address not in self.live
         self.live[address] = array
@@ -78,7 +78,7 @@ class LogicError(Error):
     pass
 
 
-class MemoryError_(Error):
+class OutOfMemory(Error):
     pass
 
 
@@ -107,6 +107,9 @@ class Context:
     @staticmethod
     def pop():
         machine.contexts.stack.pop()
+
+    def detach(self):
+        pass
 
 
 class Stream:
@@ -511,7 +514,7 @@ def install(monkeypatch):
     ):
         for thing in things:
             setattr(module, thing.__name__, thing)
-    pycuda_driver.MemoryError = MemoryError_
+    pycuda_driver.MemoryError = OutOfMemory
     pycuda_driver.init = lambda: None
     pycuda_driver.mem_alloc = DeviceAllocation
     pycuda_driver.event_flags = SimpleNamespace(DEFAULT=0, BLOCKING_SYNC=1, DISABLE_TIMING=2)

@@ -34,7 +34,7 @@ ONLY_IN = {
     "cuda": ("engines/tensorrt.py",),
     "ray": ("pipeline/farm.py",),
     "openvino": ("engines/openvino.py", "benchmarks"),
-    "onnxruntime": ("engines/onnxruntime.py", "benchmarks"),
+    "onnxruntime": ("engines/onnxruntime.py", "training/quantize.py", "benchmarks"),
 }
 """Which files may import a third-party library that is heavy or hard to have."""
 

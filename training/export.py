@@ -57,16 +57,19 @@ class PackGraph(nn.Module):
         return painted.round().clamp(0, 255).to(torch.uint8)
 
 
-def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = False) -> Style:
+def export_pack(
+    checkpoint: Path, output: Path, *, preview: Path, int8: Path | None = None, force: bool = False
+) -> Style:
     """Write the averaged generator of `checkpoint` as a style pack to the folder `output`.
 
     Args:
         preview: a photograph; painted for the preview, and small for the golden pair.
+        int8: a folder of photographs to calibrate an int8 model on; without one, there is none.
         force: replace a pack that is there.
 
     Raises:
         StyleError: `output` is there and `force` is not given.
-        ValueError: the checkpoint or the photograph cannot be read.
+        ValueError: the checkpoint or the photograph cannot be read, or int8 would be another picture.
     """
     state = load_checkpoint(checkpoint)
     recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
@@ -86,6 +89,15 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
     small, large = (_shorter(photo, side) for side in (GOLDEN_SIDE, recipe.native_height))
     golden = io.BytesIO()
     np.savez_compressed(golden, image=small, stylized=painted(small), mix=mix, strength=strength)
+    card = {"steps": state["step"], "parameters": sum(p.numel() for p in generator.parameters())}
+    files = {"model.onnx": to_onnx(generator), "model.fp16.onnx": to_onnx(generator, torch.float16)}
+    models = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
+    if int8 is not None:
+        from training.quantize import quantized
+
+        files["model.int8.onnx"], psnr = quantized(files["model.onnx"], len(recipe.styles), int8)
+        models["int8"] = "model.int8.onnx"
+        card["int8_psnr"] = round(psnr, 1)
     encoded, picture = cv2.imencode(".jpg", painted(large)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     assert encoded, "JPEG takes any 8-bit picture"
     return write_pack(
@@ -93,19 +105,14 @@ def export_pack(checkpoint: Path, output: Path, *, preview: Path, force: bool = 
         name=recipe.name,
         title=recipe.title,
         credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in recipe.styles],
-        files={
-            "model.onnx": to_onnx(generator),
-            "model.fp16.onnx": to_onnx(generator, torch.float16),
-            "golden.npz": golden.getvalue(),
-            "preview.jpg": picture.tobytes(),
-        },
-        models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
+        files={**files, "golden.npz": golden.getvalue(), "preview.jpg": picture.tobytes()},
+        models=models,
         multiple=Generator.MULTIPLE,
         native_height=recipe.native_height,
         license=recipe.license,
         capabilities={"mix": len(recipe.styles) > 1, "strength": True},
         recipe=recipe.digest(),
-        card={"steps": state["step"], "parameters": sum(p.numel() for p in generator.parameters())},
+        card=card,
         force=force,
     )
 

@@ -149,7 +149,7 @@ engine_options = _all(
     click.option("--engine", default="auto", show_default=True, help="As `fauve doctor` names it."),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
         default="auto",
         help="auto takes the fastest that the engine has.",
     ),
