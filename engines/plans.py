@@ -28,7 +28,7 @@ log = logging.getLogger("fauve")
 LOCK = "building.lock"
 
 SMALLEST_SIDE = 64
-"""Pixels; the least that a plan is built for, or the style's multiple if that is more."""
+"""Pixels; every plan reaches down to this, and further if it is built for less."""
 
 LONGEST_SIDE = 1280
 """Pixels; every plan reaches at least this far, so that one serves all sizes of everyday."""
@@ -45,8 +45,8 @@ class SizeRange:
     @classmethod
     def around(cls, size: Size, multiple: int) -> "SizeRange":
         """Everything up to the longer side of `size`, lying or standing, in steps of `multiple`."""
-        least = _up(SMALLEST_SIDE, multiple)
-        width, height = (max(least, _up(side, multiple)) for side in size)
+        width, height = (_up(side, multiple) for side in size)
+        least = min(width, height, _up(SMALLEST_SIDE, multiple))
         most = max(width, height, _up(LONGEST_SIDE, multiple))
         return cls((least, least), (width, height), (most, most))
 

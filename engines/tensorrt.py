@@ -394,6 +394,9 @@ class Progress(trt.IProgressMonitor):  # type: ignore[misc]
         try:
             with self._lock:
                 self._steps[phase_name] = step + 1
+                # What went on within the step is part of it now.
+                for name in [name for name, (parent, _) in self._phases.items() if parent == phase_name]:
+                    self._forget(name)
                 roots = [name for name, (parent, _) in self._phases.items() if parent not in self._phases]
                 # A build may begin another phase when one is done; nobody wants to see it fall back.
                 self._done = max([self._done, *(self._share(name) for name in roots)])
@@ -406,8 +409,11 @@ class Progress(trt.IProgressMonitor):  # type: ignore[misc]
     def phase_finish(self, phase_name: str) -> None:
         """A phase is over, be it done or not."""
         with self._lock:
-            self._phases.pop(phase_name, None)
-            self._steps.pop(phase_name, None)
+            self._forget(phase_name)
+
+    def _forget(self, phase: str) -> None:
+        self._phases.pop(phase, None)
+        self._steps.pop(phase, None)
 
     def _share(self, phase: str) -> float:
         within = [self._share(name) for name, (parent, _) in self._phases.items() if parent == phase]

@@ -15,6 +15,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import onnxruntime
 
+import engines
+
 
 class Machine:
     """The one GPU of a test, and what the test wants to know of it."""
@@ -522,7 +524,9 @@ def install(monkeypatch):
     for module in (tensorrt, pycuda, pycuda_driver, cuda, bindings, driver):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("engines.cuda.gpus", lambda: 1)
-    monkeypatch.delitem(sys.modules, "engines.tensorrt", raising=False)
-    module = importlib.import_module("engines.tensorrt")
-    monkeypatch.setitem(sys.modules, "engines.tensorrt", module)
-    return module, machine
+    monkeypatch.setattr(engines, "gpus", lambda: 1)
+    monkeypatch.setattr(engines, "tensorrt", None, raising=False)
+    # So that it is forgotten afterwards, and imported anew now.
+    monkeypatch.setitem(sys.modules, "engines.tensorrt", ModuleType("engines.tensorrt"))
+    del sys.modules["engines.tensorrt"]
+    return importlib.import_module("engines.tensorrt"), machine
