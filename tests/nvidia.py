@@ -66,7 +66,7 @@ class Machine:
     def put(self, handle, work):
         self.current()
         queue = self.capturing.get(handle)
-        (self.streams[handle].pending if queue is None else queue).append(work)
+        (self.streams[handle]._pending if queue is None else queue).append(work)
 
 
 machine = Machine()
@@ -118,28 +118,30 @@ class Stream:
     def __init__(self, flags=0):
         assert flags == 1, "one that the default stream holds up"
         machine.current()
-        self.pending = []
-        self.handle = id(self)
+        self._pending = []
         machine.streams[self.handle] = self
+
+    @property
+    def handle(self):
+        return id(self)
 
     def synchronize(self):
         machine.current()
-        while self.pending:
-            self.pending.pop(0)()
+        while self._pending:
+            self._pending.pop(0)()
 
 
 class Event:
     def __init__(self, flags=0):
         machine.current()
-        self.flags = flags
-        self.stream = None
+        self._stream = None
 
     def record(self, stream=None):
         assert stream.handle not in machine.capturing
-        self.stream = stream
+        self._stream = stream
 
     def synchronize(self):
-        self.stream.synchronize()
+        self._stream.synchronize()
 
 
 class DeviceAllocation:
@@ -202,19 +204,19 @@ class CUstreamCaptureMode:
 
 class CUstream:
     def __init__(self, handle):
-        self.handle = handle
+        self._handle = handle
 
 
 def cuStreamBeginCapture(hStream, mode):  # noqa: N802, N803
     if "capture" in machine.refuse:
         return (CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,)
-    assert not machine.streams[hStream.handle].pending, "work from before would be lost"
-    machine.capturing[hStream.handle] = []
+    assert not machine.streams[hStream._handle]._pending, "work from before would be lost"
+    machine.capturing[hStream._handle] = []
     return (CUresult.CUDA_SUCCESS,)
 
 
 def cuStreamEndCapture(hStream):  # noqa: N802, N803
-    return CUresult.CUDA_SUCCESS, machine.capturing.pop(hStream.handle)
+    return CUresult.CUDA_SUCCESS, machine.capturing.pop(hStream._handle)
 
 
 def cuGraphInstantiate(hGraph, flags):  # noqa: N802, N803
@@ -230,7 +232,7 @@ def cuGraphDestroy(hGraph):  # noqa: N802, N803
 def cuGraphLaunch(hGraphExec, hStream):  # noqa: N802, N803
     machine.current()
     machine.launched += 1
-    machine.streams[hStream.handle].pending.extend(hGraphExec)
+    machine.streams[hStream._handle]._pending.extend(hGraphExec)
     return (CUresult.CUDA_SUCCESS,)
 
 
@@ -348,13 +350,14 @@ class ParserError:
 
 
 class IBuilderConfig:
+    builder_optimization_level = None
+    max_aux_streams = None
+    progress_monitor = None
+
     def __init__(self):
         self._flags = {BuilderFlag.TF32}
         self._profiles = []
         self._timings = b""
-        self.builder_optimization_level = None
-        self.max_aux_streams = None
-        self.progress_monitor = None
 
     def clear_flag(self, flag):
         self._flags.discard(flag)

@@ -1,10 +1,18 @@
 """TensorRT's engine over `tests/nvidia.py`, against the real bindings, and, with a GPU, on it."""
 
+import ast
+import importlib
+import inspect
 import json
 import logging
+import os
+import re
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +24,9 @@ from engines.plans import PlanCache, SizeRange
 from pipeline.commands.doctor import doctor
 from pipeline.commands.engine import engine as engine_command
 from tests import nvidia
+from tests.conftest import gpu
 from tests.packs import animegan, tiny_pack
+from tests.parts import BINDINGS, needs_bindings
 
 
 @pytest.fixture
@@ -490,3 +500,166 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     assert told["plans"][1]["bytes"] > 1_000_000
     assert fauve("clean").endswith(f" MiB removed from {folder}\n")
     assert json.loads(fauve("list", "--json"))["plans"] == []
+
+
+SOURCE = Path(engines.__file__).with_name("tensorrt.py")
+
+
+def named(module):
+    """What `SOURCE` names of `module`: {"BuilderFlag": {"TF32"}, "Builder": set()}."""
+    names = {}
+    for node in ast.walk(ast.parse(SOURCE.read_text("utf-8"))):
+        chain = []
+        while isinstance(node, ast.Attribute):
+            chain.insert(0, node.attr)
+            node = node.value
+        if chain and isinstance(node, ast.Name) and node.id == module:
+            members = names.setdefault(chain[0], set())
+            if chain[1:]:
+                members.add(".".join(chain[1:]))
+    return names
+
+
+def public(thing):
+    return {name for name in vars(thing) if not name.startswith("_")} if isinstance(thing, type) else set()
+
+
+def ask(bindings, *arguments, names=None):
+    """What `tests/bindings.py` says over these bindings."""
+    libraries = [BINDINGS / "stubs", BINDINGS / "lean/tensorrt_lean_libs"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [BINDINGS / bindings, Path(__file__).parents[1]])),
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+    }
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.bindings", *arguments],
+        input=json.dumps({name: sorted(members) for name, members in (names or {}).items()}),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def parameters(function):
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def takes(real, ours):
+    """Whether one of the real overloads is called with such parameters."""
+    return any(names[: len(ours)] == ours and required <= len(ours) for names, required in real)
+
+
+@needs_bindings()
+@pytest.mark.parametrize("bindings", ["tensorrt-10", "tensorrt-11"])
+def test_the_real_tensorrt_has_all_that_is_named(bindings):
+    names = named("trt")
+    names.pop("__version__")
+    assert set(names) <= {thing.__name__ for thing in nvidia.TENSORRT}, "what the other tests run over"
+    for thing in nvidia.TENSORRT:
+        names.setdefault(thing.__name__, set()).update(public(thing))
+    for made in ("Builder", "OnnxParser", "Runtime"):
+        names[made].add("__init__")
+    real = json.loads(ask(bindings, "tensorrt_bindings", names=names))
+    assert [name for name, members in real.items() if members is None] == []
+    missing = [f"{name}.{member}" for name in real for member in names[name] if real[name][member] is None]
+    assert missing == []
+    different = []
+    for thing in nvidia.TENSORRT:
+        for member in names[thing.__name__]:
+            ours = getattr(thing, member, None)
+            overloads = real[thing.__name__][member]
+            if inspect.isfunction(ours) and not takes(overloads, parameters(ours)):
+                different.append(f"{thing.__name__}.{member}{tuple(parameters(ours))}: {overloads}")
+    assert different == []
+    assert len(names["IBuilderConfig"]) > 7
+
+
+@needs_bindings()
+@pytest.mark.parametrize("bindings", ["tensorrt-10", "tensorrt-11"])
+def test_tensorrt_calls_what_the_engine_overrides(trt, bindings):
+    overridden = {"ILogger": ["log"], "IProgressMonitor": ["phase_start", "step_complete", "phase_finish"]}
+    real = json.loads(ask(bindings, "tensorrt_bindings", names=overridden))
+    for base, ours in (("ILogger", trt.Messages), ("IProgressMonitor", trt.Progress)):
+        for method in overridden[base]:
+            assert real[base][method] == [[parameters(getattr(ours, method)), mock.ANY]]
+
+
+@needs_bindings()
+def test_a_builder_that_is_no_builder_and_a_log_that_tells_why():
+    for bindings in ("tensorrt-10", "tensorrt-11"):
+        told = ask(bindings, "--refused", "tensorrt_bindings")
+        assert told == "tensorrt does not start: it gives no reason\n"
+    if gpu():
+        pytest.skip("the lean runtime has nothing to complain of where a GPU is")
+    assert "CUDA initialization failure with error" in ask("lean", "--refused", "tensorrt_lean_bindings")
+
+
+@needs_bindings()
+def test_the_real_driver_has_all_that_is_named():
+    names = named("driver")
+    assert set(names) == {thing.__name__ for thing in nvidia.DRIVER}
+    for thing in nvidia.DRIVER:
+        names[thing.__name__] |= public(thing)
+    real = json.loads(ask("cuda", "cuda.bindings.driver", names=names))
+    assert [name for name, members in real.items() if members is None or None in members.values()] == []
+    for function in filter(inspect.isfunction, nvidia.DRIVER):
+        assert takes(real[function.__name__][""], parameters(function)), function.__name__
+
+
+@needs_bindings()
+def test_pycuda_binds_all_that_is_named():
+    (source,) = BINDINGS.glob("pycuda-*/src/wrapper/wrap_cudadrv.cpp")
+    text = source.read_text("utf-8")
+    helpers = r'(?:DEF_SIMPLE_METHOD|DEF_SIMPLE_FUNCTION|DECLARE_EXC)\({}\b|(?:def|add_property|value)\("{}"'
+    classes = re.split(r'py::(?:class_|enum_)<[^;]*?>\s*(?:wrp)?\s*\(\s*"(\w+)"', text)
+    bound = {"": text, **dict(zip(classes[1::2], classes[2::2], strict=True))}
+    names = named("cuda")
+    names["DeviceAllocation"] = {"free"}
+    for thing in nvidia.PYCUDA:
+        names.setdefault(thing.__name__, set()).update(public(thing))
+    names.pop("Error")
+    assert {"Context", "Device", "Event", "Stream", "MemoryError", "event_flags", "mem_alloc"} <= set(names)
+    for name, members in names.items():
+        if name not in bound:
+            assert re.search(helpers.format(name, name), text), name
+        for member in members:
+            assert re.search(helpers.format(member, member), bound[name]), f"{name}.{member}"
+
+
+@pytest.fixture(scope="module")
+def on_the_gpu():
+    """The engine's real module."""
+    try:
+        return importlib.import_module("engines.tensorrt")
+    except EngineUnavailable as error:
+        if os.environ.get("FAUVE_FAIL_WITHOUT_GPU") == "1":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("name", engines.bundled())
+def test_on_the_gpu_it_paints_the_golden_picture(on_the_gpu, tmp_path, name, precision):
+    style = Style.load(name)
+    golden = style.golden()
+    cache = PlanCache(tmp_path)
+    with on_the_gpu.TensorRtEngine(style, precision=precision, cache=cache, hint="throughput") as engine:
+        for _ in range(3):
+            painted = engine(golden.image, golden.look)
+            agrees, difference = engines.agreement(painted, golden.stylized, precision)
+            assert agrees, difference
+        assert np.array_equal(engine(golden.image, Look(strength=0)), golden.image)
+        images = [picture(640, 360, seed) for seed in range(8)]
+        alone = [engine(image, golden.look) for image in images]
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(lambda image: engine(image, golden.look), images))
+        for one, other in zip(alone, together, strict=True):
+            assert np.array_equal(one, other)
+        executions = [execution for idle in engine._idle.values() for execution in idle]
+        assert all(execution._graph is not None for execution in executions), "no CUDA graph was captured"
+    (plan,) = cache.plans()
+    assert on_the_gpu.build(style, plan.sizes.best, precision, tell=ignore, cache=cache) == plan
