@@ -36,11 +36,7 @@ def cast_first(model: bytes) -> bytes:
 
 
 def working_memory(model: bytes, size: tuple[int, int]) -> int:
-    """Bytes that the layer of `model` with the largest inputs and outputs holds at `size` (width, height).
-
-    Raises:
-        onnx.shape_inference.InferenceError: the graph contradicts itself at this size.
-    """
+    """Bytes that the layer of `model` with the largest inputs and outputs holds at `size` (width, height)."""
     proto = onnx.load_model_from_string(model)
     picture = next(value for value in proto.graph.input if value.name == IMAGE)
     for dim, side in zip(picture.type.tensor_type.shape.dim, (1, size[1], size[0], 3), strict=True):

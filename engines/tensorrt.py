@@ -57,7 +57,7 @@ LAYERS = 4
 OPTIONS = f"optimisation level 3, workspace {WORKSPACE >> 20} MiB, no TF32, no auxiliary streams"
 
 SAY_EVERY = 5.0
-"""Seconds between two lines about a build that nobody asked for."""
+"""Seconds between two lines in the log about a build."""
 
 NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: a stream that does not wait for the default stream, which others may use."""
@@ -134,6 +134,7 @@ class TensorRtEngine(Engine):
         self._cache = cache or PlanCache()
         self._messages = Messages()
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._runtime: Any = None
         self._plan: Plan | None = None
         self._compiled: Any = None
@@ -164,6 +165,8 @@ class TensorRtEngine(Engine):
         with self._lock:
             if self._idle.get(size):
                 return self._idle[size].pop()
+        # Other sizes are painted meanwhile.
+        with self._loading:
             if self._plan is None or size not in self._plan.sizes:
                 if self._plan is not None:
                     log.warning(
@@ -198,7 +201,7 @@ class TensorRtEngine(Engine):
             *size,
             self.precision,
         )
-        plan = build(self.style, size, self.precision, tell=_Said(), cache=self._cache)
+        plan = build(self.style, size, self.precision, tell=Said(), cache=self._cache)
         compiled = self._deserialized(plan)
         if compiled is None:
             raise EngineBuildError(
@@ -215,7 +218,7 @@ class TensorRtEngine(Engine):
         return self._runtime.deserialize_cuda_engine(content)
 
     def close(self) -> None:
-        with self._lock, self._gpu.current(InferenceError, "giving back its memory"):
+        with self._loading, self._lock, self._gpu.current(InferenceError, "giving back its memory"):
             for execution in (execution for idle in self._idle.values() for execution in idle):
                 execution.close()
             self._idle.clear()
@@ -420,8 +423,8 @@ class Progress(trt.IProgressMonitor):  # type: ignore[misc]
         return min(1.0, (self._steps[phase] + max(within, default=0.0)) / max(1, self._phases[phase][1]))
 
 
-class _Said:
-    """A line in the log now and then, for a build that nobody asked for."""
+class Said:
+    """Tells of a build by a line in the log now and then."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

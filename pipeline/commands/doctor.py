@@ -24,6 +24,7 @@ PACKAGES = (
     "torchvision",
     "tensorrt",
     "pycuda",
+    "cuda-bindings",
 )
 
 

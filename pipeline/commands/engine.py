@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
@@ -12,6 +14,7 @@ import engines
 from engines import Size
 from engines.plans import PlanCache
 from pipeline.commands.options import Dimensions
+from pipeline.progress import say
 
 
 @click.group()
@@ -41,6 +44,28 @@ def build(pack: str, size: Size, precision: str, as_json: bool) -> None:
     style = engines.load_style(pack)
     from engines import tensorrt
 
+    if as_json:
+        plan = tensorrt.build(style, size, precision, tell=_say)
+        say({"event": "done", "digest": plan.digest, **asdict(plan)})
+        return
+    if sys.stderr.isatty():
+        with _bar(style.name) as tell:
+            plan = tensorrt.build(style, size, precision, tell=tell)
+    else:
+        plan = tensorrt.build(style, size, precision, tell=tensorrt.Said())
+    click.echo(
+        f"{style.name}: {plan.target.precision} plan for {plan.sizes} on {plan.target.gpu}; "
+        f"it took {plan.seconds:.0f} s"
+    )
+
+
+def _say(done: float, left: float | None) -> None:
+    say({"event": "progress", "done": round(done, 3), "eta": left if left is None else round(left, 1)})
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[float, float | None], None]]:
+    """A bar on standard error, and what moves it."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -48,23 +73,11 @@ def build(pack: str, size: Size, precision: str, as_json: bool) -> None:
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
         transient=True,
-        disable=as_json or not sys.stderr.isatty(),
     )
-    task = bar.add_task(style.name, total=1.0, left="")
-
-    def tell(done: float, left: float | None) -> None:
-        bar.update(task, completed=done, left="" if left is None else f"{left:.0f} s left")
-        if as_json:
-            click.echo(json.dumps({"event": "progress", "done": round(done, 3), "eta": left and round(left)}))
-
+    task = bar.add_task(name, total=1.0, left="")
     with bar:
-        plan = tensorrt.build(style, size, precision, tell=tell)
-    if as_json:
-        click.echo(json.dumps({"event": "done", "digest": plan.digest, **asdict(plan)}))
-    else:
-        click.echo(
-            f"{style.name}: {plan.target.precision} plan for {plan.sizes} on {plan.target.gpu}; "
-            f"it took {plan.seconds:.0f} s"
+        yield lambda done, left: bar.update(
+            task, completed=done, left="" if left is None else f"{left:.0f} s left"
         )
 
 
