@@ -49,7 +49,7 @@ log = logging.getLogger("fauve")
 PREFERENCE = ("openvino", "onnxruntime")
 """What "auto" tries, in order: engines that are ready at once."""
 
-ON_NVIDIA = ("torch:cuda",)
+ON_NVIDIA = ("tensorrt", "torch:cuda")
 """What "auto" tries before, where there is an NVIDIA GPU: fast engines that load slowly, the best first."""
 
 NAMES = (
@@ -60,6 +60,7 @@ NAMES = (
     "onnxruntime:cuda",
     "onnxruntime:coreml",
     "onnxruntime:dml",
+    "tensorrt",
     "torch:cuda",
     "torch:cpu",
 )
@@ -101,6 +102,7 @@ def load(
     hint: Hint = "latency",
     behind: bool = False,
     anew: bool = False,
+    build: bool = True,
 ) -> Engine:
     """The engine `name` with `style`, which paints what the reference paints.
 
@@ -110,13 +112,15 @@ def load(
 
     Args:
         name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
-        precision: "auto", "float32", "bfloat16" or "float16".
+        precision: "auto", "float32", "bfloat16", "float16" or "int8".
         threads: CPU threads; None leaves it to the runtime.
         hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
             once, in `Engine.streams` calls from different threads.
         behind: with "auto", begin with what is ready at once, and go over to what is faster when that has
             been loaded (`engines.behind`).
         anew: compare with the reference even if that was done before.
+        build: whether an engine that is asked for by name may take minutes to compile the style, at its first
+            picture. "auto" takes it only if that was done before (`fauve engine build`), or behind another.
 
     Raises:
         StyleError: the style cannot be used.
@@ -127,8 +131,8 @@ def load(
     if not isinstance(style, Style):
         style = load_style(style)
 
-    def admitted(name: str, precision: str) -> Engine:
-        engine = _engine(name)(style, precision, threads, hint)
+    def admitted(name: str, precision: str, build: bool) -> Engine:
+        engine = _engine(name, build)(style, precision, threads, hint)
         try:
             found = verdict(engine, anew=anew)
         except BaseException:
@@ -144,14 +148,14 @@ def load(
         if precision != "auto" or engine.precision == "float32":
             raise ParityError(reason)
         log.warning("%s; it paints in float32", reason)
-        return admitted(name, "float32")
+        return admitted(name, "float32", build)
 
     if name != "auto":
-        return admitted(name, precision)
+        return admitted(name, precision, build)
     reasons = []
     for candidate in PREFERENCE if behind else preferred():
         try:
-            engine = admitted(candidate, precision)
+            engine = admitted(candidate, precision, build=False)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
@@ -160,12 +164,13 @@ def load(
             if not (behind and gpus()):
                 return engine
             return Behind(
-                engine, [(name, partial(admitted, name, precision)) for name in reversed(ON_NVIDIA)]
+                engine,
+                [(name, partial(admitted, name, precision, build=True)) for name in reversed(ON_NVIDIA)],
             )
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
-def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
+def _engine(name: str, build: bool) -> Callable[[Style, str, int | None, Hint], Engine]:
     runtime, _, device = name.partition(":")
     if runtime == "openvino":
         from engines.openvino import OpenVinoEngine
@@ -184,6 +189,12 @@ def _engine(name: str) -> Callable[[Style, str, int | None, Hint], Engine]:
 
         return lambda style, precision, threads, hint: TorchEngine(
             style, device, precision=precision, threads=threads, hint=hint
+        )
+    if runtime == "tensorrt" and not device:
+        from engines.tensorrt import TensorRtEngine
+
+        return lambda style, precision, threads, hint: TensorRtEngine(
+            style, precision=precision, hint=hint, build=build
         )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 
@@ -207,7 +218,7 @@ class Probe:
 def probe(name: str, style: Style, precision: str = "auto") -> Probe:
     """Load the engine `name`, and compare what it paints in `style` with the reference now."""
     try:
-        with load(name, style=style, precision=precision, anew=True) as engine:
+        with load(name, style=style, precision=precision, anew=True, build=False) as engine:
             return Probe(
                 engine.name if name == "auto" else name,
                 True,

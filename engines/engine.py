@@ -32,7 +32,7 @@ class Engine(ABC):
     """The device that executes, in the runtime's own words."""
 
     precision: str
-    """The precision that executes: "float32", "bfloat16" or "float16"."""
+    """The precision that executes: "float32", "bfloat16", "float16" or "int8"."""
 
     streams: int = 1
     """How many calls may run at the same time, each in a thread of its own."""

@@ -26,7 +26,7 @@ class OnnxRuntimeEngine(Engine):
     Args:
         provider: "cpu", "cuda", "coreml" or "dml". It runs on that one or not at all: ONNX Runtime's own
             fallback to the CPU is an error here.
-        precision: "auto" (float16 on a GPU if the pack has it), "float32" or "float16".
+        precision: "auto" (float16 on a GPU if the pack has it), "float32", "float16" or "int8".
         threads: CPU threads; None leaves it to ONNX Runtime.
         hint: "throughput" paints a picture on each CPU core; a GPU has one stream.
 
@@ -47,8 +47,8 @@ class OnnxRuntimeEngine(Engine):
         super().__init__(style)
         if provider not in PROVIDERS:
             raise EngineUnavailable(f"onnxruntime:{provider}: there is {', '.join(PROVIDERS)}")
-        if precision not in ("auto", "float32", "float16"):
-            raise EngineUnavailable(f"onnxruntime has no {precision}; there is float32 and float16")
+        if precision not in ("auto", "float32", "float16", "int8"):
+            raise EngineUnavailable(f"onnxruntime has no {precision}; there is float32, float16 and int8")
         try:
             import onnxruntime
         except ImportError as error:

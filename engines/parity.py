@@ -32,6 +32,9 @@ LARGEST_DIFFERENCE = 2
 LOWEST_PSNR = 40.0
 """dB that a 16-bit engine must reach: eight bits of mantissa through a dozen layers, invisible."""
 
+LOWEST_INT8_PSNR = 30.0
+"""dB that int8 must reach: a fine grain."""
+
 EDITION = 1
 """Of the frames and limits; another one asks again."""
 
@@ -162,7 +165,9 @@ def difference(painted: NDArray[np.uint8], reference: NDArray[np.uint8], precisi
 
 
 def _limit(precision: str) -> float:
-    return LARGEST_DIFFERENCE if precision == "float32" else -LOWEST_PSNR
+    if precision == "float32":
+        return LARGEST_DIFFERENCE
+    return -LOWEST_INT8_PSNR if precision == "int8" else -LOWEST_PSNR
 
 
 def _words(difference: float, precision: str) -> str:

@@ -6,6 +6,7 @@ A pack is a folder, or a .zip of one:
     model.onnx         image uint8 [n, h, w, 3], mix float32 [styles], strength float32 [1]
                        -> stylized uint8 [n, h, w, 3]; weights inside
     model.fp16.onnx    the same graph computing in float16
+    model.int8.onnx    the same with int8 convolutions; few packs have it
     golden.npz         a small input and what the reference painted of it
     preview.jpg
 """
@@ -73,7 +74,7 @@ class Style:
     styles: tuple[str, ...]
     """Names of the styles in the pack, in the order of the graph's `mix`."""
     models: Mapping[str, str]
-    """The model's file name by precision: "float32", "float16"."""
+    """The model's file name by precision: "float32", "float16", "int8"."""
     multiple: int = 1
     """What the graph needs width and height to be multiples of."""
     native_height: int = 480

@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": ("pipeline.commands.verify:verify", "Compare a painted file with its video, frame by frame."),
     "preview": ("pipeline.commands.preview:preview", "Show frames in styles and strengths on one sheet."),
     "styles": ("pipeline.commands.styles:styles", "List the bundled styles and their paintings."),
+    "engine": ("pipeline.commands.engine:engine", "Build, list and remove TensorRT's plans."),
     "doctor": ("pipeline.commands.doctor:doctor", "Tell which engines run here, and why others do not."),
     "learn": ("training.cli:learn", "Make a style pack of a painting, in one go."),
     "train": ("training.cli:train", "Train a style from photographs and a painting."),

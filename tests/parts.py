@@ -1,13 +1,17 @@
-"""Real programs that some tests need: skipped where one is missing, an error when FAUVE_FAIL_WITHOUT_PARTS=1.
+"""Real parts that some tests need: skipped where one is missing, an error when FAUVE_FAIL_WITHOUT_PARTS=1.
 
-`tests/install_parts.sh` installs them on Debian.
+`tests/install_parts.sh` installs them on Debian, `tests/install_bindings.sh` the bindings anywhere on Linux.
 """
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+
+BINDINGS = Path(os.environ.get("FAUVE_PARTS") or Path.home() / ".cache/fauve-parts") / "nvidia"
+"""Where `tests/install_bindings.sh` puts NVIDIA's Python bindings."""
 
 RTMP_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 
@@ -17,7 +21,17 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     missing = [name for name in programs if shutil.which(name) is None]
     if "nginx" in programs and not RTMP_MODULE.exists():
         missing.append("nginx's RTMP module")
+    return _needed(missing, "tests/install_parts.sh")
+
+
+def needs_bindings() -> pytest.MarkDecorator:
+    """A mark for tests that need NVIDIA's Python bindings."""
+    complete = any(BINDINGS.glob(f"{sys.implementation.cache_tag}-*"))
+    return _needed([] if complete else ["NVIDIA bindings"], "tests/install_bindings.sh")
+
+
+def _needed(missing: list[str], script: str) -> pytest.MarkDecorator:
     if missing and os.environ.get("FAUVE_FAIL_WITHOUT_PARTS") == "1":
         pytest.exit(f"FAUVE_FAIL_WITHOUT_PARTS=1, and there is no {', '.join(missing)} here", returncode=1)
-    reason = f"no {', '.join(missing)} here; tests/install_parts.sh installs it"
+    reason = f"no {', '.join(missing)} here; {script} installs it"
     return pytest.mark.skipif(bool(missing), reason=reason)

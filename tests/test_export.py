@@ -5,11 +5,13 @@ import json
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
 
 import engines
+import training.quantize
 from engines import Look, Style, StyleError, parity
 from engines.onnxruntime import OnnxRuntimeEngine
 from engines.torch import TorchEngine
@@ -18,6 +20,7 @@ from training.checkpoint import save_checkpoint
 from training.cli import export
 from training.export import PackGraph, export_pack, layers_in_float32, paint, to_onnx
 from training.networks import Generator
+from training.quantize import quantized
 from training.recipe import Recipe, StyleRecipe
 
 RECIPE = Recipe(
@@ -55,7 +58,15 @@ def folder(tmp_path_factory):
         folder / "checkpoint.pt", {"generator": state, "average": state, "step": 7, "recipe": recipe}
     )
     cv2.imwrite(str(folder / "photo.png"), picture(3, 240, 200)[..., ::-1])
-    export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png")
+    photos = photographs(folder / "photos", 6)
+    export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png", int8=photos)
+    return folder
+
+
+def photographs(folder, count):
+    folder.mkdir()
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(index, 320, 240)[..., ::-1])
     return folder
 
 
@@ -138,9 +149,47 @@ def test_an_output_that_is_there_stays_unless_forced(folder):
     result = CliRunner().invoke(export, arguments)
     assert result.exit_code != 0
     assert "there already" in result.output
-    result = CliRunner().invoke(export, [*arguments, "--force"])
+    result = CliRunner().invoke(export, [*arguments, "--force", "--int8", str(folder / "photos")])
     assert result.exit_code == 0, result.output
-    assert "Trial (one, two)" in result.output
+    psnr = Style.load(folder / "trial").card["int8_psnr"]
+    assert f"Trial (one, two); int8 is {psnr} dB from float32" in result.output
+
+
+def test_the_int8_model_is_near_the_float32_one(folder):
+    style = Style.load(folder / "trial")
+    assert list(style.models) == ["float32", "float16", "int8"]
+    assert style.card["int8_psnr"] > 30
+    graph = onnx.load_model_from_string(style.model("int8")).graph
+    kinds = [node.op_type for node in graph.node]
+    convolutions = kinds.count("Conv") + kinds.count("ConvTranspose")
+    assert kinds.count("QuantizeLinear") == convolutions - 2
+    assert kinds.count("DequantizeLinear") == 2 * (convolutions - 2)
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    zero_points = [weights[node.input[2]] for node in graph.node if node.op_type == "DequantizeLinear"]
+    assert all(point.dtype == np.int8 and not point.any() for point in zero_points), "symmetric"
+    image = picture(9, 320, 240)
+    with (
+        engines.load("onnxruntime", style=style, precision="int8") as quantised,
+        engines.load("onnxruntime", style=style) as reference,
+    ):
+        assert (quantised.precision, reference.precision) == ("int8", "float32")
+        painted, expected = quantised(image, Look()), reference(image, Look())
+        assert np.array_equal(quantised(image, Look(strength=0)), image)
+    agrees, difference = engines.agreement(painted, expected, "int8")
+    assert agrees, difference
+    assert not np.array_equal(painted, expected)
+
+
+def test_an_int8_model_that_is_another_picture_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(training.quantize, "LOWEST_INT8_PSNR", 90.0)
+    style = Style.load(folder / "trial")
+    with pytest.raises(ValueError, match=r"something else than float32: PSNR \d\d\.\d dB, and 90 are needed"):
+        quantized(style.model(), 2, folder / "photos")
+
+
+def test_two_photographs_are_too_few_for_int8(folder):
+    with pytest.raises(ValueError, match="2 photographs are too few"):
+        quantized(b"", 2, photographs(folder / "few", 2))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])

@@ -31,9 +31,10 @@ ONLY_IN = {
     "torch": ("training", "engines/torch.py", "engines/program.py"),
     "tensorrt": ("engines/tensorrt.py",),
     "pycuda": ("engines/tensorrt.py",),
+    "cuda": ("engines/tensorrt.py",),
     "ray": ("pipeline/farm.py",),
     "openvino": ("engines/openvino.py", "benchmarks"),
-    "onnxruntime": ("engines/onnxruntime.py", "benchmarks"),
+    "onnxruntime": ("engines/onnxruntime.py", "training/quantize.py", "benchmarks"),
 }
 """Which files may import a third-party library that is heavy or hard to have."""
 

@@ -171,16 +171,18 @@ class _Progress:
     "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
 )
 @click.option("--back", is_flag=True, help="The way back to photographs, of a recipe with a cycle.")
+@click.option("--int8", type=FOLDER, help="Photographs to calibrate on; adds an int8 model, for TensorRT.")
 @click.option("--force", is_flag=True, help="Replace a pack that is there.")
-def export(checkpoint: Path, output: Path, preview: Path, back: bool, force: bool) -> None:
+def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path | None, force: bool) -> None:
     """Make a style pack of a training's CHECKPOINT."""
     from training.export import export_pack
 
     try:
-        style = export_pack(checkpoint, output, preview=preview, back=back, force=force)
+        style = export_pack(checkpoint, output, preview=preview, back=back, int8=int8, force=force)
     except ValueError as error:
         raise _unusable(error) from error
-    click.echo(f"{output}: {style.title} ({', '.join(style.styles)})")
+    near = f"; int8 is {style.card['int8_psnr']} dB from float32" if int8 else ""
+    click.echo(f"{output}: {style.title} ({', '.join(style.styles)}){near}")
 
 
 @click.command()

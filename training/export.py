@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,18 +91,26 @@ def layers(generator: Generator) -> list[str]:
 
 
 def export_pack(
-    checkpoint: Path, output: Path, *, preview: Path, back: bool = False, force: bool = False
+    checkpoint: Path,
+    output: Path,
+    *,
+    preview: Path,
+    back: bool = False,
+    int8: Path | None = None,
+    force: bool = False,
 ) -> Style:
     """Write the averaged generator of `checkpoint` as a style pack to the folder `output`.
 
     Args:
         preview: a photograph; painted for the preview, and small for the golden pair.
         back: of a training with a cycle, the generator that paints photographs from paintings.
+        int8: a folder of photographs to calibrate an int8 model on; without one, there is none.
         force: replace a pack that is there.
 
     Raises:
         StyleError: `output` is there and `force` is not given.
-        ValueError: the checkpoint or the photograph cannot be read, or there is no way back in it.
+        ValueError: the checkpoint or the photograph cannot be read, there is no way back in it, or int8
+            would be another picture.
     """
     state = load_trunk(checkpoint)
     recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
@@ -123,33 +132,37 @@ def export_pack(
     golden = io.BytesIO()
     stylized = paint(graph, small, mix)
     np.savez_compressed(golden, image=small, stylized=stylized, mix=mix, strength=strength)
+    kept = layers_in_float32(generator, small, names)
+    files = {"model.onnx": to_onnx(generator), "model.fp16.onnx": to_onnx(generator, torch.float16, kept)}
+    models = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
+    card: dict[str, Any] = {
+        "steps": state.get("step"),
+        "parameters": sum(p.numel() for p in generator.parameters()),
+        "float32_layers": kept,
+    }
+    if int8 is not None:
+        from training.quantize import quantized
+
+        files["model.int8.onnx"], psnr = quantized(files["model.onnx"], len(styles), int8)
+        models["int8"] = "model.int8.onnx"
+        card["int8_psnr"] = round(psnr, 1)
     encoded, picture = cv2.imencode(
         ".jpg", paint(graph, large, mix)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]
     )
     assert encoded, "JPEG takes any 8-bit picture"
-    kept = layers_in_float32(generator, small, names)
     return write_pack(
         output,
         name=recipe.name,
         title=title,
         credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in styles],
-        files={
-            "model.onnx": to_onnx(generator),
-            "model.fp16.onnx": to_onnx(generator, torch.float16, kept),
-            "golden.npz": golden.getvalue(),
-            "preview.jpg": picture.tobytes(),
-        },
-        models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
+        files={**files, "golden.npz": golden.getvalue(), "preview.jpg": picture.tobytes()},
+        models=models,
         multiple=generator.multiple,
         native_height=recipe.native_height,
         license=recipe.license,
         capabilities={"mix": len(styles) > 1, "strength": True},
         recipe=recipe.digest(),
-        card={
-            "steps": state.get("step"),
-            "parameters": sum(p.numel() for p in generator.parameters()),
-            "float32_layers": kept,
-        },
+        card=card,
         force=force,
     )
 

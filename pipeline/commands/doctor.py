@@ -25,6 +25,7 @@ PACKAGES = (
     "torchvision",
     "tensorrt",
     "pycuda",
+    "cuda-bindings",
 )
 
 

@@ -12,7 +12,7 @@ from engines import Look, Style
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-PRECISION = click.Choice(["auto", "float32", "bfloat16", "float16"])
+PRECISION = click.Choice(["auto", "float32", "bfloat16", "float16", "int8"])
 
 
 class Mix(click.ParamType):  # type: ignore[type-arg]
