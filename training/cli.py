@@ -461,6 +461,10 @@ def evaluate(
     for path in (sheet, written):
         if path is not None and path.exists() and not force:
             raise click.ClickException(f"{path} is there already; give another folder or --force")
+    try:
+        resolved = load_recipe(recipe) if recipe else None
+    except ValueError as error:
+        raise _unusable(error) from error
     import cv2
     import torch
 
@@ -483,7 +487,7 @@ def evaluate(
             paintings,
             clips,
             weights,
-            load_recipe(recipe) if recipe else None,
+            resolved,
             checkpoint,
             features,
             pictures,
