@@ -21,7 +21,7 @@ from training.checkpoint import save_trunk
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
 from training.data import held_out
 from training.evaluate import Material, blended, bundled_recipe, evaluate, paintings_of, strength_curve
-from training.evaluation_sheet import CELL, LINE, MARGIN, evaluation_sheet, summary
+from training.evaluation_sheet import GAP, LINE, MARGIN, WIDTH, evaluation_sheet, summary
 from training.export import PackGraph
 from training.features import pretrained
 from training.losses import content, gram, style
@@ -192,9 +192,10 @@ def test_the_classifier_tells_what_it_has_seen_and_reports_on_what_it_has_not(ne
     painted = [crop for crops in coloured(rng, classes["red"], 3) for crop in crops]
     raw = [crop for crops in coloured(rng, classes[PHOTOGRAPH], 3) for crop in crops]
     found = classifier.judge({"red": painted, "blue": raw}, raw)
-    assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": 1.0}
+    assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": 1.0, "taken_for": {}}
     # Of two paintings it is not said what is unseen.
-    assert found["blue"] == {"painted": 0.0, "photographs": 0.0, "unseen": None}
+    taken_for = {PHOTOGRAPH: 1.0}
+    assert found["blue"] == {"painted": 0.0, "photographs": 0.0, "unseen": None, "taken_for": taken_for}
     report = classifier.report()
     assert list(report) == ["red", "blue", PHOTOGRAPH, "macro avg", "weighted avg", "micro avg"]
     assert [report[name]["support"] for name in (*classes, "micro avg")] == [8, 4, 10, 22]
@@ -331,9 +332,12 @@ def test_an_evaluation_with_its_attacks_and_its_sheet(material, trained):
     sheet = evaluation_sheet(evaluation)
     assert f"{row['noise_gain']:.2f}" in summary(report).splitlines()[1]
     top = MARGIN + 76 + MARGIN + LINE  # below the title and the captions
-    cell = sheet[top : top + CELL[1], MARGIN : MARGIN + CELL[0]]
-    expected = cv2.resize(evaluation.photos[0], CELL, interpolation=cv2.INTER_CUBIC)
-    assert np.abs(cell.astype(int) - expected).mean() < 1
+    width = (WIDTH + GAP) // 5 - GAP
+    for column, image in enumerate([evaluation.photos[0], *evaluation.steps["new"][0][1:]]):
+        left = MARGIN + column * (width + GAP)
+        cell = sheet[top : top + width * 3 // 4, left : left + width]
+        expected = cv2.resize(image, (width, width * 3 // 4), interpolation=cv2.INTER_CUBIC)
+        assert np.abs(cell.astype(int) - expected).mean() < 2
 
 
 def test_a_checkpoint_of_another_pack_is_refused(material, trained):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from training.recipe import Recipe, build_recipe
 from training.robustness import EPSILONS, attacks, load_generator, painter
 
 log = logging.getLogger("fauve")
+
+T = TypeVar("T")
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -92,8 +94,10 @@ class Evaluation:
     """What was painted, uint8 [h, w, 3]."""
     painted: dict[str, list[Image]] = field(default_factory=dict)
     """By style, each photograph at full strength."""
+    shown: list[Image] = field(default_factory=list)
+    """Those of `photos` that are on the sheet."""
     steps: dict[str, list[list[Image]]] = field(default_factory=dict)
-    """By style, each of the first `SHOWN` photographs at each of `STRENGTHS`."""
+    """By style, each of `shown` at each of `STRENGTHS`."""
 
 
 Values = Mapping[str, Any]
@@ -134,6 +138,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
             "left_out": left_out,
         },
         photos,
+        shown=_spread(photos, SHOWN),
     )
 
     def measure(name: str, take: Callable[[], Values]) -> None:
@@ -152,8 +157,8 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         row["style_distance"], row["content_distance"] = full["style"], full["content"]
     measure("lpips", lambda: _lpips(squeezenet, material.weights, evaluation))
     measure("flicker", lambda: _flicker(engine, clips, material.frames))
-    measure("noise_gain", lambda: _noise_gain(engine, photos[:STILL_SCENES]))
-    measure("robustness", lambda: _robustness(engine, photos[:ATTACKED], material.checkpoint))
+    measure("noise_gain", lambda: _noise_gain(engine, _spread(photos, STILL_SCENES)))
+    measure("robustness", lambda: _robustness(engine, _spread(photos, ATTACKED), material.checkpoint))
     rng = torch.Generator().manual_seed(0)
     cut = {name: [random_crops(work, PAINTING_CROPS, rng) for work in works[name]] for name in pack.styles}
     painted = {
@@ -227,10 +232,10 @@ def _divided(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
     return _spread(unseen, count), _spread(seen, LEARNED_PHOTOS)
 
 
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of `paths` at equal distances, or all if there are fewer."""
-    places = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [paths[place] for place in places]
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of `items` at equal distances, or all if there are fewer."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def _read(path: Path, height: int) -> Image:
@@ -282,7 +287,7 @@ def _strength(
                 rows[-1].append((style(features, targets, gram).item(), apart.item()))
             exact = exact and np.array_equal(steps[0], photo)
             evaluation.painted[name].append(steps[-1])
-            if len(evaluation.steps[name]) < SHOWN:
+            if any(photo is each for each in evaluation.shown):
                 evaluation.steps[name].append(steps)
         means = np.mean(rows, axis=0)
         found[name] = {
