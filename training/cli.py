@@ -409,9 +409,6 @@ def inspect(
     help="Says which painting belongs to which style; a bundled one with the pack's credits if not given, "
     "else each style has a subfolder, or all paintings.",
 )
-@click.option(
-    "--checkpoint", type=FOLDER, help="Of the pack, for attacks on it; --output of its training, or trunk."
-)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for sheet.png and report.json.")
 @click.option(
     "--features",
@@ -438,7 +435,6 @@ def evaluate(
     clips: Path,
     weights: Path | None,
     recipe: Path | None,
-    checkpoint: Path | None,
     output: Path | None,
     features: str,
     pictures: int,
@@ -488,7 +484,6 @@ def evaluate(
             clips,
             weights,
             resolved,
-            checkpoint,
             features,
             pictures,
             frames,
