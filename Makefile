@@ -8,13 +8,15 @@ BIN := $(VENV)/bin
 demo: $(VENV)/base
 	$(BIN)/fauve run docs/big_buck_bunny.mp4 -o demo_painted.mp4 --style pointillism --force
 
-# Training has a process of its own: torch's threads crash where OpenVINO's have run before.
+# Training has processes of its own: torch's threads crash where OpenVINO's have run before.
+TRAINING := tests/test_train.py tests/test_evaluate.py tests/test_augment.py tests/test_inception.py
+
 test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/test_train.py
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/test_train.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TRAINING)
+	$(BIN)/pytest -n 2 --dist loadfile $(TRAINING:%=--ignore=%)
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.throughput

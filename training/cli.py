@@ -411,9 +411,6 @@ def inspect(
     help="Says which painting belongs to which style; a bundled one with the pack's credits if not given, "
     "else each style has a subfolder, or all paintings.",
 )
-@click.option(
-    "--checkpoint", type=FOLDER, help="Of the pack, for attacks on it; --output of its training, or trunk."
-)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for sheet.png and report.json.")
 @click.option(
     "--features",
@@ -440,7 +437,6 @@ def evaluate(
     clips: Path,
     weights: Path | None,
     recipe: Path | None,
-    checkpoint: Path | None,
     output: Path | None,
     features: str,
     pictures: int,
@@ -463,6 +459,10 @@ def evaluate(
     for path in (sheet, written):
         if path is not None and path.exists() and not force:
             raise click.ClickException(f"{path} is there already; give another folder or --force")
+    try:
+        resolved = load_recipe(recipe) if recipe else None
+    except ValueError as error:
+        raise _unusable(error) from error
     import cv2
     import torch
 
@@ -485,8 +485,7 @@ def evaluate(
             paintings,
             clips,
             weights,
-            load_recipe(recipe) if recipe else None,
-            checkpoint,
+            resolved,
             features,
             pictures,
             frames,

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines import Engine, Image, Look, Style
+from engines import Engine, EngineUnavailable, Image, Look, Style
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
@@ -26,9 +26,11 @@ from training.inception import inception_features, load_inception
 from training.losses import content, gram, style
 from training.metrics import NotAtHand, frechet_distance, lpips_heads, noise_gain, perceptual_distance
 from training.recipe import Recipe, build_recipe
-from training.robustness import EPSILONS, attacks, load_generator, painter
+from training.robustness import EPSILONS, attacks, painter
 
 log = logging.getLogger("fauve")
+
+T = TypeVar("T")
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -47,9 +49,6 @@ STILL_SCENES, STILL_FRAMES = 6, 8
 
 ATTACKED, ATTACKED_SIDE = 4, 256
 """Photographs that are attacked, and the side of the squares that are cut from them, in pixels."""
-
-SAME_NETWORK = 2.0
-"""Levels that the paintings of a pack and of its checkpoint may differ by on average."""
 
 PAINTING_CROPS, PHOTO_CROPS = 16, 3
 """Crops of each painting, and of each photograph, that the classifier learns from or judges."""
@@ -72,8 +71,6 @@ class Material:
     """Folder with pretrained networks, as `features.pretrained` reads it."""
     recipe: Recipe | None = None
     """Says which painting belongs to which style; found among the bundled ones if not given."""
-    checkpoint: Path | None = None
-    """The pack's own network, which has the gradients that attacks need."""
     network: str = "squeezenet1_1"
     """Pretrained network in whose features distances of style and content are taken."""
     pictures: int = 24
@@ -92,8 +89,10 @@ class Evaluation:
     """What was painted, uint8 [h, w, 3]."""
     painted: dict[str, list[Image]] = field(default_factory=dict)
     """By style, each photograph at full strength."""
+    shown: list[Image] = field(default_factory=list)
+    """Those of `photos` that are on the sheet."""
     steps: dict[str, list[list[Image]]] = field(default_factory=dict)
-    """By style, each of the first `SHOWN` photographs at each of `STRENGTHS`."""
+    """By style, each of `shown` at each of `STRENGTHS`."""
 
 
 Values = Mapping[str, Any]
@@ -107,7 +106,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         progress: is told what is measured next.
 
     Raises:
-        ValueError: pictures, weights, the recipe or the checkpoint cannot be used.
+        ValueError: pictures, weights or the recipe cannot be used.
         SourceError: a clip cannot be read.
         EngineError: the pack cannot be run.
     """
@@ -134,6 +133,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
             "left_out": left_out,
         },
         photos,
+        shown=_spread(photos, SHOWN),
     )
 
     def measure(name: str, take: Callable[[], Values]) -> None:
@@ -152,8 +152,8 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         row["style_distance"], row["content_distance"] = full["style"], full["content"]
     measure("lpips", lambda: _lpips(squeezenet, material.weights, evaluation))
     measure("flicker", lambda: _flicker(engine, clips, material.frames))
-    measure("noise_gain", lambda: _noise_gain(engine, photos[:STILL_SCENES]))
-    measure("robustness", lambda: _robustness(engine, photos[:ATTACKED], material.checkpoint))
+    measure("noise_gain", lambda: _noise_gain(engine, _spread(photos, STILL_SCENES)))
+    measure("robustness", lambda: _robustness(engine, _spread(photos, ATTACKED)))
     rng = torch.Generator().manual_seed(0)
     cut = {name: [random_crops(work, PAINTING_CROPS, rng) for work in works[name]] for name in pack.styles}
     painted = {
@@ -227,10 +227,10 @@ def _divided(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
     return _spread(unseen, count), _spread(seen, LEARNED_PHOTOS)
 
 
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of `paths` at equal distances, or all if there are fewer."""
-    places = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [paths[place] for place in places]
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of `items` at equal distances, or all if there are fewer."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def _read(path: Path, height: int) -> Image:
@@ -282,7 +282,7 @@ def _strength(
                 rows[-1].append((style(features, targets, gram).item(), apart.item()))
             exact = exact and np.array_equal(steps[0], photo)
             evaluation.painted[name].append(steps[-1])
-            if len(evaluation.steps[name]) < SHOWN:
+            if any(photo is each for each in evaluation.shown):
                 evaluation.steps[name].append(steps)
         means = np.mean(rows, axis=0)
         found[name] = {
@@ -372,31 +372,28 @@ def _noise_gain(engine: Engine, photos: Sequence[Image]) -> Values:
     return {name: round(float(np.mean(gains)), 3) for name, gains in found.items()}
 
 
-def _robustness(engine: Engine, photos: Sequence[Image], checkpoint: Path | None) -> Values:
+def _robustness(engine: Engine, photos: Sequence[Image]) -> Values:
     """Mean change of the pack's painting over the largest change of its input, by attack and size."""
-    if checkpoint is None:
-        raise NotAtHand("gradients come from the pack's own network: give --checkpoint")
-    generator, names = load_generator(checkpoint)
-    if not set(engine.style.styles) <= set(names):
-        raise ValueError(f"{checkpoint}: its styles are {', '.join(names)}, not those of the pack")
+    pack = engine.style
     side = min(ATTACKED_SIDE, *(side for photo in photos for side in photo.shape[:2]))
-    side -= side % engine.style.multiple
-    square = np.stack([photo[:side, :side] for photo in photos])
-    image = torch.from_numpy(square).permute(0, 3, 1, 2).float() / 255
+    side -= side % pack.multiple
+    if pack.size and pack.size != (side, side):
+        raise NotAtHand("the pack takes pictures of one size only")
+    squares = np.stack([photo[:side, :side] for photo in photos])
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name in engine.style.styles:
-        look, paint = Look({name: 1.0}), painter(generator, names.index(name))
-        before = engine.infer(square, look).astype(np.float64)
-        with torch.inference_mode():
-            own = (paint(image) * 255).permute(0, 2, 3, 1).numpy()
-        if np.abs(own - before).mean() > SAME_NETWORK:
-            raise ValueError(f"{checkpoint}: is not the network of this pack: it paints {name} otherwise")
+    for name in pack.styles:
+        look = Look({name: 1.0})
+        try:
+            paint = painter(pack, name, (side, side))
+        except EngineUnavailable as error:
+            raise NotAtHand(str(error)) from error
+        before = engine.infer(squares, look).astype(np.float64)
         found[name] = {}
         for epsilon in EPSILONS:
-            for attack, changed in attacks(paint, image, epsilon).items():
-                pixels = (changed * 255).round().byte().permute(0, 2, 3, 1).numpy()
-                thrown = np.abs(engine.infer(pixels, look) - before).mean() / epsilon
-                found[name].setdefault(attack, {})[str(epsilon)] = round(float(thrown), 3)
+            for attack, changed in attacks(paint, torch.from_numpy(squares).float(), epsilon).items():
+                after = engine.infer(changed.byte().numpy(), look)
+                thrown = float(np.abs(after - before).mean()) / epsilon
+                found[name].setdefault(attack, {})[str(epsilon)] = round(thrown, 3)
     return found
 
 

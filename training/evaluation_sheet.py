@@ -9,8 +9,11 @@ import numpy as np
 from engines import Image
 from training.evaluate import STRENGTHS, Evaluation
 
-CELL = (288, 216)
-"""Width and height of a picture on the sheet, in pixels."""
+WIDTH, WIDER = 2000, 290
+"""Of the page in pixels, and for each column of pictures if it has many."""
+
+CELL = 400
+"""Largest width of a picture on it, whose height is three quarters of that."""
 
 MARGIN, GAP, LINE = 28, 6, 34
 PAPER, INK, FAINT = (250, 249, 246), (32, 32, 36), (120, 120, 124)
@@ -21,60 +24,69 @@ FINER = 4
 
 def evaluation_sheet(evaluation: Evaluation) -> Image:
     """Photographs beside their paintings, each style by strength, and a table of figures; [h, w, 3]."""
-    report = evaluation.report
-    blocks = [_title(report)]
-    steps = {name: rows for name, rows in evaluation.steps.items() if rows}
-    if len(steps) > 1:
-        rows = [
-            [photo, *(rows[number][-1] for rows in steps.values())]
-            for number, photo in enumerate(evaluation.photos[: len(next(iter(steps.values())))])
+    names, shown = list(evaluation.steps), evaluation.shown
+    width = max(WIDTH, WIDER * (len(names) + 1))
+    blocks = [_title(evaluation.report, width)]
+    # The photograph stands where strength 0 is, which gives it back.
+    captions = [f"strength {strength:g}" for strength in STRENGTHS[1:]]
+    steps = {
+        name: [[photo, *images[1:]] for photo, images in zip(shown, evaluation.steps[name], strict=True)]
+        for name in names
+    }
+    if len(names) == 1:
+        blocks.append(_grid(["photograph", *captions], steps[names[0]], width))
+    else:
+        rows = [[photo, *(steps[name][row][-1] for name in names)] for row, photo in enumerate(shown)]
+        blocks.append(_grid(["photograph", *names], rows, width))
+        # One photograph for each style, two styles side by side.
+        half = (width - MARGIN) // 2
+        grids = [
+            _grid([name, *captions], [steps[name][row % len(shown)]], half) for row, name in enumerate(names)
         ]
-        blocks.append(_grid(["photograph", *steps], rows))
-    captions = ["photograph", *(f"strength {strength:g}" for strength in STRENGTHS[1:])]
-    for number, (name, rows) in enumerate(steps.items()):
-        # The photograph itself stands where strength 0 is, which gives it back. Several styles show one each.
-        shown = [rows[number % len(rows)]] if len(steps) > 1 else rows
-        photos = [evaluation.photos[number % len(rows)]] if len(steps) > 1 else evaluation.photos
-        pictures = [[photo, *images[1:]] for photo, images in zip(photos, shown, strict=False)]
-        blocks.append(_grid([f"{name}: {captions[0]}", *captions[1:]], pictures))
-    blocks.append(_table(report))
-    width = max(block.shape[1] for block in blocks) + 2 * MARGIN
+        if len(grids) % 2:
+            grids.append(_paper(half, grids[0].shape[0]))
+        gap = _paper(width - 2 * half, grids[0].shape[0])
+        blocks += [
+            np.concatenate([left, gap, right], axis=1)
+            for left, right in zip(grids[::2], grids[1::2], strict=True)
+        ]
+    blocks.append(_table(evaluation.report, width))
     page = []
     for block in blocks:
-        strip = _paper(width, block.shape[0] + MARGIN)
-        strip[MARGIN:, MARGIN : MARGIN + block.shape[1]] = block
+        strip = _paper(width + 2 * MARGIN, block.shape[0] + MARGIN)
+        strip[MARGIN:, MARGIN:-MARGIN] = block
         page.append(strip)
-    return np.concatenate([*page, _paper(width, MARGIN)])
+    return np.concatenate([*page, _paper(width + 2 * MARGIN, MARGIN)])
 
 
 def _paper(width: int, height: int) -> Image:
     return np.full((height, width, 3), PAPER, np.uint8)
 
 
-def _title(report: dict[str, Any]) -> Image:
+def _title(report: dict[str, Any], width: int) -> Image:
     title = f"{report['pack']}, on {report['photographs']} photographs and {report['clips']} clips"
-    block = _paper(5 * CELL[0], 76)
+    block = _paper(width, 76)
     _write(block, title, 0, 40, 1.1)
     _write(block, f"painted by {report['engine']}, judged by {report['network']}", 0, 72, 0.55, FAINT)
     return block
 
 
-def _grid(captions: Sequence[str], rows: Sequence[Sequence[Image]]) -> Image:
-    """Rows of pictures below the captions of their columns."""
-    width, height = CELL
-    block = _paper(len(captions) * (width + GAP) - GAP, LINE + len(rows) * (height + GAP) - GAP)
+def _grid(captions: Sequence[str], rows: Sequence[Sequence[Image]], page: int) -> Image:
+    """Rows of pictures below the captions of their columns, `page` pixels wide."""
+    width = min(CELL, (page + GAP) // len(captions) - GAP)
+    height = width * 3 // 4
+    block = _paper(page, LINE + len(rows) * (height + GAP) - GAP)
     for column, caption in enumerate(captions):
         left = column * (width + GAP)
         _write(block, caption, left, LINE - 12, 0.55)
         for row, pictures in enumerate(rows):
             top = LINE + row * (height + GAP)
-            block[top : top + height, left : left + width] = _cell(pictures[column])
+            block[top : top + height, left : left + width] = _cell(pictures[column], width, height)
     return block
 
 
-def _cell(image: Image) -> Image:
-    """The middle of `image` at the size of a cell."""
-    width, height = CELL
+def _cell(image: Image, width: int, height: int) -> Image:
+    """The middle of `image`, rather its upper part, at the size of a cell."""
     scale = max(width / image.shape[1], height / image.shape[0])
     size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
     scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -84,20 +96,20 @@ def _cell(image: Image) -> Image:
 
 
 COLUMNS = (
-    ("style", 180),
-    ("flicker", 110),
-    ("noise gain", 130),
-    ("style distance", 170),
-    ("of photographs", 160),
-    ("of paintings", 140),
-    ("content distance", 175),
-    ("LPIPS", 100),
-    ("taken for it", 140),
-    ("photographs taken", 190),
-    ("unseen paintings", 180),
-    ("thrown by PGD 8", 170),
+    "style",
+    "flicker",
+    "noise gain",
+    "style distance",
+    "of photographs",
+    "of paintings",
+    "content distance",
+    "LPIPS",
+    "taken for it",
+    "photographs taken",
+    "unseen paintings",
+    "thrown by PGD 8",
 )
-"""Heads of the table and their widths, in pixels."""
+"""Heads of the table."""
 
 
 def figures(row: dict[str, Any]) -> list[str]:
@@ -122,7 +134,7 @@ def figures(row: dict[str, Any]) -> list[str]:
 
 def summary(report: dict[str, Any]) -> str:
     """The table, and what was left out, as text."""
-    rows = [[head for head, _ in COLUMNS]]
+    rows = [list(COLUMNS)]
     rows += [[name, *figures(row)] for name, row in report["styles"].items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
@@ -134,20 +146,18 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _table(report: dict[str, Any]) -> Image:
+def _table(report: dict[str, Any], width: int) -> Image:
+    """The figures of each style, and what was left out, `width` pixels wide."""
     styles = report["styles"]
     lines = [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
-    block = _paper(sum(width for _, width in COLUMNS), (len(styles) + len(lines) + 1) * LINE + 10)
-    left = 0
-    for head, width in COLUMNS:
+    block = _paper(width, (len(styles) + len(lines) + 1) * LINE + 10)
+    places = [column * width // len(COLUMNS) for column in range(len(COLUMNS))]
+    for head, left in zip(COLUMNS, places, strict=True):
         _write(block, head, left, LINE - 12, 0.5, FAINT)
-        left += width
     block[LINE : LINE + 1] = FAINT
     for number, (name, row) in enumerate(styles.items(), 2):
-        left = 0
-        for text, (_, width) in zip([name, *figures(row)], COLUMNS, strict=True):
+        for text, left in zip([name, *figures(row)], places, strict=True):
             _write(block, text, left, number * LINE - 10, 0.6)
-            left += width
     for number, line in enumerate(lines, len(styles) + 2):
         _write(block, line, 0, number * LINE - 6, 0.5, FAINT)
     return block

@@ -1,15 +1,14 @@
 """How far small changes of the input that are made to hurt throw the painting."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
+import onnx
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
-from training.checkpoint import load_trunk
-from training.networks import Generator
-from training.recipe import build_recipe
+from engines import Style
+from engines.program import Program
 
 EPSILONS = (2, 4, 8)
 """Largest change of a pixel, in levels of 255."""
@@ -17,39 +16,61 @@ EPSILONS = (2, 4, 8)
 STEPS = 10
 """Of projected gradient descent, each a quarter of the largest change."""
 
+START = 1
+"""Levels away from the picture that the gradient is taken for a single step."""
+
 Painter = Callable[[Tensor], Tensor]
-"""Paints [n, 3, h, w] in 0..1, with gradients."""
+"""Paints [n, h, w, 3] in 0..255, with gradients."""
 
 
-def load_generator(checkpoint: Path) -> tuple[Generator, list[str]]:
-    """The averaged generator of a checkpoint or a trunk, and the names of its styles.
+def painter(pack: Style, style: str, size: tuple[int, int]) -> Painter:
+    """The graph of `pack` at full strength in `style`, for pictures of `size` (height, width).
 
     Raises:
-        ValueError: it cannot be read.
+        EngineUnavailable: it has an operator that torch does not know.
     """
-    state = load_trunk(checkpoint)
-    recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
-    generator = Generator(len(recipe.styles), recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
-    generator.load_state_dict(state["average"])
-    return generator.eval().requires_grad_(False), [style.name for style in recipe.styles]
-
-
-def painter(generator: Generator, style: int) -> Painter:
-    """`generator` at full strength in the style of that number."""
-    mix, strength = torch.eye(generator.styles)[style : style + 1], torch.ones(1)
+    mix = torch.tensor([float(name == style) for name in pack.styles])
+    look = mix, torch.ones(1)
+    program = Program(differentiable(pack.model()), torch.device("cpu"))
+    settled = program.settle(torch.zeros(1, *size, 3), *look)
+    values = settled.look(*look)
 
     def paint(image: Tensor) -> Tensor:
-        n = len(image)
-        painted: Tensor = generator(image, mix.expand(n, -1), strength.expand(n))
-        return painted.clamp(0, 1)
+        return torch.cat([settled.picture(each[None], values) for each in image])
 
     return paint
 
 
+def differentiable(model: bytes) -> bytes:
+    """A pack's model with numbers where it has bytes, so that gradients pass: it no longer rounds."""
+    proto = onnx.load_model_from_string(model)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:
+        if node.op_type == "Round":
+            node.op_type = "Identity"
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.UINT8:
+                attribute.i = TensorProto.FLOAT
+    serialised: bytes = proto.SerializeToString()
+    return serialised
+
+
+def attacks(paint: Painter, image: Tensor, epsilon: int, seed: int = 0) -> dict[str, Tensor]:
+    """`image` [n, h, w, 3] in 0..255 under each attack, in whole levels, and with noise of the same size."""
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        "noise": noise(image, epsilon, rng),
+        "fgsm": fgsm(paint, image, epsilon, rng),
+        "pgd": pgd(paint, image, epsilon, rng),
+    }
+
+
 def noise(image: Tensor, epsilon: int, rng: torch.Generator) -> Tensor:
-    """`image` [n, 3, h, w] in 0..1 with each value `epsilon` levels higher or lower at random."""
+    """`image` with each value `epsilon` levels higher or lower at random."""
     signs = torch.randint(2, image.shape, generator=rng) * 2 - 1
-    return (image + signs * epsilon / 255).clamp(0, 1)
+    return (image + signs * epsilon).clamp(0, 255)
 
 
 def fgsm(paint: Painter, image: Tensor, epsilon: int, rng: torch.Generator) -> Tensor:
@@ -58,34 +79,21 @@ def fgsm(paint: Painter, image: Tensor, epsilon: int, rng: torch.Generator) -> T
     What it climbs is the distance of the painting from that of the unchanged picture. At the picture itself
     this is flat, so that the gradient is taken a random level away.
     """
-    start = noise(image, 1, rng)
-    return (image + _uphill(paint, start, paint(image)) * epsilon / 255).clamp(0, 1)
+    start = noise(image, START, rng)
+    return (image + _uphill(paint, start, paint(image)) * epsilon).clamp(0, 255)
 
 
 def pgd(paint: Painter, image: Tensor, epsilon: int, rng: torch.Generator) -> Tensor:
-    """`image` after several steps, each kept within `epsilon` levels (Madry et al. 2018, arXiv 1706.06083).
-
-    In whole levels, as pictures are.
-    """
-    goal, reach = paint(image), epsilon / 255
-    changed = image + (torch.rand(image.shape, generator=rng) * 2 - 1) * reach
+    """`image` after several steps, each kept within `epsilon` (Madry et al. 2018, arXiv 1706.06083)."""
+    goal = paint(image)
+    changed = image + (torch.rand(image.shape, generator=rng) * 2 - 1) * epsilon
     for _ in range(STEPS):
-        changed = changed + _uphill(paint, changed.clamp(0, 1), goal) * reach / 4
-        changed = torch.minimum(torch.maximum(changed, image - reach), image + reach).clamp(0, 1)
-    return (changed * 255).round() / 255
+        changed = changed + _uphill(paint, changed.clamp(0, 255), goal) * epsilon / 4
+        changed = torch.minimum(torch.maximum(changed, image - epsilon), image + epsilon).clamp(0, 255)
+    return changed.round()
 
 
 def _uphill(paint: Painter, image: Tensor, goal: Tensor) -> Tensor:
     image = image.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad((paint(image) - goal).square().sum(), image)
     return gradient.sign()
-
-
-def attacks(paint: Painter, image: Tensor, epsilon: int, seed: int = 0) -> dict[str, Tensor]:
-    """`image` under each attack by its name, and with random noise of the same size to compare with."""
-    rng = torch.Generator().manual_seed(seed)
-    return {
-        "noise": noise(image, epsilon, rng),
-        "fgsm": fgsm(paint, image, epsilon, rng),
-        "pgd": pgd(paint, image, epsilon, rng),
-    }

@@ -1,0 +1,386 @@
+"""What judges a pack: measures whose answer is known, and `fauve evaluate` on made-up pictures."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from engines import Look, Style, load
+from engines.style import Credit
+from tests.packs import tiny_model, tiny_pack
+from tests.test_cli import assert_one_line, fauve
+from tests.videos import make_video
+from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
+from training.data import held_out
+from training.evaluate import Material, blended, bundled_recipe, evaluate, paintings_of, strength_curve
+from training.evaluation_sheet import GAP, LINE, MARGIN, WIDTH, evaluation_sheet, summary
+from training.features import pretrained
+from training.losses import content, gram, style
+from training.metrics import NotAtHand, frechet_distance, lpips_heads, noise_gain, perceptual_distance
+from training.recipe import Recipe, StyleRecipe
+from training.robustness import attacks, painter
+
+FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
+FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
+CHANNELS = (64, 128, 256, 384, 384, 512, 512)
+
+
+def random_weights(folder: Path) -> None:
+    """SqueezeNet 1.1 and the heads of LPIPS with random weights, in `folder`."""
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"features.0": (64, 3, 3, 3)}
+    for fire, (inputs, squeezed, outputs) in FIRES.items():
+        shapes[f"features.{fire}.squeeze"] = (squeezed, inputs, 1, 1)
+        shapes[f"features.{fire}.expand1x1"] = (outputs, squeezed, 1, 1)
+        shapes[f"features.{fire}.expand3x3"] = (outputs, squeezed, 3, 3)
+    state = {}
+    for name, shape in shapes.items():
+        fan = shape[1] * shape[2] * shape[3]
+        state[f"{name}.weight"] = torch.randn(shape, generator=rng) * (2 / fan) ** 0.5
+        state[f"{name}.bias"] = torch.zeros(shape[0])
+    save_file(state, folder / "squeezenet1_1.safetensors")
+    heads = {
+        f"lin{layer}.model.1.weight": torch.rand(1, channels, 1, 1, generator=rng)
+        for layer, channels in enumerate(CHANNELS)
+    }
+    torch.save(heads, folder / "lpips_v0.1_squeeze.pth")
+
+
+def noise(rng, height=72, width=96):
+    small = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    rng = np.random.default_rng(0)
+    photos = [f"{index}.png" for index in range(100)]
+    unseen = [name for name in photos if held_out(Path(name))]
+    seen = [name for name in photos if not held_out(Path(name))]
+    names = {"photos": unseen[:3] + seen[:9], "paintings/warm": seen[:3], "paintings/cold": seen[:1]}
+    for name, files in names.items():
+        (folder / name).mkdir(parents=True)
+        for file in files:
+            cv2.imwrite(str(folder / name / file), noise(rng))
+    (folder / "clips").mkdir()
+    make_video(folder / "clips" / "a.mp4", frames=12, size=(128, 96), audio=False)
+    (folder / "weights").mkdir()
+    random_weights(folder / "weights")
+    return Material(
+        folder / "photos", folder / "paintings", folder / "clips", folder / "weights", pictures=2, frames=3
+    )
+
+
+@pytest.fixture(scope="module")
+def network(material):
+    return pretrained("squeezenet1_1", material.weights)
+
+
+def features(network, image):
+    with torch.inference_mode():
+        return network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+
+
+def test_distances_of_a_picture_from_itself_are_0_and_grow_with_the_difference(network, material):
+    heads = lpips_heads(material.weights)
+    picture = noise(np.random.default_rng(1))
+    other = noise(np.random.default_rng(2))
+    reference = features(network, picture)
+
+    def distances(image):
+        found = features(network, image)
+        return torch.cat(
+            [
+                perceptual_distance(found, reference, heads),
+                style(found, [gram(x) for x in reference], gram),
+                content(found[network.CONTENT], reference[network.CONTENT]),
+            ]
+        )
+
+    assert torch.equal(distances(picture), torch.zeros(3))
+    near, far = (distances(blended(picture, other, share)) for share in (0.25, 0.75))
+    assert (near > 0).all()
+    assert (far > near).all()
+
+
+def test_the_perceptual_distance_is_that_of_unit_vectors_weighed_by_channel():
+    x = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    y = torch.tensor([4.0, 3.0]).view(1, 2, 1, 1)
+    head = torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
+    expected = torch.tensor([2 * (0.2**2 + 10 * 0.2**2)])
+    torch.testing.assert_close(perceptual_distance([x, x], [y, y], [head, head]), expected)
+    longer = [7 * x, 7 * x]
+    torch.testing.assert_close(perceptual_distance(longer, [y, y], [head, head]), expected)
+
+
+def test_the_heads_of_lpips_are_missing_or_something_else(tmp_path):
+    with pytest.raises(NotAtHand, match=r"no lpips_v0\.1_squeeze\.pth"):
+        lpips_heads(tmp_path)
+    (tmp_path / "lpips_v0.1_squeeze.pth").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="not the heads of LPIPS"):
+        lpips_heads(tmp_path)
+
+
+def test_the_noise_gain_is_the_factor_of_the_deviation():
+    frames = np.random.default_rng(0).integers(100, 110, (8, 6, 6, 3)).astype(np.uint8)
+    assert noise_gain(frames, (frames - 100) * 3) == pytest.approx(3)
+    assert noise_gain(frames, 255 - frames) == pytest.approx(1)
+    assert noise_gain(frames, np.full_like(frames, 50)) == 0
+
+
+def test_the_frechet_distance_of_known_distributions():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4))
+    assert frechet_distance(samples, samples) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(samples, samples + np.array([3, 0, 4, 0])) == pytest.approx(25)
+    centred = samples - samples.mean(0)
+    trace = np.trace(np.cov(centred, rowvar=False))
+    assert frechet_distance(centred, 3 * centred) == pytest.approx(4 * trace)
+
+
+STEPS = [(8.0, 0.0), (4.0, 1.0), (2.0, 2.0), (1.5, 3.0), (1.0, 4.0)]
+
+
+def test_half_the_strength_is_compared_with_a_blend_of_equal_content():
+    blends = [(6.0, 1.0), (5.0, 3.0), (2.0, 3.5)]
+    found = strength_curve(np.array(STEPS), np.array(blends))
+    assert found["curve"][2] == {"strength": 0.5, "style": 2.0, "content": 2.0}
+    assert found["blend_at_half"] == {"style": 5.0, "content": 3.0}
+    # Between the first two blends, whose contents are 1 and 3.
+    assert found["blend_at_equal_content"] == 5.5
+    assert found["nearer_than_blend"]
+    assert found["monotonic"]
+    level = strength_curve(np.array([*STEPS[:4], (1.5, 4.0)]), np.array(blends))
+    assert not level["monotonic"]
+    faded = strength_curve(np.array(STEPS), np.array([(4.0, 1.0), (1.9, 2.0), (1.5, 3.0)]))
+    assert not faded["nearer_than_blend"]
+
+
+def test_a_blend_is_in_whole_levels_from_the_photograph_to_the_painting():
+    photo, painting = np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    assert (blended(photo, painting, 0.0) == 10).all()
+    assert (blended(photo, painting, 0.5) == 132).all()
+    assert (blended(photo, painting, 1.0) == 255).all()
+
+
+def coloured(rng, colour, count):
+    """Pictures of one colour with some noise, each as its crops."""
+    pictures = []
+    for _ in range(count):
+        image = torch.randint(0, 40, (3, 80, 90), generator=rng) + torch.tensor(colour)[:, None, None]
+        pictures.append(random_crops(image.byte(), 2, rng))
+    return pictures
+
+
+def test_the_classifier_tells_what_it_has_seen_and_reports_on_what_it_has_not(network):
+    rng = torch.Generator().manual_seed(0)
+    classes = {"red": (200, 30, 30), "blue": (30, 30, 200), PHOTOGRAPH: (120, 120, 120)}
+    counts = {"red": 4, "blue": 2, PHOTOGRAPH: 5}
+    crops = {name: coloured(rng, colour, counts[name]) for name, colour in classes.items()}
+    classifier = StyleClassifier(network, crops)
+    painted = [crop for crops in coloured(rng, classes["red"], 3) for crop in crops]
+    raw = [crop for crops in coloured(rng, classes[PHOTOGRAPH], 3) for crop in crops]
+    found = classifier.judge({"red": painted, "blue": raw}, raw)
+    assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": 1.0, "taken_for": {}}
+    # Of two paintings it is not said what is unseen.
+    taken_for = {PHOTOGRAPH: 1.0}
+    assert found["blue"] == {"painted": 0.0, "photographs": 0.0, "unseen": None, "taken_for": taken_for}
+    report = classifier.report()
+    assert list(report) == ["red", "blue", PHOTOGRAPH, "macro avg", "weighted avg", "micro avg"]
+    assert [report[name]["support"] for name in (*classes, "micro avg")] == [8, 4, 10, 22]
+    assert set(report["red"]) == {"precision", "recall", "f1", "support"}
+    weighted = sum(report[name]["recall"] * report[name]["support"] for name in classes) / 22
+    assert report["weighted avg"]["recall"] == pytest.approx(weighted, abs=2e-3)
+    macro = sum(report[name]["f1"] for name in classes) / 3
+    assert report["macro avg"]["f1"] == pytest.approx(macro, abs=2e-3)
+
+
+def test_crops_are_of_the_picture():
+    picture = torch.arange(300 * 400).reshape(1, 300, 400).expand(3, -1, -1)
+    for crop in random_crops(picture, 20, torch.Generator().manual_seed(0)):
+        assert crop.shape == (3, 224, 224)
+        assert (crop[0].diff(dim=1) == 1).all()
+        assert (crop[0].diff(dim=0) == 400).all()
+    assert random_crops(picture[:, :50], 1, torch.Generator())[0].shape == (3, 50, 50)
+
+
+def test_attacks_stay_within_their_size_and_throw_further_than_noise():
+    rng = torch.Generator().manual_seed(0)
+    image = torch.randint(256, (2, 32, 32, 3), generator=rng).float()
+
+    def blur(image):
+        planes = F.avg_pool2d(image.permute(0, 3, 1, 2), 8)
+        return F.interpolate(planes, scale_factor=8).permute(0, 2, 3, 1)
+
+    for epsilon in (2, 8):
+        found = attacks(blur, image, epsilon)
+        assert list(found) == ["noise", "fgsm", "pgd"]
+        thrown = {}
+        for name, changed in found.items():
+            assert (changed - image).abs().max() <= epsilon
+            assert torch.equal(changed, changed.round().clamp(0, 255))
+            thrown[name] = float((blur(changed) - blur(image)).abs().mean()) / epsilon
+        # What is averaged over 64 pixels moves by an eighth with noise, and wholly where they agree.
+        assert thrown["noise"] < 0.2
+        assert thrown["fgsm"] > 0.8
+        assert thrown["pgd"] > 0.8
+
+
+def style_named(*names):
+    credits = tuple(Credit(name, f"A {name}", "Nobody", 1900) for name in names)
+    return Style("test", "Test", names, {"float32": "m"}, 8, 72, credits=credits, files={"m": b"model"})
+
+
+def test_the_paintings_are_those_of_the_recipe_or_of_the_folder(material):
+    found = paintings_of(style_named("warm", "cold"), material)
+    assert {name: len(works) for name, works in found.items()} == {"warm": 3, "cold": 1}
+    assert found["warm"][0].shape == (3, 72, 96)
+    assert {name: len(works) for name, works in paintings_of(style_named("new"), material).items()} == {
+        "new": 4
+    }
+    entry = StyleRecipe(
+        "new",
+        f"cold/{next((material.paintings / 'cold').iterdir()).name}",
+        "T",
+        "A",
+        1,
+        reals=("warm",),
+        painting_size=36,
+    )
+    recipe = Recipe("r", "R", (entry,))
+    with_recipe = Material(material.photos, material.paintings, material.clips, recipe=recipe)
+    works = paintings_of(style_named("new"), with_recipe)["new"]
+    assert [tuple(work.shape) for work in works] == [(3, 36, 48)] * 4
+    with pytest.raises(ValueError, match="the recipe r has no style 'warm'"):
+        paintings_of(style_named("warm"), with_recipe)
+
+
+def test_a_bundled_pack_has_the_recipe_of_its_paintings():
+    recipe = bundled_recipe(Style.load("live"))
+    assert recipe is not None
+    assert [entry.name for entry in recipe.styles] == list(Style.load("live").styles)
+    assert bundled_recipe(style_named("live")) is None
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+def test_a_pack_is_attacked_by_its_own_graph_which_no_longer_rounds(pack):
+    image = torch.from_numpy(noise(np.random.default_rng(3))).float()[None]
+    paint = painter(pack, "cold", (72, 96))
+    painted = paint(image.requires_grad_(True))
+    with load("onnxruntime", style=pack) as engine:
+        expected = engine(image[0].detach().byte().numpy(), Look({"cold": 1.0}))
+    assert np.abs(painted[0].detach().numpy() - expected).max() <= 0.51
+    assert (painted != painted.round()).float().mean() > 0.5
+    (gradient,) = torch.autograd.grad(painted.sum(), image)
+    assert (gradient != 0).float().mean() > 0.9
+
+
+def test_an_evaluation_and_its_sheet(material, pack):
+    said = []
+    folders = (material.photos, material.paintings, material.clips, material.weights)
+    one = dataclasses.replace(pack, styles=("warm",), credits=pack.credits[:1], files={"m": tiny_model(1)})
+    one = dataclasses.replace(one, models={"float32": "m"})
+    with load("onnxruntime", style=one) as engine:
+        evaluation = evaluate(engine, Material(*folders, pictures=3), said.append)
+    report = evaluation.report
+    assert json.loads(json.dumps(report)) == report
+    assert said == [
+        *("strength", "lpips", "flicker", "noise_gain", "robustness"),
+        *("classifier", "fid", "art_fid"),
+    ]
+    row = report["styles"]["warm"]
+    assert set(report["left_out"]) == {"fid", "art_fid"}
+    assert (report["photographs"], report["clips"], row["paintings"]) == (3, 1, 3)
+    assert row["strength"]["exact_at_0"]
+    assert row["strength"]["curve"][0]["content"] == 0
+    assert row["style_distance"] == row["strength"]["curve"][4]["style"]
+    assert row["flicker"]["pairs"] == 8
+    assert row["lpips"] > 0
+    assert set(row["robustness"]) == {"noise", "fgsm", "pgd"}
+    for name in ("fgsm", "pgd"):
+        assert row["robustness"][name]["8"] > row["robustness"]["noise"]["8"] > 0
+    assert report["classifier"]["warm"]["support"] == 48
+    sheet = evaluation_sheet(evaluation)
+    assert f"{row['noise_gain']:.2f}" in summary(report).splitlines()[1]
+    top = MARGIN + 76 + MARGIN + LINE  # below the title and the captions
+    width = (WIDTH + GAP) // 5 - GAP
+    for column, image in enumerate([evaluation.photos[0], *evaluation.steps["warm"][0][1:]]):
+        left = MARGIN + column * (width + GAP)
+        cell = sheet[top : top + width * 3 // 4, left : left + width]
+        expected = cv2.resize(image, (width, width * 3 // 4), interpolation=cv2.INTER_CUBIC)
+        assert np.abs(cell.astype(int) - expected).mean() < 2
+
+
+@pytest.fixture
+def arguments(material):
+    folders = {"photos": material.photos, "paintings": material.paintings, "clips": material.clips}
+    folders["weights"] = material.weights
+    options = [part for name, folder in folders.items() for part in (f"--{name}", folder)]
+    return [*options, "--pictures", "1", "--frames", "2", "--threads", "1"]
+
+
+def test_the_figures_go_into_the_card_and_nothing_else_of_the_pack_changes(tmp_path, arguments):
+    pack = tmp_path / "tiny"
+    before = tiny_pack(pack)
+    result = fauve("evaluate", pack, *arguments, "-o", tmp_path / "found", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report == json.loads((tmp_path / "found" / "report.json").read_text())
+    assert list(report["styles"]) == ["warm", "cold"]
+    assert list(report["left_out"]) == ["fid", "art_fid"]
+    assert cv2.imread(str(tmp_path / "found" / "sheet.png")).shape[1] > 1000
+    after = Style.load(pack)
+    assert after.card == {"evaluation": report}
+    assert (after.digest, after.files) == (before.digest, before.files)
+    with load("onnxruntime", style=after):
+        pass
+    again = fauve("evaluate", pack, *arguments, "-o", tmp_path / "found")
+    assert_one_line(again, "sheet.png is there already", "--force")
+
+
+def test_what_evaluate_does_not_do(tmp_path, arguments):
+    pack = tmp_path / "tiny"
+    tiny_pack(pack)
+    assert_one_line(fauve("evaluate", pack, *arguments, "--engine", "openvino"), "do not share a process")
+    result = fauve("evaluate", pack, *arguments, "--recipe", pack / "style.json")
+    assert_one_line(result, "style.json: not a TOML file")
+
+
+def test_without_its_weights_nothing_is_judged(material, pack):
+    bare = Material(material.photos, material.paintings, material.clips, material.photos)
+    with (
+        load("onnxruntime", style=pack) as engine,
+        pytest.raises(ValueError, match=r"no squeezenet1_1\*\.safetensors there"),
+    ):
+        evaluate(engine, bare, lambda measure: None)
+
+
+def test_half_of_a_few_photographs_judge_where_none_was_kept_from_training(tmp_path, material, caplog):
+    (tmp_path / "few").mkdir()
+    names = [name for name in (f"p{index}.png" for index in range(30)) if not held_out(Path(name))][:4]
+    for index, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / "few" / name), noise(np.random.default_rng(index)))
+    tiny_pack(tmp_path / "tiny")
+    few = Material(tmp_path / "few", material.paintings, material.clips, material.weights, frames=2)
+    with load("onnxruntime", style=tmp_path / "tiny") as engine:
+        assert evaluate(engine, few, lambda measure: None).report["photographs"] == 2
+    assert "half of them judge" in caplog.text
+    (tmp_path / "few" / names[0]).rename(tmp_path / "one.png")
+    for name in names[1:]:
+        (tmp_path / "few" / name).unlink()
+    with (
+        load("onnxruntime", style=tmp_path / "tiny") as engine,
+        pytest.raises(ValueError, match="at least two"),
+    ):
+        evaluate(engine, few, lambda measure: None)
