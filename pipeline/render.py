@@ -29,7 +29,7 @@ from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sinks.preview import PreviewPage, PreviewSink
 from pipeline.sources import Source
 from pipeline.sources.demuxer import is_sequence
-from pipeline.sources.file import FileSource
+from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
 from pipeline.stream import run
@@ -53,6 +53,7 @@ class Painting:
     background: tuple[int, int, int] | None = None
     """What a transparent video is laid over, where its alpha is not kept."""
     keep_hdr: bool = False
+    decoder: Decoder = "cpu"
 
     def paint(
         self,
@@ -67,7 +68,7 @@ class Painting:
         Raises:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`; finished parts stay.
         """
-        file, source = segment.open(self.video, self.rate)
+        file, source = segment.open(self.video, self.rate, self.decoder)
         with source:
             if self.background is not None:
                 file.flatten(self.background)
@@ -111,6 +112,7 @@ class Render:
     """Processes that paint one video."""
     keep_hdr: bool = False
     """Lift what is painted of an HDR video back to its range."""
+    decoder: Decoder = "cpu"
     farm: Farm | None = None
     """Paints instead of this machine."""
     page: PreviewPage | None = None
@@ -130,7 +132,7 @@ class Render:
         """
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
-        with FileSource(video, audio=self.audio, picture_rate=self.rate) as file:
+        with FileSource(video, audio=self.audio, picture_rate=self.rate, decoder=self.decoder) as file:
             if self.keep_hdr:
                 if writes_images(output):
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
@@ -192,7 +194,7 @@ class Render:
             if not left:
                 return Stats(before=done)
             segment = left[0]
-        elsewhere, source = segment.open(video, self.rate)
+        elsewhere, source = segment.open(video, self.rate, self.decoder)
         with source:
             if background is not None:
                 elsewhere.flatten(background)
@@ -256,7 +258,8 @@ class Render:
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
         painting = Painting(
-            video, parts, encoding, self.look, self.detail, self.size, self.rate, background, self.keep_hdr
+            *(video, parts, encoding, self.look, self.detail, self.size, self.rate),
+            *(background, self.keep_hdr, self.decoder),
         )
         try:
             container = Container(output, parts.joined, info, encoding)
@@ -336,6 +339,7 @@ class Render:
             "detail": self.detail,
             "background": list(self.background),
             "hdr": self.keep_hdr,
+            "decoder": self.decoder,
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),

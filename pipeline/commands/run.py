@@ -35,6 +35,7 @@ from pipeline.render import Render
 from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.parts import Parts
 from pipeline.sinks.preview import PreviewPage
+from pipeline.sources.file import Decoder
 from pipeline.stats import Stats
 from pipeline.stream import TICK
 
@@ -82,6 +83,13 @@ from pipeline.stream import TICK
     show_default=True,
     help="Of an HDR video, write standard range, or its own range in 10 bits.",
 )
+@click.option(
+    "--decoder",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="cuda decodes by an NVIDIA GPU what that can.",
+)
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
@@ -127,6 +135,7 @@ def run(
     fps: Fraction | None,
     background: tuple[int, int, int],
     hdr: str,
+    decoder: Decoder,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -219,6 +228,7 @@ def run(
             resume=resume,
             workers=workers,
             keep_hdr=hdr == "keep",
+            decoder=decoder,
             farm=farm,
             page=page,
         )
