@@ -22,6 +22,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.flicker
 	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.engines
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

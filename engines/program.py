@@ -555,11 +555,13 @@ def _clip(attributes: Any, x: Tensor, low: Any = None, high: Any = None) -> Call
     return lambda x, *_: x.clamp(lowest, highest)
 
 
-def _mean(attributes: Any, x: Tensor, axes: Any = None) -> Callable[..., Any]:
+def _reduce(
+    attributes: Any, x: Tensor, axes: Any = None, *, function: Callable[..., Tensor]
+) -> Callable[..., Any]:
     given = attributes.get("axes") if axes is None else axes
     along = list(range(x.dim())) if given is None or not len(given) else _numbers(given)
     keep = bool(attributes.get("keepdims", 1))
-    return lambda x, *_: x.mean(along, keep)
+    return lambda x, *_: function(x, along, keep)
 
 
 def _pool(attributes: Any, x: Tensor, *, largest: bool) -> Callable[..., Any]:
@@ -641,7 +643,8 @@ MAKERS: dict[str, Maker] = {
     "Pad": _pad,
     "Pow": _plain(torch.pow),
     "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
-    "ReduceMean": _mean,
+    "ReduceMean": partial(_reduce, function=torch.mean),
+    "ReduceSum": partial(_reduce, function=torch.sum),
     "Relu": _plain(torch.relu),
     "Reshape": _reshape,
     "Resize": _resize,
@@ -652,6 +655,7 @@ MAKERS: dict[str, Maker] = {
     "Shift": _shift,
     "Sigmoid": _plain(torch.sigmoid),
     "Slice": _slice,
+    "Softmax": lambda attributes, x: partial(torch.softmax, dim=attributes.get("axis", -1)),
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Sqrt": _plain(torch.sqrt),

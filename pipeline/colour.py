@@ -122,7 +122,7 @@ class Decoded:
         """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
         if not any(component.is_chroma for component in frame.format.components):
             return _packed(self._reformatter.reformat(frame, format="rgb24"))
-        if frame.format.name not in PLANAR:
+        if frame.format.name not in PLANAR and frame.format.name != "nv12":
             # The same range on both sides: swscale must not touch the numbers.
             frame = self._reformatter.reformat(
                 frame,
@@ -132,8 +132,11 @@ class Decoded:
                 interpolation="BICUBIC",
             )
         height, width = frame.height, frame.width
-        y, cb, cr = (_plane(plane) for plane in frame.planes[:3])
-        step = PLANAR[frame.format.name]
+        if frame.format.name == "nv12":
+            y, (cb, cr), step = _plane(frame.planes[0]), _interleaved(frame.planes[1], width), 2
+        else:
+            y, cb, cr = (_plane(plane) for plane in frame.planes[:3])
+            step = PLANAR[frame.format.name]
         if step > 1:
             size = (cb.shape[1] * step, cb.shape[0] * step)
             cb, cr = (cv2.resize(plane, size)[:height, :width] for plane in (cb, cr))
@@ -155,6 +158,13 @@ def _rows(plane: Any) -> NDArray[np.uint8]:
 
 def _plane(plane: Any) -> NDArray[np.uint8]:
     return _rows(plane)[:, : plane.width]
+
+
+def _interleaved(plane: Any, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Cb and Cr, each half as wide as the picture, out of the plane that holds them in turn."""
+    half = (width + 1) // 2
+    pairs = _rows(plane)[:, : 2 * half].reshape(-1, half, 2)
+    return pairs[..., 0], pairs[..., 1]
 
 
 def _packed(frame: av.VideoFrame) -> Image:

@@ -30,7 +30,7 @@ from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sinks.preview import PreviewPage, PreviewSink
 from pipeline.sources import Source
 from pipeline.sources.demuxer import is_sequence
-from pipeline.sources.file import FileSource
+from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
 from pipeline.stream import run
@@ -56,6 +56,7 @@ class Painting:
     keep_hdr: bool = False
     score: bool = False
     window: Window | None = None
+    decoder: Decoder = "cpu"
 
     def paint(
         self,
@@ -70,7 +71,7 @@ class Painting:
         Raises:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`; finished parts stay.
         """
-        file, source = segment.open(self.video, self.rate)
+        file, source = segment.open(self.video, self.rate, self.decoder)
         with source:
             if self.background is not None:
                 file.flatten(self.background)
@@ -116,6 +117,7 @@ class Render:
     """Processes that paint one video."""
     keep_hdr: bool = False
     """Lift what is painted of an HDR video back to its range."""
+    decoder: Decoder = "cpu"
     farm: Farm | None = None
     """Paints instead of this machine."""
     page: PreviewPage | None = None
@@ -139,7 +141,7 @@ class Render:
         """
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
-        with FileSource(video, audio=self.audio, picture_rate=self.rate) as file:
+        with FileSource(video, audio=self.audio, picture_rate=self.rate, decoder=self.decoder) as file:
             if self.keep_hdr:
                 if writes_images(output):
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
@@ -203,7 +205,7 @@ class Render:
             if not left:
                 return Stats(before=done)
             segment = left[0]
-        elsewhere, source = segment.open(video, self.rate)
+        elsewhere, source = segment.open(video, self.rate, self.decoder)
         with source:
             if background is not None:
                 elsewhere.flatten(background)
@@ -270,17 +272,8 @@ class Render:
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
         painting = Painting(
-            video,
-            parts,
-            encoding,
-            self.look,
-            self.detail,
-            self.size,
-            self.rate,
-            background,
-            self.keep_hdr,
-            self.score,
-            self.window,
+            *(video, parts, encoding, self.look, self.detail, self.size, self.rate),
+            *(background, self.keep_hdr, self.score, self.window, self.decoder),
         )
         try:
             container = Container(output, parts.joined, info, encoding)
@@ -361,6 +354,7 @@ class Render:
             "background": list(self.background),
             "hdr": self.keep_hdr,
             "window": None if self.window is None else dataclasses.astuple(self.window),
+            "decoder": self.decoder,
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
             "encoder": encoding.facts(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.rate import ConstantRate
 from pipeline.sinks.parts import GRID, Part
 from pipeline.sources import Source
-from pipeline.sources.file import FileSource
+from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import Index
 
 
@@ -27,16 +27,20 @@ class Segment:
     entry: int | None = None
     """Pts of the key frame to begin reading at."""
 
-    def open(self, video: Path, rate: Fraction | None) -> tuple[FileSource, Source]:
+    def open(self, video: Path, rate: Fraction | None, decoder: Decoder = "cpu") -> tuple[FileSource, Source]:
         """The file, and what gives the frames of this stretch at `rate`, or at their own times.
 
         Raises:
             SourceError: as `FileSource`.
         """
         if rate is None:
-            file = FileSource(video, tracks=False, start=self.after, end=self.end, entry=self.entry)
+            file = FileSource(
+                video, tracks=False, start=self.after, end=self.end, entry=self.entry, decoder=decoder
+            )
             return file, file
-        file = FileSource(video, tracks=False, start=self.after, entry=self.entry, picture_rate=rate)
+        file = FileSource(
+            video, tracks=False, start=self.after, entry=self.entry, picture_rate=rate, decoder=decoder
+        )
         return file, ConstantRate(file, rate, start=self.start, end=self.end)
 
 

@@ -118,3 +118,20 @@ def test_frames_for_the_encoder_are_tagged():
     frame = to_yuv(picture(0), Colour(5, FULL, 5, 6))
     assert frame.format.name == "yuv420p"
     assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (5, FULL, 5, 6)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (2, 2)])
+def test_what_a_gpu_decodes_is_the_same_picture(size):
+    """NV12 is the planes of 4:2:0 in another order."""
+    planar = av.VideoFrame.from_ndarray(picture(1, *size), format="rgb24").reformat(format="yuv420p")
+    colour = Colour(BT709, LIMITED)
+    rows, half = ((size[1] + 1) // 2, (size[0] + 1) // 2)
+    interleaved = av.VideoFrame(*size, "nv12")
+    luma, cb, cr = planes(planar)
+    for plane, content in zip(
+        interleaved.planes, (luma, np.stack([cb, cr], -1).reshape(rows, 2 * half)), strict=True
+    ):
+        padded = np.zeros((plane.height, plane.line_size), np.uint8)
+        padded[:, : content.shape[1]] = content
+        plane.update(padded)
+    assert np.array_equal(Decoded().image(interleaved, colour), Decoded().image(planar, colour))

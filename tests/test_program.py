@@ -129,6 +129,10 @@ CASES = {
     ),
     "instance norm": ([node("InstanceNormalization", "x", "s", "b")], {"s": THREE, "b": THREE - 1}),
     "batch norm": ([node("BatchNormalization", "x", "s", "s", "m", "s")], {"s": THREE, "m": THREE - 1}),
+    "softmax and sum": (
+        [node("Softmax", "x", outputs=["a"], axis=1), node("ReduceSum", "a", "s", keepdims=0)],
+        {"s": ints(3)},
+    ),
     "mean": ([node("ReduceMean", "x", "a")], {"a": ints(2, 3)}),
     "global pool": ([node("GlobalAveragePool", "x")], {}),
     "average pool": ([node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
@@ -273,8 +277,8 @@ def test_a_convolution_that_is_read_twice_stays_as_it_is():
 
 
 def test_an_operator_that_is_not_known_is_named():
-    nodes = [node("Softmax", "x", outputs=["a"]), node("Erf", "a")]
-    with pytest.raises(EngineUnavailable, match="torch does not know the operator Erf, Softmax"):
+    nodes = [node("Hardmax", "x", outputs=["a"]), node("Erf", "a")]
+    with pytest.raises(EngineUnavailable, match="torch does not know the operator Erf, Hardmax"):
         Program(model(nodes, {}, 18), torch.device("cpu"))
 
 

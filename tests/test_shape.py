@@ -28,7 +28,7 @@ ONLY_IN = {
         "training/data.py",
         "benchmarks",
     ),
-    "torch": ("training", "engines/torch.py", "engines/program.py"),
+    "torch": ("training", "engines/torch.py", "engines/program.py", "benchmarks"),
     "tensorrt": ("engines/tensorrt.py",),
     "pycuda": ("engines/tensorrt.py",),
     "cuda": ("engines/tensorrt.py",),

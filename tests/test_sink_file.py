@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.cuda import gpus
 from pipeline.colour import Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
@@ -223,6 +224,33 @@ def test_codecs_and_settings_that_cannot_be(tmp_path, name, options, message):
     with pytest.raises(SinkError, match=message):
         FileSink(tmp_path / name, INFO, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "other"), [("h264_nvenc", "h264"), ("hevc_nvenc", "h265")])
+def test_a_gpu_encodes_or_it_is_said_that_none_does(tmp_path, name, other):
+    if gpus():
+        pytest.skip("an NVIDIA GPU may encode here")
+    said = rf"--codec {name}: no NVIDIA GPU here that encodes \(.+\); --codec {other} needs none"
+    with pytest.raises(SinkError, match=said):
+        FileSink(tmp_path / "b.mp4", INFO, codec=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["h264_nvenc", "hevc_nvenc"])
+def test_a_gpu_encodes(tmp_path, name):
+    info = VideoInfo(256, 192, Fraction(25), Fraction(1, 12800), Colour(1, 1, 1, 1))
+    try:
+        sink = FileSink(tmp_path / "b.mp4", info, codec=name)
+    except SinkError as error:
+        pytest.skip(str(error))  # not every NVIDIA GPU has an encoder
+    for index in range(10):
+        sink.write(Frame(picture(index, 256, 192), 512 * index, 512, info.time_base))
+    sink.close()
+    after = read_video(tmp_path / "b.mp4")
+    wrong = [np.abs(image.astype(int) - picture(i, 256, 192)).mean() for i, image in enumerate(after.images)]
+    assert len(wrong) == 10
+    assert max(wrong) < 4
 
 
 def test_time_that_runs_backwards_is_an_error(tmp_path):

@@ -1,11 +1,13 @@
 """What is read: every frame, exactly when it is shown, and the sound beside it."""
 
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
+from av.codec.hwaccel import HWAccel
 
 from pipeline.colour import Colour
 from pipeline.errors import SourceError
@@ -309,3 +311,38 @@ def test_a_recording_that_jumps_back_goes_on(tmp_path, caplog):
     assert all(a < b for a, b in pairwise(times))
     assert abs((times[-1] - times[0]) - (frames[-1].time - frames[0].time)) < Fraction(1, 10)
     assert "jumps back in time 2 times" in caplog.text
+
+
+def test_a_gpu_that_decodes_is_asked_for_only_where_there_is_one(tmp_path, monkeypatch, caplog):
+    path = make_video(tmp_path / "a.mp4", frames=3)
+    monkeypatch.setattr("pipeline.sources.demuxer.gpus", lambda: 0)
+    with pytest.raises(SourceError, match="--decoder cuda: NVIDIA's driver finds no GPU here"):
+        FileSource(path, decoder="cuda")
+    monkeypatch.setattr("pipeline.sources.demuxer.gpus", lambda: 1)
+
+    def other(kind, device=None):
+        make = partial(HWAccel, kind, device)
+        monkeypatch.setattr("pipeline.sources.demuxer.HWAccel", lambda *_, **options: make(**options))
+
+    other("cuda", "99")
+    with pytest.raises(SourceError, match=r"a.mp4: NVIDIA's decoder does not start \(.+\); without"):
+        FileSource(path, decoder="cuda")
+    with pytest.raises(SourceError, match=r"b.mp4: no such file"):
+        FileSource(tmp_path / "b.mp4", decoder="cuda")
+    # A device that does not decode this.
+    other("qsv")
+    _, frames, _ = read(path, decoder="cuda")
+    assert "NVIDIA's decoder does not take this h264; the CPU decodes" in caplog.text
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(frames, read(path)[1], strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_gpu_decodes_what_the_cpu_does(tmp_path, codec):
+    path = make_video(tmp_path / "a.mp4", frames=30, size=(256, 192), codec=codec)
+    _, expected, packets = read(path)
+    _, frames, same = read(path, decoder="cuda")
+    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+    assert list(map(bytes, same)) == list(map(bytes, packets))
+    for frame, right in zip(frames, expected, strict=True):
+        assert np.abs(frame.image.astype(int) - right.image).max() <= 1

@@ -38,6 +38,7 @@ from pipeline.render import Render
 from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.parts import Parts
 from pipeline.sinks.preview import PreviewPage
+from pipeline.sources.file import Decoder
 from pipeline.stats import Stats
 from pipeline.stream import TICK
 
@@ -91,6 +92,13 @@ from pipeline.stream import TICK
     help="Of a grey picture in more than 8 bits, how many values from black to white, as in DICOM.",
 )
 @click.option("--level", type=float, help="And the value in their middle; nearly all are seen if not given.")
+@click.option(
+    "--decoder",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="cuda decodes by an NVIDIA GPU what that can.",
+)
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
@@ -139,6 +147,7 @@ def run(
     hdr: str,
     window: float | None,
     level: float | None,
+    decoder: Decoder,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -235,6 +244,7 @@ def run(
             resume=resume,
             workers=workers,
             keep_hdr=hdr == "keep",
+            decoder=decoder,
             farm=farm,
             page=page,
             score=score,

@@ -36,6 +36,8 @@ class Encoder:
     """The same for a transparent picture; None if the codec holds none."""
     crf: int | None = None
     """Default quality; None if the codec has none to choose."""
+    crf_option: str = "crf"
+    """What FFmpeg calls the quality."""
     worst_crf: int = 51
     preset: str | None = None
     """Default effort; None if the codec has none to choose."""
@@ -49,6 +51,8 @@ class Encoder:
     """Whether each picture is brought down to 256 colours of its own."""
     tag: str | None = None
     """Four letters for .mp4 and .mov that more players know than FFmpeg's own."""
+    nvidia: bool = False
+    """Whether an NVIDIA GPU encodes; written, and not run for want of one."""
 
     def settings(self, name: str, crf: int | None, preset: str | None) -> dict[str, str]:
         """FFmpeg's options for quality and effort; the defaults where None is given.
@@ -65,7 +69,7 @@ class Encoder:
             crf = self.crf if crf is None else crf
             if not 0 <= crf <= self.worst_crf:
                 raise SinkError(f"--crf: {name} takes 0 to {self.worst_crf}, not {crf}")
-            settings["crf"] = str(crf)
+            settings[self.crf_option] = str(crf)
         if self.preset is not None:
             settings[self.preset_option] = preset or self.preset
         return settings
@@ -108,6 +112,27 @@ ENCODERS = {
         alpha_options={"profile": "4444"},
     ),
     "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0", alpha_pixels="bgra"),
+    "h264_nvenc": Encoder(
+        "h264_nvenc",
+        "h264",
+        high_pixels=None,
+        crf=23,
+        crf_option="cq",
+        preset="p4",
+        options={"rc": "vbr", "b": "0"},
+        nvidia=True,
+    ),
+    "hevc_nvenc": Encoder(
+        "hevc_nvenc",
+        "hevc",
+        high_pixels=None,
+        crf=25,
+        crf_option="cq",
+        preset="p4",
+        options={"rc": "vbr", "b": "0"},
+        tag="hvc1",
+        nvidia=True,
+    ),
     "gif": Encoder("gif", "gif", "rgba", "rgba", None, alpha_pixels="rgba", palette=True),
     "apng": Encoder("apng", "apng", "rgb24", "rgb24", None, alpha_pixels="rgba"),
     "webp": Encoder(
@@ -190,6 +215,8 @@ def choose(
     if name not in ENCODERS:
         raise SinkError(f"no codec {name!r}; there is {', '.join(ENCODERS)}")
     encoder = ENCODERS[name]
+    if encoder.nvidia:
+        _open_once(encoder)
     settings = encoder.settings(name, crf, preset)
     settings["threads"] = str(min(MOST_THREADS, (os.cpu_count() or 1) * 3 // 2))
     odd = info.width % 2 or info.height % 2
@@ -210,6 +237,25 @@ def choose(
         in_band=muxer == "mpegts",
         tag=encoder.tag if muxer in ("mp4", "mov") else None,
     )
+
+
+def _open_once(encoder: Encoder) -> None:
+    """Make sure that the GPU encodes at all: some have no encoder, and it would be found out late.
+
+    Raises:
+        SinkError: it does not.
+    """
+    try:
+        context: Any = av.CodecContext.create(encoder.name, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, encoder.pixels
+        context.time_base = Fraction(1, 25)
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = error.strerror if isinstance(error, av.error.FFmpegError) else "this FFmpeg has none"
+        other = "h264" if encoder.codec == "h264" else "h265"
+        raise SinkError(
+            f"--codec {encoder.name}: no NVIDIA GPU here that encodes ({reason}); --codec {other} needs none"
+        ) from error
 
 
 class Palette:

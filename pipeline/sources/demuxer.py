@@ -11,8 +11,10 @@ import av
 import av.error
 import cv2
 from av.codec.context import Flags
+from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
+from engines.cuda import gpus
 from pipeline.errors import SourceError
 
 NUMBER = re.compile(r"%0?\d*d")
@@ -27,12 +29,37 @@ def is_sequence(path: str | Path) -> bool:
     return NUMBER.search(Path(path).name) is not None and not Path(path).exists()
 
 
-def open_input(path: str | Path, picture_rate: Fraction | None = None) -> Any:
+def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None) -> Any:
+    """The same as `open_input`, with NVIDIA's decoder for what it can decode; not run, for want of one.
+
+    Its frames are copied to host memory. FFmpeg decodes on the CPU what the GPU cannot.
+
+    Raises:
+        SourceError: as `open_input`, or there is no such decoder here.
+    """
+    if not gpus():
+        raise SourceError("--decoder cuda: NVIDIA's driver finds no GPU here; without it the CPU decodes")
+    if str(path) != "-":
+        # What is wrong with the file is said as it always is.
+        open_input(path, picture_rate).close()
+    try:
+        return open_input(path, picture_rate, accelerated=HWAccel("cuda", allow_software_fallback=True))
+    except SourceError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise SourceError(
+            f"{path}: NVIDIA's decoder does not start ({reason}); without --decoder cuda the CPU decodes"
+        ) from error
+
+
+def open_input(
+    path: str | Path, picture_rate: Fraction | None = None, *, accelerated: HWAccel | None = None
+) -> Any:
     """An open container of FFmpeg's.
 
     Args:
         path: a file, a sequence such as frame%05d.png, or "-" for standard input.
         picture_rate: frames per second of a sequence.
+        accelerated: the device that decodes, instead of the CPU.
 
     Raises:
         SourceError: no such file, or none that FFmpeg can read.
@@ -45,7 +72,7 @@ def open_input(path: str | Path, picture_rate: Fraction | None = None) -> Any:
         if is_sequence(path):
             options = {"framerate": str(picture_rate or PICTURE_RATE)}
             return av.open(str(path), format="image2", options=options, metadata_errors="replace")
-        return av.open(_moving_webp(path) or name, metadata_errors="replace")
+        return av.open(_moving_webp(path) or name, metadata_errors="replace", hwaccel=accelerated)
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
     except PermissionError as error:

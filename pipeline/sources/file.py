@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import av
 import av.error
@@ -23,7 +23,7 @@ from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
-from pipeline.sources.demuxer import open_input, picture_stream, transparent_decoder
+from pipeline.sources.demuxer import open_input, open_on_nvidia, picture_stream, transparent_decoder
 from pipeline.sources.hdr import SDR, LuminanceReader, ToneMapper
 from pipeline.sources.timeline import Timeline
 
@@ -34,6 +34,8 @@ FALLBACK_RATE = Fraction(25)
 
 OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Metadata that tells of the file itself and not of what is in it."""
+
+Decoder = Literal["cpu", "cuda"]
 
 DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 """Codec tags of streams that only Dolby Vision players show right."""
@@ -50,6 +52,7 @@ class FileSource(Source):
         end: leave out the frames from this pts on.
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
         picture_rate: frames per second of a sequence of pictures.
+        decoder: "cpu" or "cuda"; what NVIDIA's decoder cannot is decoded on the CPU, with a warning.
         container: an open container of FFmpeg's to read instead of `path`, which only names it. What comes
             from there is live: it is decoded without keeping frames back.
 
@@ -67,6 +70,7 @@ class FileSource(Source):
         end: int | None = None,
         entry: int | None = None,
         picture_rate: Fraction | None = None,
+        decoder: Decoder = "cpu",
         container: Any = None,
     ) -> None:
         self.path = "standard input" if str(path) == "-" else str(path)
@@ -74,17 +78,18 @@ class FileSource(Source):
         self.damaged = 0
         """Packets that could not be decoded."""
         self._live = container is not None
-        self._container = container or open_input(path, picture_rate)
+        opened = open_on_nvidia if decoder == "cuda" else open_input
+        self._container = container or opened(path, picture_rate)
         try:
             self._start, self._end = start, end
-            self._open(audio, tracks)
+            self._open(audio, tracks, decoder)
             if entry is not None:
                 self._enter(entry)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, audio: bool, tracks: bool) -> None:
+    def _open(self, audio: bool, tracks: bool, decoder: Decoder) -> None:
         streams = self._container.streams
         covers = [s for s in streams.video if s.disposition & Disposition.attached_pic]
         self._video: Any = picture_stream(self._container)
@@ -125,6 +130,9 @@ class FileSource(Source):
         self._next_pts = 0
 
         first = self._first_frame()
+        if decoder == "cuda" and first.format.name.startswith("yuv420p"):
+            codec = self._video.codec_context.name
+            log.warning("%s: NVIDIA's decoder does not take this %s; the CPU decodes", self.path, codec)
         self._size = (first.width, first.height)
         self._orientation = orientation_of(first)
         self._colour = colour_of(first)
