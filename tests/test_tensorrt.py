@@ -23,6 +23,7 @@ from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, S
 from engines.plans import PlanCache, SizeRange
 from pipeline.commands.doctor import doctor
 from pipeline.commands.engine import engine as engine_command
+from pipeline.commands.engine import shown
 from tests import nvidia
 from tests.conftest import gpu
 from tests.packs import animegan, tiny_pack
@@ -500,6 +501,16 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     assert told["plans"][1]["bytes"] > 1_000_000
     assert fauve("clean").endswith(f" MiB removed from {folder}\n")
     assert json.loads(fauve("list", "--json"))["plans"] == []
+
+
+def test_people_see_a_bar(monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with shown("live") as tell:
+        tell(0.5, 90.0)
+    told = capfd.readouterr().err
+    assert "50%" in told
+    assert "90 s left" in told
 
 
 SOURCE = Path(engines.__file__).with_name("tensorrt.py")
