@@ -204,6 +204,16 @@ def test_a_plan_is_built_once_and_found_again(trt, machine, style, caplog):
     assert caplog.text == ""
 
 
+def test_a_plan_that_a_trial_asks_for_is_best_at_the_size_of_the_strokes(trt, machine):
+    style = Style.load("pointillism")
+    golden = style.golden()
+    with trt.TensorRtEngine(style) as engine:
+        engine(golden.image, golden.look)
+        engine(picture(856, 480), Look())
+    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 480, 856, 3)]
+    assert machine.built[0][1][0] == (1, 64, 64, 3)
+
+
 def test_a_size_outside_the_plan_has_another_built_and_says_so(trt, machine, style, caplog):
     with trt.TensorRtEngine(style) as engine:
         engine(picture(64, 64), Look())
