@@ -15,13 +15,13 @@ def cast_first(model: bytes) -> bytes:
     """
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
-    bytes_ = {IMAGE}
+    uint8 = {IMAGE}
     kinds: set[int] = set()
     for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in bytes_:
+        if node.op_type == "Cast" and node.input[0] in uint8:
             kinds.update(attribute.i for attribute in node.attribute if attribute.name == "to")
-        elif node.op_type != "Shape" and node.input and node.input[0] in bytes_:
-            bytes_.update(node.output)
+        elif node.op_type != "Shape" and node.input and node.input[0] in uint8:
+            uint8.update(node.output)
     kind = TensorProto.FLOAT16 if kinds == {TensorProto.FLOAT16} else TensorProto.FLOAT
     for node in graph.node:
         for index, name in enumerate(node.input):

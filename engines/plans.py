@@ -30,9 +30,6 @@ LOCK = "building.lock"
 SMALLEST_SIDE = 64
 """Pixels; every plan reaches down to this, and further if it is built for less."""
 
-EVERYDAY = (1280, 720)
-"""What a plan is fastest at if it is built for a small picture."""
-
 LONGEST_SIDE = 1280
 """Pixels; every plan reaches at least this far, so that one serves all sizes of everyday."""
 

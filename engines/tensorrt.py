@@ -23,7 +23,7 @@ from engines.cuda import gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
 from engines.network import cast_first, working_memory
-from engines.plans import EVERYDAY, LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
+from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
 from engines.style import Size, Style
 
 INSTALL = 'pip install "fauve[tensorrt]"'
@@ -195,23 +195,26 @@ class TensorRtEngine(Engine):
                 "tensorrt: a kept plan cannot be used (%s); building it anew", self._messages.reason()
             )
             self._cache.remove(plan)
-        # What is compared with the reference is small, and does not say what the plan is for.
-        everyday = SizeRange.around(EVERYDAY, self.style.multiple)
-        if self.style.size is None and max(size) < LONGEST_SIDE // 2 and size in everyday:
-            size = everyday.best
+        best = self._best(size)
         log.warning(
             "tensorrt: building a plan of %s around %dx%d in %s, once for this GPU; this takes a while",
             self.style.name,
-            *size,
+            *best,
             self.precision,
         )
-        plan = build(self.style, size, self.precision, tell=Said(), cache=self._cache)
+        plan = build(self.style, best, self.precision, tell=Said(), cache=self._cache)
         compiled = self._deserialized(plan)
         if compiled is None:
             raise EngineBuildError(
                 f"tensorrt does not take its own plan of {self.style.name}: {self._messages.reason()}"
             )
         return plan, compiled
+
+    def _best(self, size: Size) -> Size:
+        """What to build for when `size` is asked for: a small one is a trial, as the golden picture is."""
+        native = (self.style.native_height * 16 // 9, self.style.native_height)
+        small = size[0] * size[1] < native[0] * native[1]
+        return native if small and size in SizeRange.around(native, self.style.multiple) else size
 
     def _deserialized(self, plan: Plan) -> Any:
         content = self._cache.read(plan)
@@ -236,31 +239,35 @@ class _Execution:
     """
 
     def __init__(self, compiled: Any, messages: "Messages", size: Size, styles: int) -> None:
-        shape = (1, size[1], size[0], 3)
         self._messages = messages
-        self._stream = cuda.Stream(NON_BLOCKING)
-        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
+        self._stream: Any = cuda.Stream(NON_BLOCKING)
+        self._done: Any = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
         self._graph: _Graph | None = None
         self._ran = False
+        self._context: Any = None
         self._host: dict[str, Any] = {}
         self._device: dict[str, Any] = {}
         messages.forget()
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context = compiled.create_execution_context(strategy)
-        self._must(self._context is not None)
-        self._must(self._context.set_input_shape("image", shape))
         try:
-            self._allocate({"image": shape, "stylized": shape}, {"mix": (styles,), "strength": (1,)})
+            self._prepare(compiled, (1, size[1], size[0], 3), styles)
         except BaseException:
             self.close()
             raise
 
-    def _allocate(self, pictures: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]]) -> None:
-        for shapes, dtype in ((pictures, np.uint8), (weights, np.float32)):
-            for name, shape in shapes.items():
-                self._host[name] = cuda.pagelocked_empty(shape, dtype)
-                self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
-                self._must(self._context.set_tensor_address(name, int(self._device[name])))
+    def _prepare(self, compiled: Any, picture: tuple[int, ...], styles: int) -> None:
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._context = compiled.create_execution_context(strategy)
+        self._must(self._context is not None)
+        self._must(self._context.set_input_shape("image", picture))
+        for name, shape, dtype in (
+            ("image", picture, np.uint8),
+            ("mix", (styles,), np.float32),
+            ("strength", (1,), np.float32),
+            ("stylized", picture, np.uint8),
+        ):
+            self._host[name] = cuda.pagelocked_empty(shape, dtype)
+            self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
+            self._must(self._context.set_tensor_address(name, int(self._device[name])))
         # For this size, not for the largest of the plan.
         scratch = self._context.update_device_memory_size_for_shapes()
         self._device["scratch"] = cuda.mem_alloc(max(scratch, 1))
@@ -297,7 +304,7 @@ class _Execution:
         """Make a CUDA graph of it, now that TensorRT has done what it does at the first run of a size."""
         try:
             self._graph = _Graph(self._stream, self._enqueue)
-        except (InferenceError, RuntimeError, cuda.Error) as error:
+        except (RuntimeError, cuda.Error) as error:  # ours, or of the driver's bindings
             log.warning("tensorrt runs without a CUDA graph, a little slower: %s", _line(str(error)))
 
     def _must(self, done: bool) -> None:
@@ -305,14 +312,16 @@ class _Execution:
             raise InferenceError(f"tensorrt failed: {self._messages.reason()}")
 
     def close(self) -> None:
-        """Give back its memory."""
+        """Give back what it has, here and now: pycuda cannot where the GPU's context is not current."""
         if self._graph is not None:
             self._graph.close()
-        self._context = None
+        self._context = self._graph = self._stream = self._done = None
         for memory in self._device.values():
             memory.free()
         for host in self._host.values():
             host.base.free()
+        self._device.clear()
+        self._host.clear()
 
 
 class _Graph:

@@ -23,6 +23,7 @@ from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, S
 from engines.plans import PlanCache, SizeRange
 from pipeline.commands.doctor import doctor
 from pipeline.commands.engine import engine as engine_command
+from pipeline.commands.engine import shown
 from tests import nvidia
 from tests.conftest import gpu
 from tests.packs import animegan, tiny_pack
@@ -201,6 +202,16 @@ def test_a_plan_is_built_once_and_found_again(trt, machine, style, caplog):
             engine(picture(*size), Look())
     assert len(machine.built) == 1
     assert caplog.text == ""
+
+
+def test_a_plan_that_a_trial_asks_for_is_best_at_the_size_of_the_strokes(trt, machine):
+    style = Style.load("pointillism")
+    golden = style.golden()
+    with trt.TensorRtEngine(style) as engine:
+        engine(golden.image, golden.look)
+        engine(picture(856, 480), Look())
+    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 480, 856, 3)]
+    assert machine.built[0][1][0] == (1, 64, 64, 3)
 
 
 def test_a_size_outside_the_plan_has_another_built_and_says_so(trt, machine, style, caplog):
@@ -500,6 +511,16 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     assert told["plans"][1]["bytes"] > 1_000_000
     assert fauve("clean").endswith(f" MiB removed from {folder}\n")
     assert json.loads(fauve("list", "--json"))["plans"] == []
+
+
+def test_people_see_a_bar(monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with shown("live") as tell:
+        tell(0.5, 90.0)
+    told = capfd.readouterr().err
+    assert "50%" in told
+    assert "90 s left" in told
 
 
 SOURCE = Path(engines.__file__).with_name("tensorrt.py")

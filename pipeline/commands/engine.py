@@ -49,7 +49,7 @@ def build(pack: str, size: Size, precision: str, as_json: bool) -> None:
         say({"event": "done", "digest": plan.digest, **asdict(plan)})
         return
     if sys.stderr.isatty():
-        with _bar(style.name) as tell:
+        with shown(style.name) as tell:
             plan = tensorrt.build(style, size, precision, tell=tell)
     else:
         plan = tensorrt.build(style, size, precision, tell=tensorrt.Said())
@@ -64,7 +64,7 @@ def _say(done: float, left: float | None) -> None:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[float, float | None], None]]:
+def shown(name: str) -> Iterator[Callable[[float, float | None], None]]:
     """A bar on standard error, and what moves it."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),
