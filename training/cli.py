@@ -8,10 +8,14 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from training.recipe import Recipe, build_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from training.evaluate import Material
 
 FOLDER = click.Path(exists=True, path_type=Path)
 
@@ -190,6 +194,7 @@ def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
 @weights_option
+@click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
 @click.option("--title", help="Of the painting; its file's name if not given.")
 @click.option("--artist", default="unknown", help="Who painted it.")
 @click.option("--year", type=int, default=0, help="When it was painted.")
@@ -203,6 +208,7 @@ def learn(
     output: Path,
     photos: Path,
     weights: Path | None,
+    clips: Path | None,
     title: str | None,
     artist: str,
     year: int,
@@ -214,8 +220,8 @@ def learn(
 ) -> None:
     """Make a style pack from PAINTINGS in one go: the first one is copied, the others are of its kind.
 
-    Begins with the trunk of the bundled styles, so that only what is new must be learned. Stopped by
-    Ctrl-C, the same command goes on.
+    Begins with the trunk of the bundled styles, so that only what is new must be learned. Judges the pack in
+    the end, into its card and on a sheet. Stopped by Ctrl-C, the same command goes on.
     """
     if output.exists() and not force:
         raise click.ClickException(f"{output} is there already; give another name or --force")
@@ -232,6 +238,7 @@ def learn(
     import torch
 
     from training.data import image_files
+    from training.evaluate import Material as Judged
     from training.export import export_pack
     from training.stylization import Material
     from training.train import train as run_training
@@ -252,6 +259,11 @@ def learn(
         style = export_pack(checkpoint, output, preview=image_files([photos])[0], force=force)
     except ValueError as error:
         raise _unusable(error) from error
+    try:
+        material = Judged(photos, Path("/"), clips, weights, recipe)
+        click.echo(_judge(str(output), material, run, threads=threads))
+    except ValueError as error:
+        click.echo(f"{output}: is made, but could not be judged: {error}", err=True)
     click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
     click.echo(f"{run}: sheets of how it went; delete it when you like the style")
 
@@ -403,7 +415,7 @@ def inspect(
 @click.argument("pack")
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs; unseen ones are painted.")
 @click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
-@click.option("--clips", type=FOLDER, required=True, help="Folder of videos to measure the flicker on.")
+@click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
 @weights_option
 @click.option(
     "--recipe",
@@ -434,7 +446,7 @@ def evaluate(
     pack: str,
     photos: Path,
     paintings: Path,
-    clips: Path,
+    clips: Path | None,
     weights: Path | None,
     recipe: Path | None,
     output: Path | None,
@@ -463,49 +475,56 @@ def evaluate(
         resolved = load_recipe(recipe) if recipe else None
     except ValueError as error:
         raise _unusable(error) from error
-    import cv2
     import torch
 
-    import engines
-    from engines.style import write_card
     from training.evaluate import Material
-    from training.evaluate import evaluate as judge
-    from training.evaluation_sheet import evaluation_sheet, summary
 
     if threads:
         torch.set_num_threads(threads)
-
-    def progress(measure: str) -> None:
-        if not as_json:
-            click.echo(f"measuring {measure.replace('_', ' ')}", err=True)
-
+    material = Material(photos, paintings, clips, weights, resolved, features, pictures, frames)
     try:
-        material = Material(
-            photos,
-            paintings,
-            clips,
-            weights,
-            resolved,
-            features,
-            pictures,
-            frames,
+        report = _judge(
+            pack, material, output, engine=engine, threads=threads, quiet=as_json, card=not no_card
         )
-        with engines.load(engine, style=pack, threads=threads) as runtime:
-            evaluation = judge(runtime, material, progress)
     except ValueError as error:
         raise _unusable(error) from error
+    click.echo(report)
+
+
+def _judge(
+    pack: str,
+    material: "Material",
+    output: Path | None,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    quiet: bool = False,
+    card: bool = True,
+) -> str:
+    """Evaluate `pack`, write sheet and report into `output` and its card; the summary, JSON if `quiet`."""
+    import cv2
+
+    import engines
+    from engines.style import write_card
+    from training.evaluate import evaluate as judge
+    from training.evaluation_sheet import evaluation_sheet, summary
+
+    def progress(measure: str) -> None:
+        if not quiet:
+            click.echo(f"measuring {measure.replace('_', ' ')}", err=True)
+
+    with engines.load(engine, style=pack, threads=threads) as runtime:
+        evaluation = judge(runtime, material, progress)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "report.json").write_text(json.dumps(evaluation.report, indent=2) + "\n", "utf-8")
         encoded, picture = cv2.imencode(".png", evaluation_sheet(evaluation)[..., ::-1])
         assert encoded, "PNG takes any 8-bit picture"
         (output / "sheet.png").write_bytes(picture.tobytes())
-    click.echo(json.dumps(evaluation.report) if as_json else summary(evaluation.report))
     folder = Path(pack)
-    if no_card:
-        return
-    if (folder / "style.json").is_file() and os.access(folder, os.W_OK):
+    if card and (folder / "style.json").is_file() and os.access(folder, os.W_OK):
         write_card(folder, {**runtime.style.card, "evaluation": evaluation.report})
         click.echo(f"{folder}: the figures are in its card", err=True)
-    else:
+    elif card:
         click.echo(f"{pack}: its card stays as it is; a pack in a folder of yours gets the figures", err=True)
+    return json.dumps(evaluation.report) if quiet else summary(evaluation.report)

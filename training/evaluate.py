@@ -65,8 +65,8 @@ class Material:
     """Folder, of which those that training did not see are painted."""
     paintings: Path
     """Folder that the recipe's paintings are in."""
-    clips: Path
-    """Folder of videos."""
+    clips: Path | None = None
+    """Folder of videos; without one, flicker is left out."""
     weights: Path | None = None
     """Folder with pretrained networks, as `features.pretrained` reads it."""
     recipe: Recipe | None = None
@@ -114,7 +114,8 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     works = paintings_of(pack, material)
     paths, others = _divided(material.photos, material.pictures)
     photos = [_read(path, pack.native_height) for path in paths]
-    clips = sorted(path for path in material.clips.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    files = [] if material.clips is None else material.clips.iterdir()
+    clips = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     squeezenet = pretrained("squeezenet1_1", material.weights)
     judge = squeezenet
     if material.network != "squeezenet1_1":
@@ -342,6 +343,8 @@ def _lpips(network: Pretrained, weights: Path | None, evaluation: Evaluation) ->
 
 
 def _flicker(engine: Engine, clips: Sequence[Path], count: int) -> Values:
+    if not clips:
+        raise NotAtHand("needs a folder of videos: --clips")
     found = {name: Flicker() for name in engine.style.styles}
     for clip in clips:
         images = _consecutive(clip, count + engine.style.run_in)
