@@ -9,7 +9,7 @@ demo: $(VENV)/base
 	$(BIN)/fauve run docs/big_buck_bunny.mp4 -o demo_painted.mp4 --style pointillism --force
 
 # Training has processes of its own: torch's threads crash where OpenVINO's have run before.
-TRAINING := tests/test_train.py tests/test_evaluate.py tests/test_augment.py tests/test_inception.py
+TRAINING := $(addprefix tests/test_,train.py evaluate.py augment.py inception.py torchvision.py)
 
 test: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -284,6 +284,25 @@ def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(mat
             torch.testing.assert_close(value, before[name], msg=name)
 
 
+def test_a_style_that_is_not_to_be_learned_stays_what_it_is(material, tmp_path):
+    both = (RECIPE.styles[0], StyleRecipe("new", "1.png", "A New One", "Nobody", 1901))
+    first = train(dataclasses.replace(RECIPE, styles=both), material, run=tmp_path / "first")
+    kept = (dataclasses.replace(both[0], learn=False), both[1])
+    recipe = dataclasses.replace(RECIPE, styles=kept, trunk=False, average_decay=0.5)
+    second = train(recipe, material, run=tmp_path / "second", start_from=first)
+    before, after = load_checkpoint(first)["average"], load_checkpoint(second)["average"]
+    for name, value in after.items():
+        if ".affine." in name:
+            torch.testing.assert_close(value[0], before[name][0], msg=name)
+            assert not torch.equal(value[1], before[name][1]), name
+        else:
+            torch.testing.assert_close(value, before[name], msg=name)
+    with pytest.raises(ValueError, match="trunk = false"):
+        dataclasses.replace(recipe, trunk=True)
+    with pytest.raises(ValueError, match="not one of the styles"):
+        dataclasses.replace(recipe, styles=kept[:1])
+
+
 def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
     trunk = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path / "trunk")
     wider = dataclasses.replace(RECIPE, widths=(8, 8, 16))

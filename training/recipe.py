@@ -29,6 +29,8 @@ class StyleRecipe:
     """Factor on the recipe's `style` for this style."""
     rights: str = "public domain"
     """Of the painting."""
+    learn: bool = True
+    """Train it; if not, it stays what it is in the trunk that the training begins with."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,10 @@ class Recipe:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
         if self.temporal and self.temporal_loss == "frame_difference" and self.clip_share < 1:
             raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clip_share = 1')
+        if not any(style.learn for style in self.styles):
+            raise ValueError("not one of the styles is to be learned")
+        if self.trunk and not all(style.learn for style in self.styles):
+            raise ValueError("a style that is not learned stays the same only with trunk = false")
         multiple = 2 ** len(self.widths)
         if self.crop % multiple:
             raise ValueError(

@@ -96,9 +96,10 @@ class Targets:
 
     def draw(self, rng: torch.Generator) -> Tensor:
         """The style of each picture of a batch, [batch]: as many different ones as there are."""
-        n = len(self.reals)
-        rounds = -(-self.recipe.batch // n)
-        return torch.cat([torch.randperm(n, generator=rng) for _ in range(rounds)])[: self.recipe.batch]
+        learned = torch.tensor([index for index, style in enumerate(self.recipe.styles) if style.learn])
+        rounds = -(-self.recipe.batch // len(learned))
+        drawn = [learned[torch.randperm(len(learned), generator=rng)] for _ in range(rounds)]
+        return torch.cat(drawn)[: self.recipe.batch]
 
 
 class StyleTraining:
