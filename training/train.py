@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def _train(
         state = {name: part.state_dict() for name, part in training.parts.items()}
         save_checkpoint(
             checkpoint,
-            {**state, "step": step, "digest": recipe.digest(), "recipe": json.dumps(asdict(recipe))},
+            {**state, "step": step, "digest": recipe.digest(), "recipe": json.dumps(recipe.changed())},
         )
 
     photos = sheet_pictures(material.photos, 6, training.generator.multiple)
