@@ -148,20 +148,19 @@ def load(
 
     if name != "auto":
         return admitted(name, precision)
+    fast = ON_NVIDIA if gpus() else ()
     reasons = []
-    for candidate in PREFERENCE if behind else preferred():
+    for candidate in (*PREFERENCE, *fast) if behind else preferred():
         try:
             engine = admitted(candidate, precision)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
-        else:
-            log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
-            if not (behind and gpus()):
-                return engine
-            return Behind(
-                engine, [(name, partial(admitted, name, precision)) for name in reversed(ON_NVIDIA)]
-            )
+            continue
+        log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
+        if not behind or not fast or candidate in fast:
+            return engine
+        return Behind(engine, [(better, partial(admitted, better, precision)) for better in reversed(fast)])
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
