@@ -151,14 +151,20 @@ def load(
         return admitted(name, "float32", build)
 
     if name != "auto":
+<<<<<<< HEAD
         return admitted(name, precision, build)
+=======
+        return admitted(name, precision)
+    fast = ON_NVIDIA if gpus() else ()
+>>>>>>> torch-engine
     reasons = []
-    for candidate in PREFERENCE if behind else preferred():
+    for candidate in (*PREFERENCE, *fast) if behind else preferred():
         try:
             engine = admitted(candidate, precision, build=False)
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
+<<<<<<< HEAD
         else:
             log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
             if not (behind and gpus()):
@@ -167,6 +173,13 @@ def load(
                 engine,
                 [(name, partial(admitted, name, precision, build=True)) for name in reversed(ON_NVIDIA)],
             )
+=======
+            continue
+        log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
+        if not behind or not fast or candidate in fast:
+            return engine
+        return Behind(engine, [(better, partial(admitted, better, precision)) for better in reversed(fast)])
+>>>>>>> torch-engine
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 

@@ -79,12 +79,18 @@ class Behind(Engine):
             if self._closed.is_set():
                 return
             try:
-                engine = load()
-                engine.infer(np.zeros(self._shape, np.uint8), Look())
+                self._take_over(self._warm(load()))
             except EngineError as error:
                 log.warning("engine %s does not take over from %s: %s", name, self.name, error)
-                continue
-            self._take_over(engine)
+
+    def _warm(self, engine: Engine) -> Engine:
+        """`engine`, after its first picture of the size in use, which takes long."""
+        try:
+            engine.infer(np.zeros(self._shape, np.uint8), Look())
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     def _take_over(self, engine: Engine) -> None:
         with self._lock:

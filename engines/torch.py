@@ -83,7 +83,7 @@ class TorchEngine(Engine):
             raise EngineUnavailable("torch:cuda: NVIDIA's driver finds no GPU here")
         try:
             import torch
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError where one of its libraries cannot be loaded
             raise EngineUnavailable(
                 f'PyTorch is not installed ({error}): pip install "fauve[torch]"'
             ) from error

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import engines
-from engines import EngineUnavailable, Look
+from engines import EngineUnavailable, InferenceError, Look
 from engines.behind import Behind
+from engines.torch import TorchEngine
 from pipeline.controls import Controls, Scene
 from pipeline.deck import Deck
 from tests.packs import tiny_pack
@@ -116,6 +117,27 @@ def test_one_that_fails_is_one_line_and_the_next_one_takes_over(style, caplog):
         wait_for(lambda: engine.name == "torch:cpu")
 
 
+def test_one_that_cannot_paint_the_size_in_use_is_closed_and_not_used(style, caplog):
+    slow = Slow(style)
+    slow.go.set()
+
+    def broken():
+        engine = slow()
+
+        def fail(*arguments):
+            raise InferenceError("out of memory at 64x48")
+
+        engine._infer = fail
+        return engine
+
+    with Behind(first(style), [("torch:cpu", broken)]) as engine:
+        engine(IMAGE, Look())
+        wait_for(lambda: slow.closed)
+        engine(IMAGE, Look())
+        assert engine.name == "onnxruntime"
+    assert "engine torch:cpu does not take over from onnxruntime: out of memory at 64x48" in caplog.text
+
+
 def test_one_that_comes_after_the_end_is_closed(style, monkeypatch):
     monkeypatch.setattr("engines.behind.PATIENCE", 0.01)
     ready, slow = first(style), Slow(style)
@@ -157,6 +179,9 @@ def test_auto_begins_with_what_is_ready_where_there_is_a_gpu(style, monkeypatch,
         wait_for(lambda: engine.name == "torch:cpu")
     with engines.load("auto", style=style, precision="float32") as engine:
         assert engine.name == "torch:cpu", "a file has one engine from its first frame to its last"
+    monkeypatch.setattr(engines, "PREFERENCE", ())
+    with engines.load("auto", style=style, precision="float32", behind=True) as engine:
+        assert isinstance(engine, TorchEngine), "nothing else runs here"
     with engines.load("onnxruntime", style=style, behind=True) as engine:
         engine(IMAGE, Look())
         assert not isinstance(engine, Behind), "an engine asked for by name is that one"
