@@ -372,9 +372,13 @@ def test_half_of_a_few_photographs_judge_where_none_was_kept_from_training(tmp_p
     for index, name in enumerate(names):
         cv2.imwrite(str(tmp_path / "few" / name), noise(np.random.default_rng(index)))
     tiny_pack(tmp_path / "tiny")
-    few = Material(tmp_path / "few", material.paintings, material.clips, material.weights, frames=2)
+    few = Material(tmp_path / "few", material.paintings, weights=material.weights)
     with load("onnxruntime", style=tmp_path / "tiny") as engine:
-        assert evaluate(engine, few, lambda measure: None).report["photographs"] == 2
+        report = evaluate(engine, few, lambda measure: None).report
+    assert (report["photographs"], report["clips"]) == (2, 0)
+    assert report["left_out"]["flicker"] == "needs a folder of videos: --clips"
+    # Its column stays empty.
+    assert summary(report).splitlines()[1].split()[:2] == ["warm", "-"]
     assert "half of them judge" in caplog.text
     (tmp_path / "few" / names[0]).rename(tmp_path / "one.png")
     for name in names[1:]:

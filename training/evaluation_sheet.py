@@ -118,7 +118,7 @@ def figures(row: dict[str, Any]) -> list[str]:
     thrown = row.get("robustness", {}).get("pgd", {}).get("8")
     strength = row["strength"]
     return [
-        _number(row["flicker"]["score"], "{:.3f}"),
+        _number(row.get("flicker", {}).get("score"), "{:.3f}"),
         _number(row["noise_gain"], "{:.2f}"),
         _number(row["style_distance"], "{:.3f}"),
         _number(strength["curve"][0]["style"], "{:.3f}"),
