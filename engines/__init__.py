@@ -151,12 +151,8 @@ def load(
         return admitted(name, "float32", build)
 
     if name != "auto":
-<<<<<<< HEAD
         return admitted(name, precision, build)
-=======
-        return admitted(name, precision)
     fast = ON_NVIDIA if gpus() else ()
->>>>>>> torch-engine
     reasons = []
     for candidate in (*PREFERENCE, *fast) if behind else preferred():
         try:
@@ -164,22 +160,13 @@ def load(
         except EngineError as error:
             reasons.append(str(error))
             log.warning("engine %s does not run: %s", candidate, error)
-<<<<<<< HEAD
-        else:
-            log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
-            if not (behind and gpus()):
-                return engine
-            return Behind(
-                engine,
-                [(name, partial(admitted, name, precision, build=True)) for name in reversed(ON_NVIDIA)],
-            )
-=======
             continue
         log.info("engine %s runs, %s on %s", engine.name, engine.precision, engine.device)
         if not behind or not fast or candidate in fast:
             return engine
-        return Behind(engine, [(better, partial(admitted, better, precision)) for better in reversed(fast)])
->>>>>>> torch-engine
+        return Behind(
+            engine, [(better, partial(admitted, better, precision, build=True)) for better in reversed(fast)]
+        )
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
