@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engines import Look
-from pipeline.errors import SinkError, SourceError
+from pipeline.errors import SinkError
 
 log = logging.getLogger("fauve")
 
@@ -245,46 +245,3 @@ class Controls:
             if self._record is not None:
                 self._record.close()
                 self._record = None
-
-
-class Show:
-    """A recorded performance, for painting it again: what `Controls` wrote to its record.
-
-    Can be sent to another process, and asked for any time in any order. The input as it was is strength 0;
-    a picture that was held or black cannot be told by a look, and is painted.
-
-    Args:
-        styles: of the pack that paints.
-
-    Raises:
-        SourceError: no such record, or it is none, or of another pack.
-    """
-
-    def __init__(self, record: Path, styles: Sequence[str]) -> None:
-        self._styles = tuple(styles)
-        self._events: list[tuple[Fraction, str, Any]] = []
-        try:
-            for line in record.read_text("utf-8").splitlines():
-                event = json.loads(line)
-                if event["control"] != "pack":
-                    self._events.append((Fraction(str(event["time"])), event["control"], event["value"]))
-            self.look_at(self._events[-1][0])
-        except OSError as error:
-            raise SourceError(f"{record}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise SourceError(f"{record}: not a record of controls for this style: {error}") from error
-
-    def look_at(self, time: Fraction) -> Look:
-        """The look at `time` seconds."""
-        controls = Controls("", self._styles, Look())
-        for at, name, value in self._events:
-            if at > time:
-                break
-            controls.replay(at, name, value)
-        scene = controls.scene_at(time)
-        return Look(scene.look.mix, 0.0 if scene.bypass else scene.look.strength)
-
-    @property
-    def facts(self) -> list[list[Any]]:
-        """All that it holds, as JSON can hold it."""
-        return [[str(at), name, value] for at, name, value in self._events]

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
-from pipeline.controls import Show
 from pipeline.errors import SinkError
 from pipeline.farm import LARGEST, PIECES, Farm
-from pipeline.frame import VideoInfo
+from pipeline.frame import Frame, VideoInfo
 from pipeline.grey import Window
 from pipeline.hdr import HLG, PQ
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
 from pipeline.segments import Segment, after, missing
+from pipeline.show import Show, Staged
 from pipeline.sinks import Sink
 from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of
 from pipeline.sinks.encoders import ENCODERS, Encoding, choose
@@ -80,7 +80,7 @@ class Painting:
             file.see(self.window)
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
-                source,
+                staged(source, self.look, self.video, self.background),
                 paint,
                 [PartSink(self.parts, info, self.encoding), *others],
                 look_at=looks(self.look),
@@ -213,7 +213,7 @@ class Render:
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
             with progress(info) as shown:
                 return run(
-                    source,
+                    staged(source, self.look, video, background),
                     paint,
                     [ImageSink(output, done=done, force=self.force), *self._preview()],
                     look_at=looks(self.look),
@@ -241,7 +241,7 @@ class Render:
         try:
             with progress(info) as shown:
                 stats = run(
-                    source,
+                    staged(source, self.look, video, self.background),
                     paint,
                     [sink, *self._preview()],
                     look_at=looks(self.look),
@@ -374,6 +374,26 @@ class Render:
         if self.rate is not None:
             before = dataclasses.replace(before, times=after.times, ends=after.ends)
         return differences(before, after)
+
+
+def staged(source: Source, look: Look | Show, video: Path, background: tuple[int, int, int] | None) -> Source:
+    """The frames of `source`, which reads `video` laid over `background`, as a show wants them."""
+    if not isinstance(look, Show):
+        return source
+
+    def earlier(time: Fraction) -> Image | None:
+        with FileSource(video, tracks=False) as file:
+            if background is not None:
+                file.flatten(background)
+            last = None
+            for item in file:
+                if isinstance(item, Frame):
+                    if item.time >= time:
+                        break
+                    last = item.image
+            return last
+
+    return Staged(source, look, earlier)
 
 
 def looks(look: Look | Show) -> Callable[[Fraction], Look]:

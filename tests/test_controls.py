@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 
 from engines import Look
-from pipeline.controls import Controls, Show
+from pipeline.controls import Controls
 from pipeline.errors import SourceError
+from pipeline.show import Show
 
 STYLES = ("warm", "cold", "grey")
 

@@ -361,9 +361,13 @@ def test_a_show_is_painted_again_at_full_quality(tmp_path, pack):
     events = [
         {"time": 0, "control": "pack", "value": "tiny"},
         {"time": 0, "control": "strength", "value": 0},
+        {"time": 4.8, "control": "freeze", "value": True},
         {"time": 5.0, "control": "crossfade", "value": 0},
         {"time": 5.0, "control": "strength", "value": 1},
+        {"time": 5.2, "control": "freeze", "value": False},
         {"time": 7.0, "control": "style", "value": "cold"},
+        {"time": 9.4, "control": "blackout", "value": True},
+        {"time": 9.8, "control": "blackout", "value": False},
     ]
     record.write_text("".join(json.dumps(event) + "\n" for event in events))
     one, two = tmp_path / "one.mkv", tmp_path / "two.mkv"
@@ -374,8 +378,13 @@ def test_a_show_is_painted_again_at_full_quality(tmp_path, pack):
     source, first, second = (read_video(path).images for path in (video, one, two))
     assert len(source) == len(first) == len(second) == 250
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(source, first, strict=True)]
-    assert max(changes[:125]) < 3
-    assert min(changes[125:]) > 6
+    assert max(changes[:120]) < 3
+    assert min(changes[130:235]) > 6
+    # Held across the place where the work of two is divided.
+    assert all(np.array_equal(image, first[119]) for image in first[120:130])
+    assert not np.array_equal(first[118], first[119])
+    assert not any(image.any() for image in first[235:245])
+    assert all(image.any() for image in first[130:235] + first[245:])
     cold = [image.astype(int).mean((0, 1)) for image in first]
     assert np.abs(cold[174] - cold[175]).max() > 4
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
