@@ -11,8 +11,8 @@ PACKAGES = ("engines", "pipeline", "training", "benchmarks")
 MAY_IMPORT = {
     "engines": {"engines"},
     "pipeline": {"engines", "pipeline"},
-    "training": {"engines", "training"},
-    "benchmarks": {"engines", "pipeline", "benchmarks"},
+    "training": {"engines", "pipeline", "training"},
+    "benchmarks": {"engines", "pipeline", "training", "benchmarks"},
 }
 
 ONLY_IN = {

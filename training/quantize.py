@@ -14,13 +14,15 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from engines import Image
 from engines.parity import LOWEST_INT8_PSNR
 from training.data import image_files, read_image
-from training.networks import Generator
 
 PHOTOS = 24
 """How many photographs are looked at; every third judges the result, the others calibrate."""
 
 SIDE = 256
 """Shorter side in pixels that they are looked at."""
+
+MULTIPLE = 32
+"""Pixels that the sides of a photograph are multiples of: enough for generators of five levels."""
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -87,9 +89,7 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 def _feed(path: Path, style: int, styles: int) -> Feed:
     photo = read_image(path).permute(1, 2, 0).numpy()
     scale = SIDE / min(photo.shape[:2])
-    height, width = (
-        max(1, round(side * scale) // Generator.MULTIPLE) * Generator.MULTIPLE for side in photo.shape[:2]
-    )
+    height, width = (max(1, round(side * scale) // MULTIPLE) * MULTIPLE for side in photo.shape[:2])
     image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
     mix = np.eye(styles, dtype=np.float32)[style]
     return {"image": image[None], "mix": mix, "strength": np.ones(1, np.float32)}

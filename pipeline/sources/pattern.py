@@ -52,7 +52,8 @@ class PatternSource(Source):
             if ahead > 0:
                 time.sleep(ahead)
             elif ahead < -float(period):
-                number = int((time.monotonic() - began) / period) + 1
+                late, number = number, int((time.monotonic() - began) / period) + 1
+                self.dropped += number - late
                 continue
             pts = round(number * period / TIME_BASE)
             image = self.picture(number)
