@@ -104,11 +104,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=24, help="photographs to paint")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     learned = Material(arguments.photos, arguments.paintings, arguments.training_clips, arguments.weights)
-    unseen = Judged(arguments.photos, arguments.paintings, arguments.clips, arguments.weights)
+    unseen = Judged(
+        *(arguments.photos, arguments.paintings, arguments.clips, arguments.weights),
+        pictures=arguments.pictures,
+    )
     preview = next(path for path in image_files([arguments.photos]) if held_out(path))
     trained = {}
     for name in VARIANTS:
@@ -118,7 +122,14 @@ def main() -> None:
         pack = export_pack(checkpoint, run / "pack", preview=preview, force=True)
         trained[name] = judged(pack, dataclasses.replace(unseen, recipe=variant(name)))
     packs = {name: judged(name, unseen) for name in bundled()}
-    report = {"steps": STEPS, "crop": CROP, **bars(trained, packs), "trained": trained, "packs": packs}
+    report = {
+        "steps": STEPS,
+        "crop": CROP,
+        "photographs": arguments.pictures,
+        **bars(trained, packs),
+        "trained": trained,
+        "packs": packs,
+    }
     print(report["ratios"], report["met"])
     print(write_results("quality", report))
 
