@@ -95,6 +95,29 @@ def bars(trained: dict[str, Any], packs: dict[str, Any]) -> dict[str, Any]:
     return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "met": met, "bars": BARS}
 
 
+def table(report: dict[str, Any]) -> str:
+    """The trainings and the bundled styles as Markdown."""
+    rows = [
+        "| | flicker | noise gain | style | content | taken for the style | photographs taken for it |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    reports = {**report["trained"], **report["packs"]}
+    for pack, found in reports.items():
+        for name, row in found["styles"].items():
+            taken = row["classifier"]
+            figures = [
+                f"{row['flicker']['score']:.3f}",
+                f"{row['noise_gain']:.2f}",
+                f"{row['style_distance']:.2f}",
+                f"{row['content_distance']:.2f}",
+                f"{taken['painted']:.0%}",
+                f"{taken['photographs']:.0%}",
+            ]
+            title = pack if pack in report["trained"] else f"`{pack}`, {name}"
+            rows.append(f"| {title} | {' | '.join(figures)} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Train, judge, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency
+from benchmarks import latency, quality
 from benchmarks.throughput import table
 from engines import Style, bundled
 
@@ -33,6 +33,11 @@ def test_the_flicker_is_the_measured_one():
     assert f"{levels['painting']} grey levels of 255 where the video itself changes by {levels['video']}" in (
         README.replace("\n", " ")
     )
+
+
+def test_the_qualities_are_the_measured_ones():
+    report = json.loads((ROOT / "benchmarks/results/quality.json").read_text("utf-8"))
+    assert f"<!-- quality -->\n{quality.table(report)}\n<!-- /quality -->" in README
 
 
 def test_every_style_is_listed_with_its_painting():
