@@ -202,6 +202,16 @@ def test_the_classifier_tells_what_it_has_seen_and_reports_on_what_it_has_not(ne
     assert report["macro avg"]["f1"] == pytest.approx(macro, abs=2e-3)
 
 
+def test_a_style_of_one_painting_is_judged_and_not_reported_on(network):
+    rng = torch.Generator().manual_seed(0)
+    photographs = coloured(rng, (120, 120, 120), 5)
+    classifier = StyleClassifier(network, {"red": coloured(rng, (200, 30, 30), 1), PHOTOGRAPH: photographs})
+    assert classifier.report() == {}
+    red = [crop for crops in coloured(rng, (200, 30, 30), 3) for crop in crops]
+    found = classifier.judge({"red": red}, [crop for crops in photographs for crop in crops])
+    assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": None, "taken_for": {}}
+
+
 def test_crops_are_of_the_picture():
     picture = torch.arange(300 * 400).reshape(1, 300, 400).expand(3, -1, -1)
     for crop in random_crops(picture, 20, torch.Generator().manual_seed(0)):

@@ -80,8 +80,11 @@ class StyleClassifier:
     def report(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support by class on pictures it has not seen, with their means.
 
-        Each picture is judged, with all of its crops, by a classifier that was trained without it.
+        Each picture is judged, with all of its crops, by a classifier that was trained without it. Where only
+        one class has pictures to spare, nothing can be said, and it is empty.
         """
+        if sum(count > 1 for count in self._pictures.values()) < 2:
+            return {}
         folds = GroupKFold(min(5, len(set(self._groups))))
         taken = cross_val_predict(_model(), self._statistics, self._names, groups=self._groups, cv=folds)
         report: dict[str, Any] = classification_report(
