@@ -16,6 +16,9 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 COMPILED_SIZES = 4
 """How many sizes stay compiled at once. A graph of fixed size runs faster than a dynamic one."""
 
+FADING_SIZES = 2
+"""For how many sizes a thread keeps what it computes in: one may fade into another, picture by picture."""
+
 _TYPES = threading.Lock()
 """OpenVINO makes a table of types when one is first asked for. Two threads that paint their first pictures at
 the same time would each wait for the other there, one for the table and one for Python's global lock."""
@@ -86,10 +89,14 @@ class OpenVinoEngine(Engine):
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """The calling thread's inference request for pictures of `shape` [n, h, w, 3]."""
-        if getattr(self._local, "shape", None) != shape:
-            self._local.request = self._model(shape).create_infer_request()
-            self._local.shape = shape
-        return self._local.request
+        requests: OrderedDict[tuple[int, ...], Any] = self._local.__dict__.setdefault(
+            "requests", OrderedDict()
+        )
+        if shape not in requests:
+            requests[shape] = self._model(shape).create_infer_request()
+            if len(requests) > FADING_SIZES:
+                requests.popitem(last=False)
+        return requests[shape]
 
     def _model(self, shape: tuple[int, ...]) -> Any:
         """The model compiled for `shape`, at its first use."""

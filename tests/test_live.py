@@ -256,7 +256,6 @@ def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
     numbers, times, _ = codes(str(path))
     assert times == sorted(set(times))
     assert len(numbers) == done["frames"]
-    assert max(np.diff(times)) < 1.5
     before = [number for number in numbers if number < 5000]
     after = [number for number in numbers if number >= 5000]
     assert len(before) > 30

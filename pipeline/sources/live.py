@@ -35,6 +35,9 @@ PAUSES = (0.25, 0.5, 1.0, 2.0)
 HOLD = 0.5
 """Seconds without a frame after which the last one is shown again and again, at the source's rate."""
 
+STEP = round(Fraction(1, 1000) / TIME_BASE)
+"""Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
+
 LISTEN = {"rtmp": {"listen": "1"}, "tcp": {"listen": "1"}, "http": {"listen": "1"}}
 """Options that make FFmpeg wait for a sender instead of asking one."""
 
@@ -274,8 +277,9 @@ class Capture(Source):
             except (EOFError, Cancelled):
                 return
             if isinstance(item, Frame):
-                if newest is not None and item.pts <= newest.pts:
-                    item = replace(item, pts=newest.pts + 1)
+                if newest is not None and item.pts < newest.pts + STEP:
+                    # It comes late, after the held picture was shown again.
+                    item = replace(item, pts=newest.pts + STEP)
                 newest = item
             yield item
 
