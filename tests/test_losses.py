@@ -13,6 +13,7 @@ from training.flow import (
     random_warp,
     synthetic_pair,
     warp,
+    with_sensor_noise,
 )
 
 
@@ -121,6 +122,17 @@ def test_a_painting_may_change_as_the_frames_do_without_any_flow(rng):
     assert losses.frame_difference(painted + after - before, painted, after, before) < 1e-12
     still = losses.frame_difference(painted, painted, after, before)
     torch.testing.assert_close(still, (after - before).square().mean((1, 2, 3)))
+
+
+def test_a_still_scene_is_judged_by_how_much_its_noise_grows(rng):
+    photo = torch.rand(2, 3, 16, 16, generator=rng) * 0.5 + 0.25
+    noisy = with_sensor_noise(photo, 0.02, rng)
+    assert not torch.equal(noisy, photo)
+    gains = losses.still(3 * noisy, 3 * photo, noisy, photo)
+    torch.testing.assert_close(gains, torch.tensor([9.0, 9.0]), atol=0.01, rtol=0)
+    assert torch.equal(losses.still(photo, photo, noisy, photo), torch.zeros(2))
+    # No noise at all is no reason to divide by zero.
+    assert torch.equal(losses.still(photo, photo, photo, photo), torch.zeros(2))
 
 
 @pytest.mark.parametrize("shift", [(3, 0), (-2, 5)])

@@ -22,9 +22,10 @@ from training.data import Clips, Pictures, held_out, read_image
 from training.export import export_pack
 from training.flow import DisFlow, warp
 from training.inspection import HEIGHT, LABEL, inspect
+from training.losses import gram
 from training.networks import Generator
 from training.recipe import Recipe, StyleRecipe, load_recipe
-from training.stylization import Material, schedule
+from training.stylization import Material, StyleTraining, schedule
 from training.train import train
 from training.tuning import tune, write_recipe
 
@@ -92,13 +93,13 @@ RECIPE = Recipe(
 def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_path):
     seen = []
     recipe = dataclasses.replace(
-        RECIPE, smoothness=0.1, colour=0.1, temporal_features=1.0, clip_share=0.5, brightness=0.2
+        RECIPE, smoothness=0.1, colour=0.1, temporal_features=1.0, clip_share=0.5, brightness=0.2, still=0.1
     )
     checkpoint = train(recipe, material, run=tmp_path, progress=lambda step, numbers: seen.append(step))
     assert seen == [1, 2, 3, 4, 5, 6]
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     names = {"content", "style", "in_range", "smoothness", "colour", "adversarial", "temporal"}
-    names |= {"temporal_features", "discriminator"}
+    names |= {"temporal_features", "still", "discriminator"}
     assert all(names | {"step", "seconds"} == set(line) for line in lines)
     sheets = [f"{kind}-{step:05d}.png" for kind in ("clip", "sheet") for step in (3, 6)]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == sheets
@@ -139,6 +140,20 @@ VARIANTS = {
     "both directions": {"cycle": 5.0, "identity": 1.0, "history": 3},
     "half precision": {"autocast": "bf16"},
 }
+
+
+def test_a_style_is_asked_for_as_far_as_the_strength_goes(material):
+    training = StyleTraining(dataclasses.replace(RECIPE, batch=3), material, torch.device("cpu"))
+    batch = dataclasses.replace(training.batch(1), strength=torch.tensor([0.0, 0.5, 1.0]))
+    with torch.no_grad():
+        before = training.features("vgg19", batch.photo, batch)
+    paintings = training.targets.statistics("vgg19", batch.styles)
+    asked = training.style_target("vgg19", before, batch)
+    for x, target, painting in zip(before, asked, paintings, strict=True):
+        photo = gram(x)
+        torch.testing.assert_close(target[0], photo[0])
+        torch.testing.assert_close(target[1], (photo[1] + painting[1]) / 2)
+        torch.testing.assert_close(target[2], painting[2])
 
 
 @pytest.mark.parametrize("name", VARIANTS)

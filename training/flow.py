@@ -84,9 +84,14 @@ def synthetic_pair(photo: Tensor, rng: torch.Generator, *, noise: float, brightn
     grid = random_warp(n, *photo.shape[-2:], rng)
     moved = warp(photo, grid)
     gain = 1 + brightness * (torch.rand(n, 1, 1, 1, generator=rng) * 2 - 1)
-    amount = noise * torch.rand(n, 1, 1, 1, generator=rng)
-    after = (moved * gain + amount * torch.randn(moved.shape, generator=rng)).clamp(0, 1)
+    after = with_sensor_noise(moved * gain, noise, rng)
     return Pair(photo, after, grid, inside(grid), luminance_change(moved * gain, moved))
+
+
+def with_sensor_noise(image: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    """`image` [n, 3, h, w] in 0..1 with noise, for each picture its own, of deviation `most` at most."""
+    amount = most * torch.rand(len(image), 1, 1, 1, generator=rng)
+    return (image + amount * torch.randn(image.shape, generator=rng)).clamp(0, 1)
 
 
 HOLDS = 1.0

@@ -18,7 +18,9 @@ Scores = Sequence[Tensor]
 def gram(features: Tensor) -> Tensor:
     """Channel correlations [n, c, c] of `features` [n, c, h, w], mean over positions (Gatys et al. 2016)."""
     flat = features.float().flatten(2)
-    return flat @ flat.transpose(1, 2) / flat.shape[-1]
+    # In bfloat16 the small distance of two matrices that are nearly the same would be lost.
+    with torch.autocast(features.device.type, enabled=False):
+        return flat @ flat.transpose(1, 2) / flat.shape[-1]
 
 
 def moments(features: Tensor) -> Tensor:
@@ -155,6 +157,17 @@ def frame_difference(current: Tensor, previous: Tensor, photo: Tensor, previous_
     """
     painted, seen = current.float() - previous.float(), photo - previous_photo
     return _each((painted - seen).square())
+
+
+def still(painted_noisy: Tensor, painted: Tensor, noisy: Tensor, photo: Tensor) -> Tensor:
+    """Square of the noise gain: how much more the painting of a still scene changes by sensor noise, [n].
+
+    Below 1 it trembles less than the video does. Each argument is [n, 3, h, w]: the painting with noise and
+    without, and the photograph with it and without.
+    """
+    trembles = _each((painted_noisy.float() - painted.float()).square())
+    # Without noise to speak of there is nothing to compare with.
+    return trembles / _each((noisy - photo).square()).clamp(min=1e-5)
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -115,8 +115,10 @@ class Recipe:
     """"flow", or "frame_difference", which needs none."""
     temporal_features: float = 0.0
     """Weight of the same change at the generator's lowest level."""
+    still: float = 0.0
+    """Weight of how much more the painting of a still scene trembles than the scene does by sensor noise."""
     noise: float = 0.02
-    """Sensor noise between two made-up frames, standard deviation on 0..1."""
+    """Sensor noise between two made-up frames, and in a still scene, standard deviation on 0..1."""
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
     clip_share: float = 0.0

@@ -17,7 +17,7 @@ from training.checkpoint import load_trunk
 from training.data import Clips, Pictures, expose, read_image, resize_shorter
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
-from training.flow import FLOWS, Pair, synthetic_pair, warp
+from training.flow import FLOWS, Pair, synthetic_pair, warp, with_sensor_noise
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
 from training.recipe import Recipe, build_recipe
 from training.regularisation import History, augment
@@ -49,6 +49,8 @@ class Batch:
 
     pair: Pair
     """The photographs, and the same scene a moment later."""
+    noisy: Tensor
+    """The photographs with sensor noise."""
     real: Tensor
     """A crop of a painting of each picture's style."""
     styles: Tensor
@@ -203,8 +205,10 @@ class StyleTraining:
         # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with
         # every step, no pixel of the generator's own blocks is favoured, and no pattern of blocks grows.
         top, left = torch.randint(self.generator.multiple, (2,), generator=rng).tolist()
+        noisy = with_sensor_noise(pair.before, recipe.noise, rng) if recipe.still else pair.before
         return Batch(
             pair=pair.each(self._mine),
+            noisy=self._mine(noisy),
             real=self._mine(real),
             styles=self._mine(styles),
             mix=self._mine(torch.eye(len(recipe.styles))[styles]),
@@ -278,37 +282,35 @@ class StyleTraining:
         painted, levels = self.generator.paint(photo, batch.mix, strength)
         painted = painted.float()
         self.discriminator.requires_grad_(False)
-        seen: dict[str, Features] = {}
-
-        def features(name: str) -> Features:
-            if name not in seen:
-                seen[name] = self.features(name, painted, batch)
-            return seen[name]
-
-        # A weak strength asks for little style and keeps more of the photograph.
+        with torch.no_grad():
+            networks = dict.fromkeys(
+                (recipe.content_features if recipe.content else ())
+                + (recipe.style_features if recipe.style else ())
+            )
+            before = {name: self.features(name, photo, batch) for name in networks}
+        seen = {name: self.features(name, painted, batch) for name in networks}
+        # A weak strength keeps more of the photograph.
         keeps = 2 - strength
         terms: dict[str, Tensor] = {}
         if recipe.content:
             distances = []
             for name in recipe.content_features:
-                with torch.no_grad():
-                    target = self.features(name, photo, batch)
                 layer = content_layer(name)
-                distances.append(losses.content(features(name)[layer], target[layer]))
+                distances.append(losses.content(seen[name][layer], before[name][layer]))
             terms["content"] = recipe.content * (keeps * torch.stack(distances).mean(0)).mean()
         if recipe.style:
             distance = torch.stack(
                 [
                     losses.style(
-                        features(name),
-                        self.style_target(name, batch),
+                        seen[name],
+                        self.style_target(name, before[name], batch),
                         losses.STATISTICS[recipe.style_statistic],
                     )
                     for name in recipe.style_features
                 ]
             ).mean(0)
             weight = self.targets.weights.to(self.device)[batch.styles]
-            terms["style"] = recipe.style * (weight * strength * distance).mean()
+            terms["style"] = recipe.style * (weight * distance).mean()
         terms["in_range"] = recipe.in_range * losses.out_of_range(painted).mean()
         if recipe.colour:
             terms["colour"] = recipe.colour * (strength * losses.colour(painted, batch.real)).mean()
@@ -321,6 +323,9 @@ class StyleTraining:
         self.discriminator.requires_grad_(True)
         if recipe.temporal or recipe.temporal_features:
             terms |= self.temporal_losses(batch, painted, levels[-1])
+        if recipe.still:
+            again, _ = self.generator.paint(batch.noisy, batch.mix, strength)
+            terms["still"] = recipe.still * losses.still(again, painted, batch.noisy, photo).mean()
         return terms, painted
 
     def temporal_losses(self, batch: Batch, painted: Tensor, level: Tensor) -> dict[str, Tensor]:
@@ -354,16 +359,25 @@ class StyleTraining:
         top, left = batch.offset
         return list(self.pretrained[name](image[..., top:, left:]))
 
-    def style_target(self, name: str, batch: Batch) -> Features:
-        """The statistics that `name` sees in the painting of each picture's style.
+    def style_target(self, name: str, before: Features, batch: Batch) -> Features:
+        """The statistics that each picture should have: as far from its photograph's to the painting's as its
+        strength goes, so that strength leads all the way from one to the other.
 
-        Of a pretrained network, in the whole painting; of one that is still learning, in the batch's crops.
+        The painting's are those of the whole in a pretrained network, and in one that is still learning those
+        of the batch's crops.
+
+        Args:
+            before: what `name` sees in the photographs.
         """
-        if name in self.pretrained:
-            return self.targets.statistics(name, batch.styles)
         statistic = losses.STATISTICS[self.recipe.style_statistic]
         with torch.no_grad():
-            return [statistic(x) for x in self.features(name, batch.real, batch)]
+            if name in self.pretrained:
+                paintings = self.targets.statistics(name, batch.styles)
+            else:
+                paintings = [statistic(x) for x in self.features(name, batch.real, batch)]
+            photos = [statistic(x) for x in before]
+            strengths = [batch.strength.view(-1, *[1] * (x.dim() - 1)) for x in photos]
+            return [torch.lerp(*each) for each in zip(photos, paintings, strengths, strict=True)]
 
     def shown(self, image: Tensor, batch: Batch) -> Tensor:
         """`image` as the discriminator sees it."""

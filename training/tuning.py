@@ -139,6 +139,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
     pair = synthetic_pair(photos, rng, noise=recipe.noise, brightness=recipe.brightness)
     batch = Batch(
         pair=pair.each(lambda x: x.to(training.device)),
+        noisy=photos.to(training.device),
         real=training.targets.paintings(styles, rng).to(training.device),
         styles=styles.to(training.device),
         mix=torch.eye(len(recipe.styles))[styles].to(training.device),
@@ -154,7 +155,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
         seen, target = (training.features(name, image, batch) for image in (painted, batch.photo))
         layer = content_layer(name)
         distance = losses.style(
-            seen, training.style_target(name, batch), losses.STATISTICS[recipe.style_statistic]
+            seen, training.style_target(name, target, batch), losses.STATISTICS[recipe.style_statistic]
         )
         total = total + (losses.content(seen[layer], target[layer]) + distance).mean() / len(
             training.pretrained
