@@ -3,9 +3,9 @@
     python -m benchmarks.frugality --photos PHOTOS --paintings PAINTINGS --weights WEIGHTS
 
 Both learn one style from the same crops with the losses of the recipe `pointillism`, but for the
-discriminator, whose judgement is no yardstick, since it changes. The objective is the sum of those losses over
-photographs that neither has seen, of the averaged weights. A training ends when a thousand steps gain less
-than 1 %. That is hours on two CPU cores; what is in `--runs` is not done again.
+discriminator, whose judgement is no yardstick, since it changes. The objective is the sum of those losses
+over photographs that neither has seen, of the averaged weights. A training ends when a thousand steps gain
+less than 1 %. That is hours on two CPU cores; what is in `--runs` is not done again.
 """
 
 import argparse
@@ -69,11 +69,11 @@ class ClassicGenerator(Generator):
         )
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The painted `image` [n, 3, h, w]; there are no levels to speak of."""
+        """The painted `image` [n, 3, h, w], and what the lowest level holds."""
         x = self.down(image - 0.5)
         for block in self.blocks:
             x = x + block(x)
-        return torch.sigmoid(self.up(x).float()), []
+        return torch.sigmoid(self.up(x).float()), [x]
 
     def freeze_statistics(self) -> None:
         """InstanceNorm has none."""
