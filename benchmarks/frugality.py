@@ -157,7 +157,7 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         load_recipe(RECIPE),
         learning_rate=rate,
         batch=2,
-        crop=160,
+        crop=96,
         adversarial=0.0,
         full_strength=1.0,
     )
