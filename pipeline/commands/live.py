@@ -31,6 +31,7 @@ from pipeline.controls import Controls
 from pipeline.deck import Deck
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
+from pipeline.sources.denoise import Denoised
 from pipeline.sources.live import open_source
 from pipeline.sources.sound import WithSound
 
@@ -103,6 +104,11 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @onnx_options
 @click.option("--size", type=Dimensions(), help="To ask a camera or the test pattern for.")
 @click.option("--fps", type=Rate(), help="The same.")
+@click.option(
+    "--denoise/--no-denoise",
+    default=None,
+    help="Take noise out of what stands still, so that no strokes crawl there; done to cameras if not given.",
+)
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option("--sound", help="Take the sound from there: microphone:, microphone:hw:1, a URL or a file.")
@@ -146,6 +152,7 @@ def live(
     value_range: Any,
     size: tuple[int, int] | None,
     fps: Fraction | None,
+    denoise: bool | None,
     loop: bool,
     no_audio: bool,
     sound: str | None,
@@ -194,6 +201,8 @@ def live(
         if sound:
             camera = WithSound(picture, sound)
             stack.callback(camera.close)
+        if denoise or (denoise is None and address(source).startswith("camera:")):
+            camera = Denoised(camera)
         governor = None if fixed else Governor(float(1 / camera.info.rate), latency)
         deck = Deck(
             load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor
