@@ -19,7 +19,7 @@ from pipeline.hdr import HLG, PQ
 from pipeline.languages import same_language
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import FORMATS
-from pipeline.sinks.tracks import codecs_of
+from pipeline.sinks.tracks import TEXT_SUBTITLES, codecs_of
 from pipeline.sources.demuxer import open_input, picture_stream
 from pipeline.sources.timeline import Timeline
 
@@ -37,6 +37,8 @@ class TrackContents:
     time_base: Fraction
     times: tuple[Fraction, ...]
     """Of its packets, in seconds."""
+    ends: tuple[Fraction, ...]
+    """When what is in its packets ends, in seconds."""
     digests: tuple[bytes, ...]
     """Of its packets' contents."""
     unheard: int = 0
@@ -89,7 +91,7 @@ def _read(path: str | Path) -> Contents:
             raise SourceError(f"{path}: there is no video in it")
         video.thread_type = "AUTO"
         others = [stream for stream in container.streams if stream.type in KINDS]
-        packets: dict[int, list[tuple[Fraction, bytes]]] = {stream.index: [] for stream in others}
+        packets: dict[int, list[tuple[Fraction, Fraction, bytes]]] = {stream.index: [] for stream in others}
         unheard = dict.fromkeys(packets, 0)
         frames: list[tuple[int | None, int]] = []
         first: Any = None
@@ -98,9 +100,12 @@ def _read(path: str | Path) -> Contents:
             # A recording that jumps back goes on, as it does when it is painted.
             timeline.place(packet)
             if packet.stream is not video:
-                if packet.size and packet.pts is not None:
+                if packet.pts is not None and _has_content(packet):
                     digest = hashlib.sha1(_payload(packet), usedforsecurity=False).digest()
-                    packets[packet.stream_index].append((packet.pts * packet.time_base, digest))
+                    begin, end = (
+                        time * packet.time_base for time in (packet.pts, packet.pts + (packet.duration or 0))
+                    )
+                    packets[packet.stream_index].append((begin, end, digest))
                     unheard[packet.stream_index] += packet.is_discard
                 continue
             try:
@@ -145,17 +150,25 @@ def _read(path: str | Path) -> Contents:
         )
 
 
-def _track(stream: Any, packets: list[tuple[Fraction, bytes]], unheard: int) -> TrackContents:
+def _track(stream: Any, packets: list[tuple[Fraction, Fraction, bytes]], unheard: int) -> TrackContents:
     context = stream.codec_context
     return TrackContents(
         stream.type,
         context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown",
         stream.metadata.get("language"),
         stream.time_base,
-        tuple(time for time, _ in packets),
-        tuple(digest for _, digest in packets),
+        tuple(begin for begin, _, _ in packets),
+        tuple(end for _, end, _ in packets),
+        tuple(digest for _, _, digest in packets),
         unheard,
     )
+
+
+def _has_content(packet: Any) -> bool:
+    """Whether it says something: in .mp4 a sample without text ends a subtitle before the next begins."""
+    context = packet.stream.codec_context
+    silent = packet.size == 2 and context is not None and context.codec.canonical_name == "mov_text"
+    return bool(packet.size) and not silent
 
 
 def _payload(packet: Any) -> bytes:
@@ -235,7 +248,12 @@ def _broadcast(source: Contents, output: Contents) -> Contents:
         times=tuple(None if time is None else time + by for time in source.times),
         ends=(),
         tracks=tuple(
-            replace(track, times=tuple(time + by for time in track.times)) for track in source.tracks
+            replace(
+                track,
+                times=tuple(time + by for time in track.times),
+                ends=tuple(time + by for time in track.ends),
+            )
+            for track in source.tracks
         ),
         chapters=(),
         title="",
@@ -245,8 +263,14 @@ def _broadcast(source: Contents, output: Contents) -> Contents:
 def _track_differences(kind: str, source: Contents, output: Contents) -> list[str]:
     found = []
     # Sound is re-encoded where its codec cannot be held; other tracks may then be missing.
-    before = [t for t in source.tracks if t.kind == kind and (kind == "audio" or t.codec in output.holds)]
-    before = [track for track in before if track.times]
+    # Subtitles of text are converted.
+    before = [
+        track
+        for track in source.tracks
+        if track.kind == kind
+        and track.times
+        and (kind == "audio" or track.codec in output.holds or _converted(track, output))
+    ]
     # A track of timecode is made anew by the muxer.
     after = [
         track
@@ -259,6 +283,13 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
         where = f"{kind} {number}"
         if a.language not in (None, "und") and not same_language(a.language, b.language or ""):
             found.append(f"{where}: language {a.language} became {b.language}")
+        if _converted(a, output):
+            times = _changes(a) if b.codec == "mov_text" else a.times
+            if len(times) != len(b.times):
+                found.append(f"{where}: {len(times)} in the source, {len(b.times)} in the output")
+            else:
+                found += _moved(where, times, b.times, b.time_base)
+            continue
         if a.codec != b.codec and a.codec not in output.holds:
             if a.times and b.times and abs(a.times[-1] - b.times[-1]) > Fraction(1, 10):
                 found.append(
@@ -277,6 +308,19 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
             heard = a.unheard - absent
             found += _moved(f"{where} packets", a.times[heard:], b.times[heard:], b.time_base)
     return found
+
+
+def _converted(track: TrackContents, output: Contents) -> bool:
+    """Whether the track is of text that `output` holds in another kind."""
+    texts = TEXT_SUBTITLES & output.holds
+    return track.codec in TEXT_SUBTITLES and bool(texts) and track.codec not in output.holds
+
+
+def _changes(track: TrackContents) -> tuple[Fraction, ...]:
+    """When subtitles have to be set anew where but one can be shown at a time."""
+    cues = list(zip(track.times, track.ends, strict=True))
+    edges = sorted({edge for cue in cues for edge in cue})
+    return tuple(edge for edge in edges if any(begin <= edge < end for begin, end in cues))
 
 
 def _moved(what: str, before: Any, after: Any, tick: Fraction) -> list[str]:

@@ -1,8 +1,12 @@
 """What travels beside the picture: kept where the container can hold it, named where it cannot."""
 
+import re
+import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -100,6 +104,26 @@ def contents(path):
         return tracks, chapters, dict(container.metadata)
 
 
+def cues_of(path):
+    """Codec, language, disposition and the cues (begin and end in ms, text) of each subtitle track."""
+    tracks = []
+    with av.open(str(path)) as container:
+        for stream in container.streams.subtitles:
+            cues = []
+            with av.open(str(path)) as again:
+                for packet in again.demux(again.streams[stream.index]):
+                    shown = again.streams[stream.index].codec_context.decode2(packet)
+                    if shown is None or not shown.rects:
+                        continue
+                    begin = round(packet.pts * packet.time_base * 1000)
+                    end = begin + round(packet.duration * packet.time_base * 1000)
+                    cues.append((begin, end, "|".join(rect.dialogue.decode() for rect in shown.rects)))
+            tracks.append(
+                (stream.codec_context.name, stream.metadata["language"], int(stream.disposition), cues)
+            )
+    return tracks
+
+
 def test_matroska_keeps_everything(tmp_path, rich, caplog):
     copy(rich, tmp_path / "out.mkv")
     before, chapters, _ = contents(rich)
@@ -125,7 +149,10 @@ def test_mp4_keeps_what_it_can_and_names_the_rest(tmp_path, rich, caplog):
     ]
     assert chapters_after == chapters
     assert metadata["title"] == "Der Film"
-    assert "cannot hold subtitle (subrip); track 3 is left out" in caplog.text
+    assert [(language, cues) for _, language, _, cues in cues_of(tmp_path / "out.mp4")] == [
+        ("deu", [(100, 500, "Guten Tag"), (900, 1400, "Auf Wiedersehen")])
+    ]
+    assert "cannot hold subrip subtitles; track 3 is converted to mov_text" in caplog.text
     assert "cannot hold attachment" in caplog.text
     assert len(caplog.records) == 2
 
@@ -253,3 +280,127 @@ def test_data_goes_from_broadcast_to_broadcast_and_is_named_elsewhere(tmp_path, 
     assert "left out" not in caplog.text
     copy(path, tmp_path / "out.mkv")
     assert "a .mkv file cannot hold data (klv); track 1 is left out" in caplog.text
+
+
+@pytest.fixture
+def subtitled(tmp_path):
+    """Makes a film with subtitles of one kind, that overlap, have markup, and end before the film does."""
+
+    def make(kind, suffix):
+        plain = make_video(tmp_path / "plain.mp4", frames=75)
+        (tmp_path / "words.srt").write_text(
+            "1\n00:00:00,100 --> 00:00:00,500\n<i>Grüße</i> aus\nMünchen\n\n"
+            "2\n00:00:00,900 --> 00:00:01,400\n一つ & zwei\n"
+        )
+        path = tmp_path / f"subtitled{suffix}"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", plain, "-i", tmp_path / "words.srt"]
+        command += ["-map", "0:v", "-map", "0:a", "-map", "1", "-c", "copy", "-c:s", kind]
+        command += ["-metadata:s:s:0", "language=deu", "-disposition:s:0", "forced", path]
+        subprocess.run(command, check=True)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "output", "becomes"),
+    [
+        ("srt", ".mkv", ".mp4", "mov_text"),
+        ("ass", ".mkv", ".mp4", "mov_text"),
+        ("webvtt", ".mkv", ".mov", "mov_text"),
+        ("webvtt", ".webm", ".mp4", "mov_text"),
+        ("mov_text", ".mp4", ".mkv", "srt"),
+        ("mov_text", ".mp4", ".webm", "webvtt"),
+        ("srt", ".mkv", ".webm", "webvtt"),
+    ],
+)
+def test_subtitles_become_what_the_container_holds(
+    tmp_path, subtitled, caplog, kind, source, output, becomes
+):
+    path = subtitled(kind, source) if source != ".webm" else None
+    if path is None:
+        # What is in the film has no place in .webm; the subtitles do.
+        path = tmp_path / "in.webm"
+        copy(subtitled("srt", ".mkv"), path)
+        caplog.clear()
+    out = tmp_path / f"out{output}"
+    copy(path, out)
+    ((codec, language, disposition, cues),) = cues_of(out)
+    # QuickTime has but one name for a language.
+    assert (codec, language) == (becomes, "ger" if output == ".mov" else "deu")
+    # .mov has no place for it.
+    if output not in (".webm", ".mov"):
+        assert disposition & int(Disposition.forced)
+    assert [cue[:2] for cue in cues] == [(100, 500), (900, 1400)]
+    text = [re.sub(r"</?i>|\{[^}]*\}", "", cue[2]).replace("\\N", "\n") for cue in cues]
+    assert text == ["Grüße aus\nMünchen", "一つ & zwei"]
+    assert "is converted to" in caplog.text
+    assert "subtitle" not in " ".join(differences(read_contents(path), read_contents(out)))
+    # Another reader finds the same.
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-copyts",
+        "-i",
+        out,
+        "-map",
+        "0:s",
+        "-f",
+        "srt",
+        "-",
+    ]
+    read = subprocess.run(command, check=True, capture_output=True).stdout.decode()
+    assert re.findall(r"\d\d:\d\d:(\S+) --> \d\d:\d\d:(\S+)", read) == [
+        ("00,100", "00,500"),
+        ("00,900", "01,400"),
+    ]
+
+
+def test_subtitles_that_overlap_are_shown_together_in_mp4(tmp_path):
+    plain = make_video(tmp_path / "plain.mp4", frames=75)
+    (tmp_path / "words.srt").write_text(
+        "1\n00:00:00,100 --> 00:00:01,000\neins\n\n"
+        "2\n00:00:00,400 --> 00:00:00,600\nzwei\n\n"
+        "3\n00:00:00,600 --> 00:00:02,000\ndrei\n\n"
+        "4\n00:00:00,600 --> 00:00:02,000\nvier\n\n"
+        "5\n00:00:02,000 --> 00:00:02,500\nfünf\n"
+    )
+    path = tmp_path / "in.mkv"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", plain, "-i", tmp_path / "words.srt"]
+    command += [
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c",
+        "copy",
+        "-c:s",
+        "srt",
+        "-metadata:s:s:0",
+        "language=deu",
+        path,
+    ]
+    subprocess.run(command, check=True)
+    copy(path, tmp_path / "out.mp4")
+    ((_, _, _, cues),) = cues_of(tmp_path / "out.mp4")
+    assert [(begin, end, text.replace("\\N", "\n")) for begin, end, text in cues] == [
+        (100, 400, "eins"),
+        (400, 600, "eins\nzwei"),
+        (600, 1000, "eins\ndrei\nvier"),
+        (1000, 2000, "drei\nvier"),
+        (2000, 2500, "fünf"),
+    ]
+    source, output = read_contents(path), read_contents(tmp_path / "out.mp4")
+    assert [found for found in differences(source, output) if "subtitle" in found] == []
+
+
+def test_a_lost_subtitle_is_found(tmp_path, subtitled):
+    path = subtitled("srt", ".mkv")
+    copy(path, tmp_path / "out.mp4")
+    source, output = read_contents(path), read_contents(tmp_path / "out.mp4")
+    track = next(track for track in output.tracks if track.kind == "subtitle")
+    shorter = replace(track, times=track.times[:1], digests=track.digests[:1])
+    tracks = tuple(shorter if each is track else each for each in output.tracks)
+    found = differences(source, replace(output, tracks=tracks))
+    assert "subtitle 0: 2 in the source, 1 in the output" in found

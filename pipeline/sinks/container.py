@@ -14,7 +14,13 @@ import av.error
 from pipeline.errors import SinkError
 from pipeline.frame import Track, VideoInfo
 from pipeline.sinks.encoders import ENCODERS, Encoding
-from pipeline.sinks.tracks import CopiedTrack, ReencodedTrack, codecs_of, describe
+from pipeline.sinks.tracks import (
+    ConvertedSubtitles,
+    CopiedTrack,
+    ReencodedTrack,
+    codecs_of,
+    describe,
+)
 
 log = logging.getLogger("fauve")
 
@@ -115,7 +121,7 @@ class Container:
         self._video.time_base = info.time_base
         if info.stream is not None:
             describe(self._video, info.stream)
-        self._tracks: dict[int, CopiedTrack | ReencodedTrack] = {}
+        self._tracks: dict[int, CopiedTrack | ReencodedTrack | ConvertedSubtitles] = {}
         covers = [track for track in info.tracks if track.kind == "cover"]
         for track in info.tracks:
             self._add(track)
@@ -145,6 +151,8 @@ class Container:
         try:
             self._tracks[track.index] = CopiedTrack(self._container, track)
         except ValueError:
+            if track.kind == "subtitle" and self._converted(track):
+                return
             if track.kind != "audio" or self._muxer in ANIMATIONS or track.template.codec_context is None:
                 self._leave_out(track)
                 return
@@ -158,6 +166,19 @@ class Container:
                 track.index,
                 codec,
             )
+
+    def _converted(self, track: Track) -> bool:
+        """Whether subtitles can be had in the kind that this container holds; they are then."""
+        try:
+            subtitles = ConvertedSubtitles(self._container, track)
+        except ValueError:
+            return False
+        self._tracks[track.index] = subtitles
+        log.warning(
+            "%s: a %s file cannot hold %s subtitles; track %d is converted to %s",
+            *(self.path, self.path.suffix, track.codec, track.index, subtitles.codec),
+        )
+        return True
 
     def _leave_out(self, track: Track) -> None:
         # A timecode track is made anew by the muxer, from the metadata of the picture.

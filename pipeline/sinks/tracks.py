@@ -1,10 +1,16 @@
 """What becomes of the tracks beside the picture: copied packet for packet, or re-encoded where it must be."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+import av.error
+from av.subtitles.subtitle import SubtitleSet
+
 from pipeline.frame import Track
 from pipeline.languages import QUICKTIME
+
+log = logging.getLogger("fauve")
 
 TEXT = {"language", "title", "handler_name", "timecode", "creation_time", "comment", "filename", "mimetype"}
 """Metadata of a track that stays true when it moves to another file."""
@@ -18,6 +24,13 @@ BROADCAST = frozenset(
     | {"klv", "scte_35", "timed_id3"}
 )
 """What transport streams hold; FFmpeg's muxer does not tell."""
+
+
+TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "mov_text", "text"})
+"""Subtitles that are text and no pictures."""
+
+SUBTITLES = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+"""The kind of text that a muxer gets if it cannot hold the source's."""
 
 
 def codecs_of(container: Any) -> frozenset[str]:
@@ -85,6 +98,81 @@ class ReencodedTrack:
         """What is left to mux at the end."""
         left = [out for frame in self._decoder.decode(None) for out in self.stream.encode(frame)]
         return [*left, *self.stream.encode(None)]
+
+
+class ConvertedSubtitles:
+    """Subtitles of text in the kind that the container holds; markup that this kind has no words for is lost.
+
+    Timed text (.mp4, .mov: 3GPP TS 26.245) shows one at a time: there, what overlaps is shown together.
+
+    Raises:
+        ValueError: the container holds no text, or the subtitles are pictures.
+    """
+
+    def __init__(self, container: Any, track: Track) -> None:
+        codec = SUBTITLES.get(container.format.name)
+        if codec is None or track.codec not in TEXT_SUBTITLES:
+            raise ValueError(f"{container.format.name} does not hold {track.codec}")
+        self.codec = codec
+        self.stream: Any = container.add_stream(codec)
+        describe(self.stream, track.template)
+        self.moved = 0
+        self._decoder = track.template.codec_context
+        self._decoder.open(strict=False)
+        # How the text is set, which the packets refer to.
+        self.stream.codec_context.subtitle_header = self._decoder.subtitle_header
+        self._tick = self.stream.codec_context.time_base = self.stream.time_base = track.template.time_base
+        self._showing: list[tuple[int, bytes]] = []
+        self._from = 0
+
+    def packets(self, packet: Any) -> Sequence[Any]:
+        """What to mux for `packet` of the source: nothing where it shows nothing, as .mp4 has between two."""
+        try:
+            shown = self._decoder.decode2(packet)
+            if shown is None or not shown.rects:
+                return []
+            end = packet.pts + packet.duration
+            if self.codec != "mov_text":
+                return [self._encoded(shown, packet.pts, end)]
+            packets = self._shown_until(packet.pts)
+        except av.error.FFmpegError:
+            at = float((packet.pts or 0) * packet.time_base)
+            log.warning("track %d: a damaged subtitle at %.2f s is left out", packet.stream_index, at)
+            return []
+        self._showing += [(end, rect.ass) for rect in shown.rects]
+        return packets
+
+    def flush(self) -> Sequence[Any]:
+        """What is left to mux at the end."""
+        return self._shown_until(None)
+
+    def _shown_until(self, time: int | None) -> list[Any]:
+        """A packet for each change in what is shown before `time`, or until nothing is."""
+        packets = []
+        while self._showing and (time is None or self._from < time):
+            ends = [end for end, _ in self._showing]
+            until = min(ends if time is None else [*ends, time])
+            if until > self._from:
+                packets.append(self._encoded(self._together(until), self._from, until))
+                self._from = until
+            self._showing = [(end, line) for end, line in self._showing if end > until]
+        if time is not None:
+            self._from = max(self._from, time)
+        return packets
+
+    def _together(self, until: int) -> SubtitleSet:
+        """All that is shown, one under the other. A line of ASS has its text after eight other fields."""
+        first, *others = [line.split(b",", 8) for _, line in self._showing]
+        text = rb"\N".join(fields[-1] for fields in (first, *others))
+        length = round((until - self._from) * self._tick * 1000)
+        return SubtitleSet.create(b",".join([*first[:-1], text]), start=0, end=length)
+
+    def _encoded(self, shown: SubtitleSet, begin: int, end: int) -> Any:
+        packet = self.stream.codec_context.encode_subtitle(shown)
+        packet.pts = packet.dts = begin
+        packet.duration, packet.time_base = end - begin, self._tick
+        packet.stream = self.stream
+        return packet
 
 
 def describe(stream: Any, template: Any) -> None:

@@ -32,9 +32,9 @@ class Timeline:
                 self._offset = max(self._ends.values()) - time
                 self.jumps += 1
             offset = self._offsets[index] = self._offset
-        self._ends[index] = max(
-            self._ends.get(index, time + offset), time + offset + (packet.duration or 0) * packet.time_base
-        )
+        # Subtitles may overlap for long, and that is no jump.
+        lasts = 0 if packet.stream.type == "subtitle" else (packet.duration or 0) * packet.time_base
+        self._ends[index] = max(self._ends.get(index, time + offset), time + offset + lasts)
         if offset:
             ticks = round(offset / packet.time_base)
             packet.dts = None if packet.dts is None else packet.dts + ticks
