@@ -95,7 +95,8 @@ class Governor:
         self._latency.clear()
 
     def _since(self, values: deque[tuple[float, float]], since: float) -> list[float]:
-        return sorted(value for at, value in values if at >= since)
+        # A copy, made at once: another thread adds to `values` meanwhile.
+        return sorted(value for at, value in list(values) if at >= since)
 
     def _excess(self, now: float) -> float:
         """How many times longer than it may the last frames took; not above 1 while all is well."""

@@ -1,5 +1,8 @@
 """The working size follows what the machine can do, by a made-up clock."""
 
+import sys
+import threading
+
 from pipeline.governor import STEPS, Governor
 
 PERIOD = 1 / 30
@@ -59,3 +62,25 @@ def test_the_smallest_step_is_the_end():
     governor = Governor(PERIOD)
     play(governor, 120, 10.0)
     assert governor.step == len(STEPS) - 1
+
+
+def test_a_frame_may_be_shown_while_it_decides():
+    governor, over = Governor(PERIOD, 0.1), threading.Event()
+
+    def show():
+        while not over.is_set():
+            governor.shown(0.05, 20.0)
+
+    outputs = threading.Thread(target=show)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        governor.decide(0.0)
+        outputs.start()
+        for _ in range(2000):
+            governor.painted(0.01, 20.0)
+            assert governor.decide(20.0) is False
+    finally:
+        sys.setswitchinterval(before)
+        over.set()
+        outputs.join()

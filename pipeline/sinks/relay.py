@@ -33,11 +33,14 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
     print("open", flush=True)
     pictures = 0
     for packet in source.demux():
-        if packet.dts is None:
-            continue
+        if not packet.size:
+            continue  # the end
         pictures += packet.stream.type == "video"
         if pictures < 2:
             continue
+        if packet.dts is None:
+            # NUT has no decoding times, and FFmpeg does not guess the first; nothing is reordered here.
+            packet.dts = packet.pts
         packet.stream = streams[packet.stream_index]
         target.mux(packet)
     target.close()
