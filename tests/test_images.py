@@ -108,6 +108,11 @@ def test_a_photograph_comes_out_as_its_exif_says(tmp_path, tag, order):
 def test_more_frames_than_one_do_not_go_into_one_picture(tmp_path, video, pack):
     result = fauve("run", video, "-o", tmp_path / "b.png", "--style", pack)
     assert_one_line(result, "more frames than one", "b%05d.png writes them all")
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", "tiny"}
+    (tmp_path / "b.png").write_text("precious")
+    result = fauve("run", video, "-o", tmp_path / "b.png", "--style", pack, "--force")
+    assert_one_line(result, "more frames than one")
+    assert (tmp_path / "b.png").read_text() == "precious"
 
 
 def test_pictures_that_are_there_stay_unless_forced(tmp_path, video, pack):

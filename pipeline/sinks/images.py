@@ -64,6 +64,8 @@ def images_done(path: Path) -> int:
 class ImageSink(Sink):
     """Writes each frame as a picture, which gets its name when it is complete.
 
+    One picture alone gets it at the end: a video that has more frames leaves nothing.
+
     Args:
         path: of one picture, or of a sequence, such as frame%05d.png.
         done: pictures of the sequence that are there already, and stay.
@@ -78,6 +80,7 @@ class ImageSink(Sink):
         self._number = done
         self._force = force
         self._sequence = NUMBER.search(path.name) is not None
+        self._temporary = path.with_name(f".{path.name}.writing")
         refuse_existing(image_path(path, done + 1), force)
         if not path.parent.is_dir():
             raise SinkError(f"{path}: there is no folder {path.parent}")
@@ -102,19 +105,30 @@ class ImageSink(Sink):
         encoded, content = cv2.imencode(kind, samples(pixels), settings)
         if not encoded:
             raise SinkError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} is too large for {path.suffix}")
-        temporary = path.with_name(f".{path.name}.writing")
         try:
-            temporary.write_bytes(content.tobytes())
-            os.replace(temporary, path)
+            self._temporary.write_bytes(content.tobytes())
+            if self._sequence:
+                os.replace(self._temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            self.abort()
             raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
     def mux(self, packet: Any) -> None:
         """Pictures have no other tracks."""
 
     def close(self) -> None:
-        """Nothing is left to write: each picture is complete."""
+        """Give one picture alone its name; those of a sequence have theirs.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        if self._sequence or not self._number:
+            return
+        try:
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise SinkError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def abort(self) -> None:
-        """Nothing is left to remove: the pictures of a sequence that are there are complete."""
+        """Remove what is not complete; the pictures of a sequence that are there stay."""
+        self._temporary.unlink(missing_ok=True)
