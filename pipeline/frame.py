@@ -8,6 +8,7 @@ from typing import Any, Self
 from engines import Image
 from pipeline.colour import Alpha, Colour
 from pipeline.hdr import Gain
+from pipeline.mastering import Mastering
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class VideoInfo:
     """The `av` stream of the picture, for its language, title and timecode; only while the source is open."""
     alpha: bool = False
     """Whether its frames have one."""
+    mastering: Mastering | None = None
+    """Of high range that is kept: the display it was graded on; None if nobody knows."""
     live: bool = False
     """Whether its frames come when they will, so that what cannot keep up must leave some out."""
     sound: bool = False

@@ -17,6 +17,7 @@ from pipeline.colour import Colour, colour_of
 from pipeline.errors import SourceError
 from pipeline.hdr import HLG, PQ
 from pipeline.languages import same_language
+from pipeline.mastering import Mastering, mastering_of
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import FORMATS
 from pipeline.sinks.tracks import TEXT_SUBTITLES, codecs_of
@@ -25,6 +26,9 @@ from pipeline.sources.timeline import Timeline
 
 KINDS = ("audio", "subtitle", "data")
 """Tracks beside the picture whose packets are compared."""
+
+HOLD_MASTERING = ("h264", "hevc", "av1")
+"""Codecs that say themselves which display they were graded on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Contents:
     """Width of a pixel through its height, for the upright picture."""
     orientation: Orientation
     colour: Colour
+    mastering: Mastering | None
+    """What it says about the display that it was graded on."""
+    codec: str
+    """FFmpeg's name of that of the picture."""
     tracks: tuple[TrackContents, ...]
     chapters: tuple[tuple[Fraction, Fraction, str], ...]
     title: str
@@ -135,6 +143,8 @@ def _read(path: str | Path) -> Contents:
             aspect=aspect,
             orientation=orientation,
             colour=colour_of(first),
+            mastering=mastering_of(first),
+            codec=video.codec_context.codec.canonical_name,
             tracks=tuple(_track(stream, packets[stream.index], unheard[stream.index]) for stream in others),
             chapters=tuple(
                 (
@@ -228,6 +238,10 @@ def differences(source: Contents, output: Contents) -> list[str]:
     ):
         if expected != actual:
             found.append(f"{name}: {expected} in the source, {actual} in the output")
+    can = output.colour.transfer in high and output.codec in HOLD_MASTERING
+    if can and source.mastering is not None and not source.mastering.agrees_with(output.mastering):
+        told = output.mastering or "nothing"
+        found.append(f"mastering display: {source.mastering} in the source, {told} in the output")
     if len(source.chapters) == len(output.chapters):
         for number, (a, b) in enumerate(zip(source.chapters, output.chapters, strict=True)):
             if a[2] != b[2] or abs(a[0] - b[0]) > Fraction(1, 1000):

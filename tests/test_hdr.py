@@ -17,6 +17,7 @@ from pipeline.hdr import (
     pq_signal,
     small_size,
 )
+from pipeline.mastering import Mastering, mastering_of
 from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
@@ -48,14 +49,14 @@ def scene(transfer, width=384, height=192, frames=6):
         yield frame
 
 
-def hdr_video(path, transfer, **size):
+def hdr_video(path, transfer, params="", **size):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=25)
         for frame in scene(transfer, **size):
             if not stream.width or stream.width != frame.width:
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p10le"
                 context = stream.codec_context
-                context.options = {"x265-params": "log-level=error:lossless=1"}
+                context.options = {"x265-params": "log-level=error:lossless=1" + params}
                 context.colorspace, context.color_range = 9, 1
                 context.color_primaries, context.color_trc = 9, transfer
             container.mux(stream.encode(frame))
@@ -121,6 +122,48 @@ def test_the_highlights_return(tmp_path, pack, transfer, codec):
         assert difference.mean() < 6, "of 1023"
         assert luma(result).max() > 0.93 * luma(source).max()
     assert fauve("verify", video, path).returncode == 0
+
+
+DISPLAY = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450, 50, 10_000_000)
+MASTERED = (
+    ":master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("h265.mp4", 1), ("h265.mkv", 2), ("h264.mkv", 1), ("av1.mp4", 1), ("av1.mkv", 2)],
+)
+def test_the_display_it_was_graded_on_comes_along(tmp_path, pack, name, workers):
+    frames = 6 if workers == 1 else 250
+    video = hdr_video(tmp_path / "in.mkv", PQ, MASTERED, width=94, height=50, frames=frames)
+    assert mastering_of(decoded(video)[0]) == Mastering(DISPLAY, (1000, 400))
+    path = tmp_path / f"out.{name[-3:]}"
+    arguments = ["--hdr", "keep", "--codec", name[:-4], "--workers", workers, "--verify"]
+    painted = fauve("run", video, "-o", path, "-s", pack, *arguments)
+    assert painted.returncode == 0, painted.stderr
+    # H.264 says it with each key frame only.
+    for frame in (frame for frame in decoded(path) if frame.key_frame):
+        found = mastering_of(frame)
+        assert found.light == (1000, 400)
+        # AV1 counts in 1/65536, 1/256 and 1/16384.
+        np.testing.assert_allclose(found.display, DISPLAY, rtol=1e-4, atol=0 if name[0] == "h" else 1)
+    # Without it the promise is broken; in standard range it means nothing.
+    bare = hdr_video(tmp_path / "bare.mkv", PQ, width=94, height=50, frames=frames)
+    broken = fauve("verify", video, bare)
+    assert broken.returncode == 1
+    assert (
+        "mastering display: 0.005 to 1000 cd/m2, at most 1000 and 400 in the source, nothing in"
+        in broken.stdout
+    )
+
+
+def test_what_holds_no_display_says_so(tmp_path, pack):
+    video, path = hdr_video(tmp_path / "in.mkv", PQ, MASTERED), tmp_path / "out.mov"
+    arguments = ["-s", pack, "--hdr", "keep", "--codec", "prores", "--verify"]
+    painted = fauve("run", video, "-o", path, *arguments)
+    assert painted.returncode == 0, painted.stderr
+    assert "prores cannot hold what the source says about its display (0.005 to 1000 cd/m2" in painted.stderr
 
 
 def test_the_painting_is_lifted_and_keeps_its_strokes(tmp_path, pack):

@@ -116,6 +116,11 @@ class Container:
                 "%s: %dx%d is odd, so that it is written as 4:4:4, which some players cannot show",
                 *(self.path, info.width, info.height),
             )
+        if info.mastering is not None and encoding.encoder.mastering_option is None:
+            log.warning(
+                "%s: %s cannot hold what the source says about its display (%s); it is left out",
+                *(self.path, encoding.encoder.codec, info.mastering),
+            )
         self._video: Any = self._container.add_stream(encoding.encoder.name, rate=info.rate)
         encoding.set_up(self._video.codec_context, info)
         self._video.time_base = info.time_base

@@ -49,6 +49,8 @@ class Encoder:
     """What is set for a transparent picture."""
     palette: bool = False
     """Whether each picture is brought down to 256 colours of its own."""
+    mastering_option: str | None = None
+    """What FFmpeg calls the settings that take the mastering display; None if the codec holds none."""
     tag: str | None = None
     """Four letters for .mp4 and .mov that more players know than FFmpeg's own."""
     nvidia: bool = False
@@ -76,16 +78,25 @@ class Encoder:
 
 
 ENCODERS = {
-    "h264": Encoder("libx264", "h264", crf=20, preset="veryfast"),
+    "h264": Encoder("libx264", "h264", crf=20, preset="veryfast", mastering_option="x264-params"),
     "h265": Encoder(
         "libx265",
         "hevc",
         crf=20,
         preset="veryfast",
         options={"x265-params": "log-level=error:frame-threads=4"},
+        mastering_option="x265-params",
         tag="hvc1",
     ),
-    "av1": Encoder("libsvtav1", "av1", odd_pixels="yuv420p", crf=26, worst_crf=63, preset="9"),
+    "av1": Encoder(
+        "libsvtav1",
+        "av1",
+        odd_pixels="yuv420p",
+        crf=26,
+        worst_crf=63,
+        preset="9",
+        mastering_option="svtav1-params",
+    ),
     "vp9": Encoder(
         "libvpx-vp9",
         "vp9",
@@ -184,7 +195,7 @@ class Encoding:
             context.flags &= ~Flags.global_header
         else:
             context.flags |= Flags.global_header
-        context.options = {**self.settings, **self._of_this_machine()}
+        context.options = _with(self.settings, self._of_this_machine())
         if self.tag:
             context.codec_tag = self.tag
 
@@ -227,6 +238,9 @@ def choose(
         # Only full chroma has a place for odd sides, where the codec has that at all.
         full = odd and "444" in encoder.odd_pixels
         pixels = encoder.high_pixels.replace("420", "444") if full else encoder.high_pixels
+    if info.mastering is not None and encoder.mastering_option is not None:
+        option = encoder.mastering_option
+        settings = _with(settings, {option: info.mastering.options(option)})
     if info.alpha and encoder.alpha_pixels is not None:
         pixels = encoder.alpha_pixels
         settings.update(encoder.alpha_options)
@@ -237,6 +251,12 @@ def choose(
         in_band=muxer == "mpegts",
         tag=encoder.tag if muxer in ("mp4", "mov") else None,
     )
+
+
+def _with(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """All of both; where both have a list, such as "x265-params", it holds the items of both."""
+    joined = {key: f"{settings[key]}:{value}" if key in settings else value for key, value in more.items()}
+    return {**settings, **joined}
 
 
 def _open_once(encoder: Encoder) -> None:

@@ -19,6 +19,7 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
 from pipeline.grey import Window, grey_bits, grey_values
 from pipeline.hdr import HLG, PQ, Gain, gain_of, high_colour
+from pipeline.mastering import mastering_of
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
@@ -143,6 +144,7 @@ class FileSource(Source):
         self._tone_mapper: ToneMapper | None = None
         self._luminance: LuminanceReader | None = None
         self._transfer = int(first.color_trc)
+        self._mastering = mastering_of(first)
         self._grey_bits = grey_bits(first)
         self._window: Window | None = None
         if self._grey_bits == 16:
@@ -182,7 +184,7 @@ class FileSource(Source):
             log.warning("%s is not HDR; there is nothing to keep", self.path)
             return
         self._luminance = LuminanceReader()
-        self.info = replace(self.info, colour=high_colour(self._transfer))
+        self.info = replace(self.info, colour=high_colour(self._transfer), mastering=self._mastering)
 
     def see(self, window: Window | None) -> None:
         """Show these values of a grey picture from now on; None, those of its first one, and say which.
