@@ -18,7 +18,7 @@ import pytest
 from engines import Look, Style, bundled, load
 from pipeline.sinks.parts import GRID
 from tests.packs import animegan, tiny_pack
-from tests.videos import bar, make_video, read_video
+from tests.videos import bar, make_video, picture, read_video
 
 FAUVE = [sys.executable, "-m", "pipeline.cli"]
 
@@ -64,6 +64,60 @@ def test_a_video_in_and_a_painted_video_out(tmp_path, video, pack):
         painted = engine(before.images[7], Look())
     assert np.abs(after.images[7].astype(int) - painted).mean() < 4
     assert np.abs(after.images[7].astype(int) - before.images[7]).mean() > 15
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("rate", [120, 240, 1000])
+def test_slow_motion_keeps_every_frame_and_its_time(tmp_path, pack, rate, suffix):
+    # Matroska counts in milliseconds: 8 or 9 of them at 120 a second.
+    unit = 1000 if suffix == ".mkv" else rate * 100
+    pts = [round(Fraction(index * unit, rate)) for index in range(130)]
+    video = make_video(tmp_path / f"in{suffix}", pts, rate=rate, time_base=Fraction(1, unit))
+    path = tmp_path / f"out{suffix}"
+    result = fauve("run", video, "-o", path, "-s", pack, "--strength", 0, "--crf", 5, "--verify")
+    assert result.returncode == 0, result.stderr
+    before, after = read_video(video), read_video(path)
+    assert before.times == [Fraction(at, unit) for at in pts]
+    assert after.times == before.times
+    for one, other in zip(before.images, after.images, strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 1.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_memory_is_bounded_at_8k(tmp_path, pack):
+    frames = 24
+    video, path = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    image = cv2.resize(picture(0, 960, 540), (7680, 4320))
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 7680, 4320, "yuv420p"
+        stream.codec_context.options = {"preset": "ultrafast"}
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.roll(image, 16 * index, 1), format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    arguments = ["run", video, "-o", path, "--style", pack, "--preset", "ultrafast"]
+    script = (
+        "import pathlib, re\n"
+        "from pipeline.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    status = pathlib.Path('/proc/self/status').read_text()\n"
+        "    print(re.search(r'VmHWM:\\s*(\\d+)', status)[1])"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    # A picture has 100 MB; all of them would have 2.4 GB, in and out 4.8 GB.
+    assert int(result.stdout.split()[-1]) < 4 << 20, "in kB"
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (7680, 4320)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+    assert sorted(packet.pts * packet.time_base for packet in packets) == [
+        Fraction(index, 25) for index in range(frames)
+    ]
 
 
 def test_strength_0_gives_back_the_video(tmp_path, video, pack):

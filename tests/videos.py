@@ -35,6 +35,7 @@ def make_video(
     *,
     frames: int = 12,
     size: tuple[int, int] = (96, 64),
+    rate: int = RATE,
     time_base: Fraction = Fraction(1, 12800),
     pix_fmt: str = "yuv420p",
     codec: str = "libx264",
@@ -48,14 +49,14 @@ def make_video(
     """Encode a clip, with a tone for its sound, and return its path.
 
     Args:
-        pts: of each frame; `frames` of them at 25 fps if not given.
+        pts: of each frame; `frames` of them at `rate` if not given.
         colour: matrix, range, primaries and transfer to tag.
     """
-    step = round(1 / (RATE * time_base))
+    step = round(1 / (rate * time_base))
     pts = [index * step for index in range(frames)] if pts is None else pts
     with av.open(f"file:{path}", "w") as container:
         container.metadata.update(metadata or {})
-        video = container.add_stream(codec, rate=RATE)
+        video = container.add_stream(codec, rate=rate)
         video.width, video.height, video.pix_fmt = *size, pix_fmt
         video.codec_context.time_base = video.time_base = time_base
         if codec == "libx264":
