@@ -101,6 +101,9 @@ def _read(path: str | Path) -> Contents:
         others = [stream for stream in container.streams if stream.type in KINDS]
         packets: dict[int, list[tuple[Fraction, Fraction, bytes]]] = {stream.index: [] for stream in others}
         unheard = dict.fromkeys(packets, 0)
+        samples = {
+            stream.index: hashlib.sha1(usedforsecurity=False) for stream in others if _is_samples(stream)
+        }
         frames: list[tuple[int | None, int]] = []
         first: Any = None
         timeline = Timeline()
@@ -114,6 +117,8 @@ def _read(path: str | Path) -> Contents:
                         time * packet.time_base for time in (packet.pts, packet.pts + (packet.duration or 0))
                     )
                     packets[packet.stream_index].append((begin, end, digest))
+                    if packet.stream_index in samples:
+                        samples[packet.stream_index].update(bytes(packet))
                     unheard[packet.stream_index] += packet.is_discard
                 continue
             try:
@@ -122,9 +127,14 @@ def _read(path: str | Path) -> Contents:
                 continue
             for frame in decoded:
                 first = first or frame
+                if not timeline.rises(frame.pts):
+                    continue
                 frames.append((frame.pts, frame.duration or 0))
         if first is None:
             raise SourceError(f"{path}: none of its frames can be decoded")
+        for index, whole in samples.items():
+            if packets[index]:
+                packets[index] = [(packets[index][0][0], packets[index][-1][1], whole.digest())]
         orientation = orientation_of(first)
         size, aspect = (first.width, first.height), video.sample_aspect_ratio or Fraction(1)
         if orientation.transpose:
@@ -172,6 +182,12 @@ def _track(stream: Any, packets: list[tuple[Fraction, Fraction, bytes]], unheard
         tuple(digest for _, _, digest in packets),
         unheard,
     )
+
+
+def _is_samples(stream: Any) -> bool:
+    """Whether its sound is plain samples, which each container cuts into packets of its own."""
+    context = stream.codec_context
+    return stream.type == "audio" and context is not None and context.codec.canonical_name.startswith("pcm_")
 
 
 def _has_content(packet: Any) -> bool:

@@ -13,7 +13,8 @@ from pipeline.colour import Colour
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
-from tests.videos import bar, make_video, picture, read_video
+from pipeline.verify import differences, read_contents
+from tests.videos import bar, copy, make_video, picture, read_video
 
 
 def read(path, **options):
@@ -311,6 +312,26 @@ def test_a_recording_that_jumps_back_goes_on(tmp_path, caplog):
     assert all(a < b for a, b in pairwise(times))
     assert abs((times[-1] - times[0]) - (frames[-1].time - frames[0].time)) < Fraction(1, 10)
     assert "jumps back in time 2 times" in caplog.text
+
+
+def test_a_recording_that_jumps_back_by_little_goes_on_too(tmp_path, caplog):
+    """A broadcast whose receiver gave a third of a second twice: less than containers mix up elsewhere."""
+    content = make_video(tmp_path / "a.ts", frames=100, time_base=Fraction(1, 25)).read_bytes()
+    units = [content[at : at + 188] for at in range(0, len(content), 188)]
+    # Where a picture begins: a unit that starts a PES packet of the first stream.
+    begins = [at for at, unit in enumerate(units) if unit[1] & 0x40 and unit[1:3] == b"\x41\x00"]
+    path = tmp_path / "twice.ts"
+    path.write_bytes(b"".join(units[: begins[60]] + units[begins[48] :]))
+    _, frames, packets = read(path)
+    # Pictures whose references are missing at the seam cannot be decoded.
+    assert len(frames) > 100
+    assert all(a.time < b.time for a, b in pairwise(frames))
+    times = [packet.pts * packet.time_base for packet in packets]
+    assert all(a < b for a, b in pairwise(times))
+    assert abs((times[-1] - times[0]) - (frames[-1].time - frames[0].time)) < Fraction(1, 5)
+    assert "jumps back in time 1 times" in caplog.text
+    copy(path, tmp_path / "out.mkv")
+    assert differences(read_contents(path), read_contents(tmp_path / "out.mkv")) == []
 
 
 def test_a_gpu_that_decodes_is_asked_for_only_where_there_is_one(tmp_path, monkeypatch, caplog):

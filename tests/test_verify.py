@@ -3,6 +3,8 @@
 import dataclasses
 from fractions import Fraction
 
+import av
+import numpy as np
 import pytest
 
 from pipeline.colour import Colour
@@ -10,7 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.orientation import Orientation
 from pipeline.verify import differences, read_contents
 from tests.test_tracks import rich
-from tests.videos import copy, make_video, turn
+from tests.videos import copy, make_video, picture, turn
 
 __all__ = ["rich"]
 
@@ -139,3 +141,41 @@ def test_a_recording_that_jumps_back_is_verified_as_it_goes_on(tmp_path, suffix)
     result = tmp_path / f"out.{suffix}"
     copy(path, result)
     assert differences(read_contents(path), read_contents(result)) == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_samples_are_the_same_however_they_are_cut_into_packets(tmp_path, suffix):
+    path = make_video(
+        tmp_path / "in.mxf", codec="mpeg2video", audio_codec="pcm_s16le", time_base=Fraction(1, 25)
+    )
+    result = tmp_path / f"out.{suffix}"
+    copy(path, result)
+    before, after = read_contents(path), read_contents(result)
+    for track in before.tracks[0], after.tracks[0]:
+        assert (track.kind, track.codec) == ("audio", "pcm_s16le")
+    assert differences(before, after) == []
+    other = dataclasses.replace(after, tracks=(dataclasses.replace(after.tracks[0], digests=(b"x",)),))
+    assert "audio 0: 1 packets in the source, 0 of them the same in the output" in differences(before, other)
+
+
+def test_sound_that_begins_late_does_so_in_mp4(tmp_path):
+    """Matroska counts milliseconds, MP4 samples: the beginning must be whole in both."""
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        sound = container.add_stream("flac", rate=44100, layout="mono")
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(index, 64, 64), format="rgb24")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        for at in range(0, 80_000, 4000):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.int16), format="s16", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = 44100, at + 1014, Fraction(1, 44100)
+            container.mux(sound.encode(samples))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    copy(path, tmp_path / "out.mp4")
+    before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
+    assert before.tracks[0].times[0] == Fraction(23, 1000)
+    assert differences(before, after) == []

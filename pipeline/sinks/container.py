@@ -101,8 +101,12 @@ class Container:
         options = dict(OPTIONS.get(self._muxer, {}))
         if self._muxer in ("mp4", "mov"):
             # Edit lists count in this unit; a late start of a track would be rounded to the millisecond.
-            units = [info.time_base, *(track.template.time_base for track in info.tracks)]
-            options["movie_timescale"] = str(_common_timescale([unit.denominator for unit in units if unit]))
+            # Sound is counted in samples there.
+            templates = [track.template for track in info.tracks]
+            units = [info.time_base, *(template.time_base for template in templates)]
+            rates = [template.sample_rate for template in templates if template.type == "audio"]
+            scale = _common_timescale([*(unit.denominator for unit in units if unit), *rates])
+            options["movie_timescale"] = str(scale)
         self._container: Any = av.open(name, "w", format=self._muxer, options=options)
         holds = codecs_of(self._container)
         if encoding.encoder.codec not in holds:
@@ -274,7 +278,7 @@ def muxer_of(path: Path) -> str:
 def _common_timescale(denominators: list[int]) -> int:
     """A timescale that every track's start is whole in, if there is one below the 32 bits of the format."""
     scale = 1000
-    for denominator in denominators:
+    for denominator in filter(None, denominators):
         common = math.lcm(scale, denominator)
         scale = common if common < 1 << 31 else scale
     return scale

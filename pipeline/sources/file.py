@@ -295,6 +295,8 @@ class FileSource(Source):
                 yield item
                 continue
             pts, duration = self._times(item)
+            if not self._timeline.rises(pts):
+                continue
             if self._end is not None and pts >= self._end:
                 break
             if self._start is None or pts >= self._start:
@@ -303,6 +305,8 @@ class FileSource(Source):
             log.warning(
                 "%s jumps back in time %d times; it is made to go on", self.path, self._timeline.jumps
             )
+        if self._timeline.late:
+            log.warning("%s: %d pictures go back in time and are left out", self.path, self._timeline.late)
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
 

@@ -6,6 +6,9 @@ from typing import Any
 JUMP = Fraction(1)
 """Seconds that a track must fall back by; less is the disorder that containers allow."""
 
+SHORT_JUMP = Fraction(1, 10)
+"""The same for the decoding times of pictures and sound, in which there is no disorder but a clock's."""
+
 
 class Timeline:
     """Moves the packets of all tracks by the same amount when a recording jumps back in time.
@@ -18,7 +21,13 @@ class Timeline:
         """How often the recording jumped back."""
         self._offset = Fraction(0)
         self._offsets: dict[int, Fraction] = {}
+        self._end = Fraction(0)
+        """When all that has been read is over; pictures are shown later than they are decoded."""
         self._ends: dict[int, Fraction] = {}
+        self._decoded: dict[int, Fraction] = {}
+        self.late = 0
+        """Pictures that came after one that is shown later, or at the same time."""
+        self._last_pts: int | None = None
 
     def place(self, packet: Any) -> None:
         """Move `packet`, if it must be, so that time goes on."""
@@ -27,15 +36,39 @@ class Timeline:
             return
         index, time = packet.stream_index, at * packet.time_base
         offset = self._offsets.get(index, Fraction(0))
-        if index in self._ends and time + offset < self._ends[index] - JUMP:
-            if offset == self._offset or time + self._offset < self._ends[index] - JUMP:
-                self._offset = max(self._ends.values()) - time
+        exact = packet.dts is not None and packet.stream.type in ("video", "audio")
+
+        def falls(offset: Fraction) -> bool:
+            if exact and index in self._decoded and time + offset < self._decoded[index] - SHORT_JUMP:
+                return True
+            return index in self._ends and time + offset < self._ends[index] - JUMP
+
+        if falls(offset):
+            if offset == self._offset or falls(self._offset):
+                self._offset = self._end - time
                 self.jumps += 1
             offset = self._offsets[index] = self._offset
+        if exact:
+            self._decoded[index] = time + offset
         # Subtitles may overlap for long, and that is no jump.
         lasts = 0 if packet.stream.type == "subtitle" else (packet.duration or 0) * packet.time_base
         self._ends[index] = max(self._ends.get(index, time + offset), time + offset + lasts)
+        shown = time if packet.pts is None else max(time, packet.pts * packet.time_base)
+        self._end = max(self._end, shown + offset + lasts)
         if offset:
             ticks = round(offset / packet.time_base)
             packet.dts = None if packet.dts is None else packet.dts + ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
+
+    def rises(self, pts: int | None) -> bool:
+        """Whether a picture is later than all before it, by its `pts` in ticks; else it is counted.
+
+        At a seam the pictures of the one recording may overlap those of the other by less than a jump.
+        """
+        if pts is None:
+            return True
+        if self._last_pts is not None and pts <= self._last_pts:
+            self.late += 1
+            return False
+        self._last_pts = pts
+        return True
