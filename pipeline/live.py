@@ -16,6 +16,7 @@ from pipeline.keyboard import Keyboard, press
 from pipeline.scaling import working_size
 from pipeline.sinks import Sink
 from pipeline.sinks.recording import FORMATS as RECORDINGS
+from pipeline.sinks.speaker import SpeakerSink
 from pipeline.sinks.window import WindowSink
 from pipeline.sources import Source
 from pipeline.stats import Stats, percentiles, rate
@@ -23,7 +24,7 @@ from pipeline.stream import run
 
 
 def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: bool = False) -> Sink:
-    """The live output at `address`: a URL, a .m3u8, whip:URL, whep:[HOST]:PORT, a file, window:, or camera:.
+    """The live output at `address`: a URL, a .m3u8, whip:, whep:, a file, window:, camera: or speaker:.
 
     Raises:
         SinkError: no such output, or it cannot be written.
@@ -34,6 +35,8 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
         from pipeline.sinks.camera import CameraSink
 
         return CameraSink(address, info)
+    if address.startswith("speaker:"):
+        return SpeakerSink(address, info)
     if address.startswith(("whip:", "whep:")):
         from pipeline.sinks.webrtc import WhepSink, WhipSink
 
@@ -48,7 +51,7 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
         return RecordingSink(Path(address), info, force=force)
     raise SinkError(
         f"{address}: no such output; there are URLs such as rtmp://, .m3u8, whip:, whep:, window:, camera:, "
-        f"and recordings ({', '.join(RECORDINGS)})"
+        f"speaker:, and recordings ({', '.join(RECORDINGS)})"
     )
 
 
@@ -80,7 +83,8 @@ class LiveRun:
         self.controls = controls
         self._source = source
         self._deck = deck
-        self._sinks = sinks
+        # The first output is what the governor goes by.
+        self._sinks = sorted(sinks, key=lambda sink: isinstance(sink, SpeakerSink))
         self._governor = governor
         self.stop = stop
         self._stats = Stats()
@@ -90,6 +94,8 @@ class LiveRun:
         for sink in sinks:
             if isinstance(sink, WindowSink):
                 sink.pressed = partial(press, controls, stop)
+            elif isinstance(sink, SpeakerSink):
+                sink.latency = self._seen_after
         self._learn: Callable[[str], None] | None = None
 
     def run(self, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -120,6 +126,14 @@ class LiveRun:
         if self._stats.flicker is not None:
             report["flicker"] = self._stats.flicker.report()
         return report
+
+    def _seen_after(self) -> float:
+        """Seconds from capture until a picture is seen: in the window or camera, or at the first output."""
+        for kinds in (("window:", "camera:"), ("",)):
+            for counted in self._stats.sinks:
+                if counted.name.startswith(kinds) and not counted.name.startswith("speaker:"):
+                    return percentiles(list(counted.latencies))[0]
+        return 0.0
 
     def _feed_governor(self) -> None:
         if self._governor is None or not self._stats.sinks:

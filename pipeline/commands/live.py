@@ -84,8 +84,8 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     "outputs",
     multiple=True,
     help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, whip:URL "
-    "to send by WebRTC, whep::PORT to be watched by it, a file to record to (.mkv, .mp4, .ts), window:, or "
-    "camera:; may be given several times.",
+    "to send by WebRTC, whep::PORT to be watched by it, a file to record to (.mkv, .mp4, .ts), window:, "
+    "camera:, or speaker: for the sound beside those two; may be given several times.",
 )
 @click.option(
     "-s",
