@@ -4,6 +4,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.hdr import HLG, PQ
+
 DISPLAY = struct.Struct("=22i")
 """FFmpeg's AVMasteringDisplayMetadata: ten fractions, then whether it has the primaries and the luminance."""
 
@@ -66,10 +68,17 @@ MASTERING_OPTIONS = {
 
 
 def mastering_of(frame: Any) -> Mastering | None:
-    """What a decoded frame, an `av.VideoFrame`, says; None if that is nothing, or not all of the display."""
+    """What a decoded frame of high range, an `av.VideoFrame`, says; None where that is nothing."""
+    if frame.color_trc not in (PQ, HLG):
+        return None
     display: tuple[int, ...] | None = None
     light: tuple[int, int] | None = None
-    for data in frame.side_data:
+    try:
+        told = list(frame.side_data)
+    except ValueError:
+        # PyAV refuses all of it where one piece is of a kind that it does not know, such as EXIF.
+        return None
+    for data in told:
         content = bytes(data)
         if data.type.name == "MASTERING_DISPLAY_METADATA" and len(content) == DISPLAY.size:
             *values, has_primaries, has_luminance = DISPLAY.unpack(content)

@@ -168,8 +168,9 @@ def test_a_window_and_a_loudspeaker(tmp_path, pulse):
     loud = np.flatnonzero(np.abs(np.fromfile(raw, np.float32).reshape(-1, 2)[:, 0]) > 0.25) / RATE
     clicks = [at for before, at in zip(np.append(-9, loud[:-1]), loud, strict=True) if at - before > 0.3]
     assert len(clicks) >= 5
-    steps = np.diff(clicks)
-    assert np.abs(steps[1:] - 1).max() < 0.03, steps
+    # A machine that is too busy may leave one out, but none is moved.
+    steps = np.diff(clicks)[1:]
+    assert np.abs(steps - np.rint(steps)).max() < 0.03, steps
 
 
 @needs("pulseaudio", "pactl")
