@@ -1,6 +1,6 @@
 """How old a live picture is when somebody sees it, read back from the pixels.
 
-    python -m benchmarks.latency [--only nut,rtmp,obs,load,soak]
+    python -m benchmarks.latency [--only nut,rtmp,obs,load,restarts,soak]
 
 The test pattern carries the number of each frame in its pixels; a receiver in a process of its own decodes
 what arrives, reads the number, and says when. RTMP goes through a real nginx (tests/install_parts.sh).
@@ -16,10 +16,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import av
 
 import engines
 from benchmarks.machine import write_results
@@ -30,6 +32,8 @@ from pipeline.frame import Frame
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
 from pipeline.sinks import Sink
+from pipeline.sources import Source
+from pipeline.sources.live import open_source
 from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.stats import percentiles
 
@@ -88,10 +92,17 @@ class Captured(Sink):
 
 
 class Show:
-    """A live run of the test pattern in this process, until `stop`."""
+    """A live run of the test pattern, or another source, in this process, until `stop`."""
 
-    def __init__(self, size: tuple[int, int], outputs: Sequence[str], *, governed: bool = False) -> None:
-        self.source = PatternSource(size, RATE)
+    def __init__(
+        self,
+        size: tuple[int, int],
+        outputs: Sequence[str],
+        *,
+        governed: bool = False,
+        source: Source | None = None,
+    ) -> None:
+        self.source = PatternSource(size, RATE) if source is None else source
         self.stop = threading.Event()
         pack = engines.load_style(STYLE)
         controls = Controls(STYLE, pack.styles, Look())
@@ -100,8 +111,8 @@ class Show:
             lambda name: engines.load("auto", style=name), STYLE, size, controls, governor=self.governor
         )
         self.captured = Captured(RATE)
-        sinks = [*(open_sink(output, self.source.info, force=True) for output in outputs), self.captured]
-        self.live = LiveRun(self.source, self.deck, controls, sinks, self.governor, self.stop)
+        self.sinks = [*(open_sink(output, self.source.info, force=True) for output in outputs), self.captured]
+        self.live = LiveRun(self.source, self.deck, controls, self.sinks, self.governor, self.stop)
         self.report: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -159,28 +170,36 @@ def nut(seconds: float) -> dict[str, Any]:
     )
 
 
+RTMP = "rtmp://127.0.0.1:48751/live/show"
+
+RTMP_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
+
+
 def rtmp(seconds: float) -> dict[str, Any] | None:
     """H.264 by RTMP through nginx on this machine; None where there is none."""
-    module = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
     program = shutil.which("nginx")
-    if program is None or not module.exists():
+    if program is None or not RTMP_MODULE.exists():
         return None
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "nginx.conf"
-        config.write_text(
-            f"load_module {module}; worker_processes 1; daemon off; pid {folder}/pid;\n"
-            f"error_log {folder}/log;\n"
-            "events { worker_connections 64; }\n"
-            "rtmp { server { listen 48751; application live { live on; } } }\n"
-        )
-        server = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+        server = rtmp_server(program, Path(folder))
         time.sleep(0.5)
         try:
-            url = "rtmp://127.0.0.1:48751/live/show"
-            return received((640, 360), url, url, "", seconds)
+            return received((640, 360), RTMP, RTMP, "", seconds)
         finally:
             server.terminate()
             server.wait()
+
+
+def rtmp_server(program: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """An nginx that takes `RTMP`, in one process, so that it can be killed."""
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"load_module {RTMP_MODULE}; master_process off; daemon off; pid {folder}/pid;\n"
+        f"error_log {folder}/log;\n"
+        "events { worker_connections 64; }\n"
+        "rtmp { server { listen 48751; application live { live on; } } }\n"
+    )
+    return subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
 
 
 OBS_SETTINGS = """[General]
@@ -273,6 +292,95 @@ def load(seconds: float) -> dict[str, Any]:
     return {"alone": told(alone), "under_load": told(loaded), "heights_under_load": heights}
 
 
+SENDER = """
+import sys, time
+from fractions import Fraction
+import av
+from pipeline.sources.pattern import PatternSource
+source = PatternSource((640, 360), Fraction(30))
+with av.open(sys.argv[1] + "?listen=1", "w", format="mpegts", options={"flush_packets": "1"}) as out:
+    video = out.add_stream("libx264", rate=30)
+    video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
+    video.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "15"}
+    for number in range(100000):
+        frame = av.VideoFrame.from_ndarray(source.picture(number), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, 30)
+        out.mux(video.encode(frame))
+        time.sleep(1 / 30)
+"""
+
+RESTARTS = 10
+
+
+def restarts(seconds: float) -> dict[str, Any] | None:
+    """Seconds until it is back after its server, then its source, was killed and started again, ten times.
+
+    The starting of either program is within them. None where there is no nginx.
+    """
+    program = shutil.which("nginx")
+    if program is None or not RTMP_MODULE.exists():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "server.mkv"
+        server = rtmp_server(program, Path(folder))
+        show = Show((640, 360), [RTMP, str(path)])
+        stream: Any = show.sinks[0]
+        _until(lambda: stream.connected)
+        back = []
+        for _ in range(RESTARTS):
+            time.sleep(2)
+            server.kill()
+            server.wait()
+            _until(lambda: not stream.connected)
+            time.sleep(1)
+            server, began = rtmp_server(program, Path(folder)), time.monotonic()
+            _until(lambda: stream.connected)
+            back.append(round(time.monotonic() - began, 2))
+        found = {"server": _recovered(back, show.end(), path)}
+        server.kill()
+        server.wait()
+        path, url = Path(folder) / "source.mkv", "tcp://127.0.0.1:48754"
+        sender = subprocess.Popen([sys.executable, "-c", SENDER, url])
+        time.sleep(2)
+        show = Show((640, 360), [str(path)], source=open_source(url, timeout=2.0))
+        back = []
+        for _ in range(RESTARTS):
+            time.sleep(3)
+            sender.kill()
+            sender.wait()
+            _until(lambda: bool(show.source.lost))
+            sender, began = subprocess.Popen([sys.executable, "-c", SENDER, url]), time.monotonic()
+            _until(lambda: not show.source.lost)
+            back.append(round(time.monotonic() - began, 2))
+        found["source"] = _recovered(back, show.end(), path)
+        sender.kill()
+        sender.wait()
+    return found
+
+
+def _until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing happened for {seconds:.0f} s")
+        time.sleep(0.01)
+
+
+def _recovered(back: list[float], report: dict[str, Any], path: Path) -> dict[str, Any]:
+    """How long it took, and whether the recording made meanwhile has all painted frames, in order."""
+    with av.open(str(path)) as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+    counted = report["sinks"][next(name for name in report["sinks"] if name.endswith(path.name))]
+    return {
+        "back_after_s": back,
+        "worst_s": max(back),
+        "painted": report["frames"],
+        "recorded": len(times),
+        "recording_dropped": counted["dropped"],
+        "rising": times == sorted(set(times)),
+    }
+
+
 def soak(seconds: float) -> dict[str, Any]:
     """Memory after the first minute and at the end, and whether every drop was counted."""
     with tempfile.TemporaryDirectory() as folder:
@@ -313,17 +421,27 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+PARTS: dict[str, Callable[[float], dict[str, Any] | None]] = {
+    "nut": nut,
+    "rtmp": rtmp,
+    "obs": obs,
+    "load": load,
+    "restarts": restarts,
+    "soak": soak,
+}
+
+
 def main() -> None:
     """Measure what is asked for and write it down beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="nut,rtmp,obs,load,soak")
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--soak", type=float, default=600.0)
     given = parser.parse_args()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in given.only.split(","):
         seconds = given.soak if name == "soak" else given.seconds
-        report[name] = {"nut": nut, "rtmp": rtmp, "obs": obs, "load": load, "soak": soak}[name](seconds)
+        report[name] = PARTS[name](seconds)
         print(name, json.dumps(report[name]))
         write_results("latency", {**report, "style": STYLE})
 
