@@ -22,6 +22,9 @@ from pipeline.sources import Source
 from pipeline.stats import Stats, percentiles, rate
 from pipeline.stream import run
 
+SEEN = 60
+"""Frames that tell how late pictures are just now: two seconds of most sources."""
+
 
 def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: bool = False) -> Sink:
     """The live output at `address`: a URL, a .m3u8, whip:, whep:, a file, window:, camera: or speaker:.
@@ -132,7 +135,7 @@ class LiveRun:
         for kinds in (("window:", "camera:"), ("",)):
             for counted in self._stats.sinks:
                 if counted.name.startswith(kinds) and not counted.name.startswith("speaker:"):
-                    return percentiles(list(counted.latencies))[0]
+                    return percentiles(list(counted.latencies)[-SEEN:])[0]
         return 0.0
 
     def _feed_governor(self) -> None:

@@ -115,6 +115,8 @@ class Render:
     """Go on where an earlier run was stopped."""
     workers: int = 1
     """Processes that paint one video."""
+    pixels: str | None = None
+    """FFmpeg's name of the output's pixel format; what suits picture and codec if not given."""
     keep_hdr: bool = False
     """Lift what is painted of an HDR video back to its range."""
     decoder: Decoder = "cpu"
@@ -142,6 +144,8 @@ class Render:
         if output.exists() and video.exists() and output.samefile(video):
             raise SinkError(f"{output}: is the video itself; give another name")
         with FileSource(video, audio=self.audio, picture_rate=self.rate, decoder=self.decoder) as file:
+            if self.pixels is not None and writes_images(output):
+                raise SinkError(f"{output}: pictures have no --pixel-format to choose; leave it out")
             if self.keep_hdr:
                 if writes_images(output):
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
@@ -237,7 +241,9 @@ class Render:
         self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
         source: Source = file if self.rate is None else ConstantRate(file, self.rate)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
-        sink = FileSink(output, info, codec=codec, crf=self.crf, preset=self.preset, force=self.force)
+        sink = FileSink(
+            output, info, codec=codec, crf=self.crf, preset=self.preset, pixels=self.pixels, force=self.force
+        )
         try:
             with progress(info) as shown:
                 stats = run(
@@ -267,7 +273,7 @@ class Render:
         transparent = codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
         background = self._flatten(file, output, transparent)
         info = dataclasses.replace(info, alpha=file.info.alpha)
-        encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset)
+        encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset, pixels=self.pixels)
         refuse_existing(output, self.force)
         parts = Parts(output)
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)

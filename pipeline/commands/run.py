@@ -102,6 +102,7 @@ from pipeline.stream import TICK
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
 @click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
+@click.option("--pixel-format", "pixels", help="As FFmpeg calls it, such as yuv422p10le; yuv420p for h264.")
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
@@ -151,6 +152,7 @@ def run(
     codec: str | None,
     crf: int | None,
     preset: str | None,
+    pixels: str | None,
     check: bool,
     score: bool,
     preview: tuple[str, int] | None,
@@ -243,6 +245,7 @@ def run(
             force=force,
             resume=resume,
             workers=workers,
+            pixels=pixels,
             keep_hdr=hdr == "keep",
             decoder=decoder,
             farm=farm,

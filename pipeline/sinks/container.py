@@ -115,7 +115,7 @@ class Container:
                 f"{self.path}: a {self.path.suffix} file cannot hold {encoding.encoder.codec}; there is "
                 f"{', '.join(fit)}, or write another kind of file"
             )
-        if encoding.pixels == "yuv444p":
+        if encoding.pixels == "yuv444p" and (info.width % 2 or info.height % 2):
             log.warning(
                 "%s: %dx%d is odd, so that it is written as 4:4:4, which some players cannot show",
                 *(self.path, info.width, info.height),

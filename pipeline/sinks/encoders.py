@@ -216,9 +216,18 @@ class Encoding:
 
 
 def choose(
-    name: str, info: VideoInfo, *, muxer: str, crf: int | None = None, preset: str | None = None
+    name: str,
+    info: VideoInfo,
+    *,
+    muxer: str,
+    crf: int | None = None,
+    preset: str | None = None,
+    pixels: str | None = None,
 ) -> Encoding:
     """The encoding of `info`'s pictures by the encoder `name`, for FFmpeg's muxer `muxer`.
+
+    Args:
+        pixels: FFmpeg's name of a pixel format, such as yuv422p10le; None takes what suits the picture.
 
     Raises:
         SinkError: no such encoder, or it has no such setting.
@@ -231,26 +240,48 @@ def choose(
     settings = encoder.settings(name, crf, preset)
     settings["threads"] = str(min(MOST_THREADS, (os.cpu_count() or 1) * 3 // 2))
     odd = info.width % 2 or info.height % 2
-    pixels = encoder.odd_pixels if odd else encoder.pixels
+    usual = encoder.odd_pixels if odd else encoder.pixels
     if info.colour.transfer in (PQ, HLG):
         if encoder.high_pixels is None:
             raise SinkError(f"{name} holds no high dynamic range; leave out --hdr keep")
         # Only full chroma has a place for odd sides, where the codec has that at all.
         full = odd and "444" in encoder.odd_pixels
-        pixels = encoder.high_pixels.replace("420", "444") if full else encoder.high_pixels
+        usual = encoder.high_pixels.replace("420", "444") if full else encoder.high_pixels
     if info.mastering is not None and encoder.mastering_option is not None:
         option = encoder.mastering_option
         settings = _with(settings, {option: info.mastering.options(option)})
     if info.alpha and encoder.alpha_pixels is not None:
-        pixels = encoder.alpha_pixels
+        usual = encoder.alpha_pixels
         settings.update(encoder.alpha_options)
     return Encoding(
         encoder,
         settings,
-        pixels,
+        usual if pixels is None else _asked(name, encoder, info, pixels),
         in_band=muxer == "mpegts",
         tag=encoder.tag if muxer in ("mp4", "mov") else None,
     )
+
+
+def _asked(name: str, encoder: Encoder, info: VideoInfo, pixels: str) -> str:
+    """`pixels`, if the encoder takes such and the picture can be had in it.
+
+    Raises:
+        SinkError: otherwise, with what can be asked for.
+    """
+    if encoder.palette or (info.alpha and encoder.alpha_pixels is not None):
+        raise SinkError(f"--pixel-format: there is no choice for {name} with this picture; leave it out")
+    least = 10 if info.colour.transfer in (PQ, HLG) else 8
+    taken = []
+    for format in av.Codec(encoder.name, "w").video_formats or ():
+        opaque = not any(component.is_alpha for component in format.components)
+        deep = format.components and format.components[0].bits >= least
+        # "yuvj" says full range in another way; RGB goes in by the formats that frames are made in.
+        if deep and opaque and format.is_rgb == (format.name in RGB) and not format.name.startswith("yuvj"):
+            taken.append(format.name)
+    if pixels not in taken:
+        bits = " in ten bits or more" if least > 8 else ""
+        raise SinkError(f"--pixel-format: {name} takes{bits} {', '.join(taken) or 'none'}, not {pixels}")
+    return pixels
 
 
 def _with(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ class FileSink(Sink):
         codec: a key of `ENCODERS`; None takes the container's usual one.
         crf: constant rate factor, smaller is better and larger; None takes the codec's default.
         preset: effort, in the words of the encoder; None takes the codec's default.
+        pixels: FFmpeg's name of a pixel format; None takes what suits the picture.
         force: replace a file that is there.
 
     Raises:
@@ -39,6 +40,7 @@ class FileSink(Sink):
         codec: str | None = None,
         crf: int | None = None,
         preset: str | None = None,
+        pixels: str | None = None,
         force: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -46,7 +48,7 @@ class FileSink(Sink):
         self._last_pts: int | None = None
         muxer = muxer_of(self.path)
         name = codec or DEFAULT_CODEC.get(muxer, "h264")
-        encoding = choose(name, info, muxer=muxer, crf=crf, preset=preset)
+        encoding = choose(name, info, muxer=muxer, crf=crf, preset=preset, pixels=pixels)
         self._temporary: Path | None = None if str(path) == "-" else self._make_temporary()
         try:
             self._container = Container(self.path, self._temporary, info, encoding)
