@@ -183,6 +183,50 @@ def test_damaged_packets_are_left_out_and_counted(tmp_path, caplog):
     assert {frame.time for frame in frames} <= set(whole.times)
 
 
+def rewritten(source, path, change, **options):
+    """The video track of `source` in `path`, each packet's content changed."""
+    with av.open(str(source)) as before, av.open(str(path), "w", options=options) as after:
+        stream = before.streams.video[0]
+        copied = after.add_stream_from_template(stream)
+        for number, packet in enumerate(before.demux(stream)):
+            if not packet.size:
+                continue
+            changed = av.Packet(change(number, bytes(packet)))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, copied
+            after.mux(changed)
+    return path
+
+
+def test_an_encrypted_video(tmp_path):
+    video = make_video(tmp_path / "a.mp4", frames=10, audio=False)
+    keys = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "0" * 32}
+    path = rewritten(
+        video, tmp_path / "b.mp4", lambda _, content: content, encryption_scheme="cenc-aes-ctr", **keys
+    )
+    with pytest.raises(SourceError, match=r"b\.mp4: is encrypted, and has no key in it; decrypt it first"):
+        FileSource(path)
+
+
+def test_a_long_run_of_damage_is_an_error_and_a_short_one_is_not(tmp_path, monkeypatch, caplog):
+    video = make_video(tmp_path / "a.mkv", frames=60, audio=False)
+    for first, last in ((20, 26), (20, 50)):
+        path = rewritten(
+            *(video, tmp_path / f"{last}.mkv"),
+            lambda number, content, of=range(first, last): bytes(len(content)) if number in of else content,
+        )
+        monkeypatch.setattr("pipeline.sources.file.LONGEST_DAMAGE", 10)
+        if last == 26:
+            _, frames, _ = read(path)
+            assert 40 < len(frames) <= 60 - 6
+            assert "damaged packets were left out" in caplog.text
+        else:
+            with pytest.raises(
+                SourceError, match=r"more than 10 packets in a row before 1\.\d s are damaged"
+            ):
+                read(path)
+
+
 def combed(image):
     """How much neighbouring lines differ beyond what lines two apart do."""
     lines = image.astype(int).mean(-1)

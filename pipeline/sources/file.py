@@ -41,6 +41,9 @@ Decoder = Literal["cpu", "cuda"]
 DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 """Codec tags of streams that only Dolby Vision players show right."""
 
+LONGEST_DAMAGE = 1000
+"""Packets in a row of a file that may be damaged: a recording may begin long before its first key frame."""
+
 
 class FileSource(Source):
     """The frames of a video file, upright and in RGB, and the packets of the tracks beside them.
@@ -78,6 +81,7 @@ class FileSource(Source):
         self._background: tuple[int, int, int] | None = None
         self.damaged = 0
         """Packets that could not be decoded."""
+        self._damaged_run = 0
         self._live = container is not None
         opened = open_on_nvidia if decoder == "cuda" else open_input
         self._container = container or opened(path, picture_rate)
@@ -95,7 +99,8 @@ class FileSource(Source):
         covers = [s for s in streams.video if s.disposition & Disposition.attached_pic]
         self._video: Any = picture_stream(self._container)
         if self._video is None:
-            has = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
+            kinds = {"a cover" if stream in covers else stream.type for stream in streams}
+            has = " and ".join(sorted(kinds)) or "nothing"
             raise SourceError(f"{self.path}: there is no video in it, only {has}")
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
@@ -265,6 +270,8 @@ class FileSource(Source):
             raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error
 
     def _decode(self, packet: Any) -> list[Any]:
+        if packet.has_sidedata("encryption_info"):
+            raise SourceError(f"{self.path}: is encrypted, and has no key in it; decrypt it first")
         try:
             frames: list[Any] = (self._transparent or packet).decode(*([packet] if self._transparent else []))
         except av.error.InvalidDataError:
@@ -272,7 +279,14 @@ class FileSource(Source):
                 (self._start is None or packet.pts >= self._start)
                 and (self._end is None or packet.pts < self._end)
             )
+            self._damaged_run += 1
+            if self._damaged_run > LONGEST_DAMAGE and not self._live:
+                at = "" if packet.pts is None else f" before {float(packet.pts * packet.time_base):.1f} s"
+                raise SourceError(
+                    f"{self.path}: more than {LONGEST_DAMAGE} packets in a row{at} are damaged; cut them out"
+                ) from None
             return []
+        self._damaged_run = 0
         return [whole for frame in frames for whole in self._deinterlaced(frame)]
 
     def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
