@@ -85,15 +85,16 @@ def test_bypass_freeze_and_blackout(deck):
 def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     deck.play("two")
     wait_for(lambda: engines["two"].sizes)
-    greys = []
-    began = time.monotonic()
-    while time.monotonic() - began < 0.6:
+    greys, times = [], [time.monotonic()]
+    while times[-1] - times[0] < 0.6:
         greys.append(grey(deck))
         time.sleep(0.005)
+        times.append(time.monotonic())
     assert greys == sorted(greys)
     assert greys[0] < 115
     assert greys[-1] == 200
-    assert max(np.diff(greys)) < 30
+    # A frame that the machine held up may be that much further.
+    assert np.all(np.diff(greys) < 30 + 1000 * np.diff(times)[1:])
     assert engines["one"].closed
     assert not engines["two"].closed
 

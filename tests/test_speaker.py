@@ -142,6 +142,9 @@ def pulse(tmp_path):
             server.terminate()
 
 
+@pytest.mark.skipif(
+    os.environ.get("FAUVE_SOUND") != "1", reason="needs a machine with nothing else to do: FAUVE_SOUND=1"
+)
 @needs("pulseaudio", "parec")
 def test_a_window_and_a_loudspeaker(tmp_path, pulse):
     tiny_pack(tmp_path / "tiny")
