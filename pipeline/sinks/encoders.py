@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import av.error
+from av import library_versions
 from av.codec.context import Flags
 from av.filter import Graph
 
@@ -208,7 +209,7 @@ class Encoding:
 
     def facts(self) -> list[Any]:
         """All that the stream depends on but the frames, as JSON can hold it."""
-        return [self.encoder.name, av.library_versions["libavcodec"], dict(self.settings), self.pixels]
+        return [self.encoder.name, library_versions["libavcodec"], dict(self.settings), self.pixels]
 
     def __str__(self) -> str:
         chosen = " ".join(f"{key}={value}" for key, value in self.settings.items())
