@@ -12,7 +12,7 @@ import numpy as np
 from engines import Engine, EngineError, Image, Look, Size, StyleError
 from pipeline.controls import Controls, Scene
 from pipeline.governor import Governor
-from pipeline.scaling import Detail, stylizer
+from pipeline.scaling import Detail, Paint, scaled, size_for
 
 log = logging.getLogger("fauve")
 
@@ -23,6 +23,21 @@ RESTARTS = (0.2, 1.0, 5.0)
 """Seconds before an engine that failed is loaded again; the last one repeats."""
 
 
+class Timed:
+    """An engine, and how long it took for its last picture."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.seconds = 0.0
+        self._engine = engine
+
+    def __call__(self, image: Image, look: Look) -> Image:
+        """Paint as the engine does."""
+        began = time.perf_counter()
+        painted = self._engine(image, look)
+        self.seconds = time.perf_counter() - began
+        return painted
+
+
 @dataclass(frozen=True)
 class Player:
     """An engine at one working size."""
@@ -30,7 +45,9 @@ class Player:
     pack: str
     engine: Engine
     scale: float
-    paint: Callable[[Image, Look], Image]
+    size: Size
+    timed: Timed
+    paint: Paint
 
     def __call__(self, image: Image, look: Look) -> Image:
         """Paint with the styles of `look` that the pack has; with its first one where it has none."""
@@ -81,6 +98,8 @@ class Deck:
         self._last: Image | None = None
         self._black = np.zeros((size[1], size[0], 3), np.uint8)
         self._preparing: threading.Thread | None = None
+        self._painting = threading.Lock()
+        """Held while an engine paints, so that none is closed meanwhile."""
         self._closed = threading.Event()
         controls.play = self.play
 
@@ -88,10 +107,12 @@ class Deck:
         detail = self._detail if self._detail != "full" else min(self._size) / engine.style.native_height
         shorter = min(detail, min(self._size) / engine.style.native_height)
         whole = scale == 1 and self._detail == "full"
-        paint = stylizer(engine, self._size, "full" if whole else shorter * scale)
+        size = size_for(engine.style, self._size, "full" if whole else shorter * scale)
+        timed = Timed(engine)
+        player = Player(pack, engine, scale, size, timed, scaled(timed, size, self._size))
         # The first picture of a size takes long: it is compiled.
-        paint(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
-        return Player(pack, engine, scale, paint)
+        player.paint(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
+        return player
 
     @property
     def engine(self) -> Engine | None:
@@ -102,6 +123,11 @@ class Deck:
     def scale(self) -> float:
         """Of the working height against the one that was asked for."""
         return 1.0 if self._current is None else self._current.scale
+
+    @property
+    def height(self) -> int:
+        """That is painted at, in pixels; 0 while no engine works."""
+        return 0 if self._current is None else self._current.size[1]
 
     def __call__(self, image: Image, scene: Scene) -> Image:
         """The picture to show for `image`, of the same size."""
@@ -116,21 +142,24 @@ class Deck:
         current = self._current
         if current is None:
             return image
+        # While something is made ready, or fades in, a frame takes longer than it will.
+        steady = self._preparing is None and self._next is None
         began = time.perf_counter()
         try:
-            painted = current(image, look)
-            if self._governor is not None:
-                self._governor.painted(time.perf_counter() - began)
-            if self._next is not None:
-                painted = self._faded(painted, image, look)
+            with self._painting:
+                painted = current(image, look)
+                seconds = time.perf_counter() - began
+                if self._next is not None:
+                    painted = self._faded(painted, image, look)
         except EngineError as error:
             self._failed(error)
             return image
-        if self._governor is not None and self._preparing is None and self._next is None:
-            before = self._governor.scale
+        if self._governor is not None and steady and current.engine.style.size is None:
+            self._governor.painted(seconds, seconds - current.timed.seconds)
             if self._governor.decide():
-                log.info("working height: %.0f %% after %.0f %%", 100 * self._governor.scale, 100 * before)
-                self._prepare(self._resized, current, self._governor.scale)
+                scale = self._governor.scale
+                log.info("working height: %.0f %% after %.0f %%", 100 * scale, 100 * current.scale)
+                self._prepare(self._resized, current, scale)
         return painted
 
     def _faded(self, painted: Image, image: Image, look: Look) -> Image:
@@ -141,6 +170,8 @@ class Deck:
             blended: Image = cv2.addWeighted(painted, 1 - share, player(image, look), share, 0)
             return blended
         before, self._current, self._next = self._current, player, None
+        if self._governor is not None:
+            self._governor.settle()
         if before is not None and before.engine is not player.engine:
             before.engine.close()
             self._pack = player.pack
@@ -149,19 +180,29 @@ class Deck:
         return player(image, look)
 
     def play(self, pack: str) -> None:
-        """Go over to another pack as soon as it is ready; what is wrong with it is said in `problem`."""
-        self._prepare(self._loaded, pack)
+        """Go over to another pack as soon as it is ready; what is wrong with it is said in `problem`.
+
+        While no engine works it is what is tried next.
+        """
+        if self._current is None:
+            self._pack = pack
+        else:
+            self._prepare(self._loaded, pack)
+
+    @property
+    def _wanted_scale(self) -> float:
+        return 1.0 if self._governor is None else self._governor.scale
 
     def _loaded(self, pack: str) -> None:
         seconds = float(self._controls.state["crossfade"])
         try:
-            player = self._player(self._load(pack), pack, self.scale)
+            player = self._player(self._load(pack), pack, self._wanted_scale)
         except (StyleError, EngineError) as error:
             self.problem = str(error)
             log.error("%s", error)
             return
         self.problem = ""
-        self._next = (player, time.monotonic(), seconds)
+        self._fade_in(player, seconds)
 
     def _resized(self, current: Player, scale: float) -> None:
         try:
@@ -169,28 +210,50 @@ class Deck:
         except EngineError as error:
             self._failed(error)
             return
-        self._next = (player, time.monotonic(), STEP_FADE)
+        # Meanwhile it may have failed, and be about to be closed.
+        if self._current is current:
+            self._fade_in(player, STEP_FADE)
+
+    def _fade_in(self, player: Player, seconds: float) -> None:
+        # What fades in already comes first: replaced, it would neither be seen nor given back.
+        while self._next is not None and not self._closed.is_set():
+            time.sleep(0.01)
+        self._next = (player, time.monotonic(), seconds)
 
     def _failed(self, error: EngineError) -> None:
         if self._current is None:
             return
         self.problem = f"the engine failed, and the input passes through: {error}"
         log.error("%s", self.problem)
+        broken = self._engines()
         self._current = self._next = None
-        self._prepare(self._restart)
+        self._prepare(self._restart, broken)
 
-    def _restart(self) -> None:
+    def _engines(self) -> set[Engine]:
+        """Those in use, and about to be."""
+        return {player.engine for player in (self._current, self._next and self._next[0]) if player}
+
+    def _restart(self, broken: set[Engine]) -> None:
         attempt = 0
         while not self._closed.wait(RESTARTS[min(attempt, len(RESTARTS) - 1)]):
+            # What they hold may be what the next one lacks.
+            with self._painting:
+                while broken:
+                    broken.pop().close()
             attempt += 1
+            pack = self._pack
             try:
-                scale = 1.0 if self._governor is None else self._governor.scale
-                self._current = self._player(self._load(self._pack), self._pack, scale)
+                player = self._player(self._load(pack), pack, self._wanted_scale)
             except (StyleError, EngineError) as error:
                 self.problem = f"the engine does not come back, and the input passes through: {error}"
                 continue
+            self._current = player
             self.problem = ""
             self.restarted += 1
+            if self._governor is not None:
+                self._governor.settle()
+            style = player.engine.style
+            self._controls.swapped(pack, style.styles, Look(style.mix))
             log.warning("the engine paints again")
             return
 
@@ -215,6 +278,5 @@ class Deck:
         self._closed.set()
         if self._preparing is not None:
             self._preparing.join(1.0)
-        for player in (self._current, self._next[0] if self._next else None):
-            if player is not None:
-                player.engine.close()
+        for engine in self._engines():
+            engine.close()

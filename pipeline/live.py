@@ -13,7 +13,6 @@ from pipeline.errors import SinkError
 from pipeline.frame import VideoInfo
 from pipeline.governor import Governor
 from pipeline.keyboard import Keyboard, press
-from pipeline.scaling import working_size
 from pipeline.sinks import Sink
 from pipeline.sinks.recording import FORMATS as RECORDINGS
 from pipeline.sinks.speaker import SpeakerSink
@@ -92,7 +91,7 @@ class LiveRun:
         self.stop = stop
         self._stats = Stats()
         self._score = score
-        self._fed: dict[int, int] = {}
+        self._fed = self._left_out = 0
         self._closing = contextlib.ExitStack()
         for sink in sinks:
             if isinstance(sink, WindowSink):
@@ -143,11 +142,13 @@ class LiveRun:
             return
         # The first output counts: the one that is looked at.
         first = self._stats.sinks[0]
-        new = first.written - self._fed.get(0, 0)
-        self._fed[0] = first.written
+        new, self._fed = first.written - self._fed, first.written
         if new:
             for latency in list(first.latencies)[-new:]:
                 self._governor.shown(latency)
+        if self._stats.dropped > self._left_out:
+            self._governor.missed()
+        self._left_out = self._stats.dropped
 
     def status(self) -> dict[str, Any]:
         """How it goes: rates, latencies in ms, drops, the working height, and what is wrong."""
@@ -174,21 +175,12 @@ class LiveRun:
             "frames_in": stats.decoded + self._source.dropped,
             "dropped": stats.dropped + self._source.dropped,
             "painted": stats.stylized,
-            "height": self._height(),
+            "height": self._deck.height,
             "engine": "" if engine is None else f"{engine.name} {engine.precision}",
             "problem": "; ".join(problem for problem in problems if problem),
             "uptime": round(stats.seconds, 1),
             "sinks": sinks,
         }
-
-    def _height(self) -> int:
-        engine, info = self._deck.engine, self._source.info
-        if engine is None:
-            return 0
-        style = engine.style
-        size = (info.width, info.height)
-        shorter = min(1.0, min(size) / style.native_height) * self._deck.scale
-        return working_size(size, style.native_height, style.multiple, shorter)[1]
 
     def serve_preview(self, host: str, port: int) -> str:
         """Show the picture on a page; its address."""

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Image, Look, Size
+from engines import Engine, Image, Look, Size, Style
 
 Detail = float | Literal["full"]
+
+Paint = Callable[[Image, Look], Image]
 
 SLOPE_WINDOW = 3
 """Side of the window over which painting and input are compared, in pixels of half the working size."""
@@ -48,24 +50,34 @@ def working_size(source: Size, native_height: int, multiple: int, detail: Detail
     return (width, height)
 
 
-def stylizer(engine: Engine, source: Size, detail: Detail = 1.0) -> Callable[[Image, Look], Image]:
+def stylizer(engine: Engine, source: Size, detail: Detail = 1.0) -> Paint:
     """What paints a frame of size `source` with `engine`, at the working size, and gives back the same size.
-
-    A graph of fixed size decides the working size itself.
 
     Raises:
         ValueError: `detail` is not above 0.
     """
-    style = engine.style
-    size = style.size or working_size(source, style.native_height, style.multiple, detail)
+    return scaled(engine, size_for(engine.style, source, detail), source)
+
+
+def size_for(style: Style, source: Size, detail: Detail = 1.0) -> Size:
+    """The `working_size` of a style; a graph of fixed size decides it itself.
+
+    Raises:
+        ValueError: `detail` is not above 0.
+    """
+    return style.size or working_size(source, style.native_height, style.multiple, detail)
+
+
+def scaled(paint: Paint, size: Size, source: Size) -> Paint:
+    """What paints a frame of size `source` by `paint` at `size`, and gives back the size of the source."""
     if size == source:
-        return engine
+        return paint
 
-    def paint(image: Image, look: Look) -> Image:
+    def paint_scaled(image: Image, look: Look) -> Image:
         small = resize(image, size)
-        return upsample(engine(small, look), small, image)
+        return upsample(paint(small, look), small, image)
 
-    return paint
+    return paint_scaled
 
 
 def resize(image: Image, size: Size) -> Image:

@@ -125,7 +125,7 @@ def test_a_smaller_size_fades_in(engines):
     clock = Governor(1 / 30)
     controls = Controls("one", ("warm", "cold"), Look())
     deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=clock)
-    clock.decide(time.monotonic() - 60)
+    clock.painted(0.0, now=time.monotonic() - 60)
     for _ in range(20):
         clock.painted(1.0)
 
@@ -136,6 +136,77 @@ def test_a_smaller_size_fades_in(engines):
     wait_for(smaller)
     assert engines["one"].sizes[-1][0] < 48
     deck.close()
+
+
+def test_frames_that_are_painted_while_a_size_is_gone_to_do_not_count_for_it(engines):
+    governor = Governor(1 / 30)
+    controls = Controls("one", ("warm", "cold"), Look())
+    deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=governor)
+    scales, painted = [], governor.painted
+    governor.painted = lambda seconds, fixed: (scales.append(deck.scale), painted(seconds, fixed))
+    painted(0.0, now=time.monotonic() - 60)
+    for _ in range(20):
+        painted(1.0)
+    frames = []
+
+    def smaller():
+        before = len(scales)
+        grey(deck)
+        frames.append(len(scales) > before)
+        time.sleep(0.005)
+        return deck.scale < 1
+
+    wait_for(smaller)
+    # The one that decided, at the old size; none while the new one fades in.
+    assert frames[0]
+    assert not any(frames[1:])
+    grey(deck)
+    assert scales[-1] == deck.scale == governor.scale < 1
+    deck.close()
+
+
+def test_a_pack_that_is_ready_while_another_fades_in_waits_for_it(engines):
+    engines["three"] = FakeEngine(250, ("red",))
+    controls = Controls("one", ("warm", "cold"), Look(), crossfade=0.2)
+    deck = Deck(lambda pack: engines[pack], "one", SIZE, controls)
+    deck.play("two")
+    deck.play("three")
+    greys = []
+
+    def over():
+        greys.append(grey(deck))
+        return engines["two"].closed
+
+    wait_for(over)
+    assert greys == sorted(greys)
+    assert 200 in greys
+    assert engines["one"].closed
+    assert engines["two"].closed
+    deck.close()
+
+
+def test_an_engine_that_failed_is_given_back_before_it_is_loaded_again(engines):
+    broken, loaded = engines["one"], []
+
+    def load(pack):
+        loaded.append(broken.closed)
+        return engines[pack]
+
+    deck = Deck(load, "one", SIZE, Controls("one", ("warm", "cold"), Look()))
+    engines["one"], broken.fails = FakeEngine(101), True
+    wait_for(lambda: grey(deck) == 101)
+    assert loaded == [False, True]
+    deck.close()
+
+
+def test_another_pack_ends_the_trouble_of_one_that_does_not_come_back(deck, engines):
+    engines.pop("one").fails = True
+    assert grey(deck) == 10
+    wait_for(lambda: "does not come back" in deck.problem)
+    deck.play("two")
+    wait_for(lambda: grey(deck) == 200)
+    assert deck.problem == ""
+    assert deck._controls.state["pack"] == "two"
 
 
 def test_nothing_keeps_running(engines):
