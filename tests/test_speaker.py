@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+import sys
+import threading
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound
+from pipeline.sinks import speaker
 from pipeline.sinks.speaker import FADE, SpeakerSink
 from pipeline.sources.pattern import PatternSource
 from tests.packs import tiny_pack
@@ -25,6 +29,8 @@ ZERO = 1000.0
 class Silent:
     """A device that plays nothing."""
 
+    active = True
+
     def abort(self):
         """As PortAudio's streams have it."""
 
@@ -34,7 +40,7 @@ class Silent:
 
 @pytest.fixture
 def sink(monkeypatch):
-    monkeypatch.setattr(SpeakerSink, "_open", lambda *_: Silent())
+    monkeypatch.setattr(SpeakerSink, "_open", lambda *_, **__: Silent())
     sink = SpeakerSink("speaker:", PatternSource((64, 64), sound=True).info)
     yield sink
     sink.close()
@@ -115,6 +121,134 @@ def test_it_keeps_no_more_than_it_may_need(sink):
 def test_what_cannot_be_played():
     with pytest.raises(SinkError, match="the input has no sound; --sound gives it"):
         SpeakerSink("speaker:", PatternSource((64, 64)).info)
+
+
+class Device(Silent):
+    """A stand-in for a stream of sounddevice's, which is open until it is pulled out."""
+
+    def __init__(self, machine, callback):
+        self.machine, self.callback, self.closed = machine, callback, False
+
+    def start(self):
+        self.machine.streams.append(self)
+
+    def ask(self):
+        """Have it ask for samples, as a device does a hundred times a second."""
+        out = np.ones((480, 2), np.float32)
+        now = time.monotonic()
+        self.callback(out, 480, SimpleNamespace(outputBufferDacTime=now, currentTime=now), None)
+        return out
+
+    def close(self):
+        self.closed = True
+
+
+class Machine:
+    """A stand-in for the module sounddevice, with one loudspeaker that can be pulled out."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self):
+        self.streams, self.refused, self.plugged, self.listed, self._initialized = [], 0, True, True, 1
+
+    def OutputStream(self, *format, callback):  # noqa: N802
+        if not self.listed:
+            self.refused += 1
+            raise self.PortAudioError("Error querying device -1")
+        return Device(self, callback)
+
+    def query_devices(self):
+        return []
+
+    def _terminate(self):
+        self._initialized -= 1
+
+    def _initialize(self):
+        self._initialized += 1
+        self.listed = self.plugged
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine()
+    monkeypatch.setitem(sys.modules, "sounddevice", machine)
+    monkeypatch.setattr(speaker, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(speaker, "SILENT_AFTER", 60.0)
+    monkeypatch.setattr(speaker, "PAUSES", (0.01, 0.02, 0.03))
+    return machine
+
+
+def wait_for(what):
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_loudspeaker_that_is_pulled_out_is_asked_for_again(machine, monkeypatch, caplog, told):
+    waits = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(speaker.threading, "Event", Event)
+    sink = SpeakerSink("speaker:", PatternSource((64, 64), sound=True).info)
+    sink.write(frame(0))
+    play(sink, 1)
+    (pulled,) = machine.streams
+    assert pulled.ask().shape == (480, 2)
+    machine.plugged = False
+    # PortAudio says so, or the device merely asks for nothing any more.
+    if told:
+        pulled.active = False
+    else:
+        monkeypatch.setattr(speaker, "SILENT_AFTER", 0.0)
+    wait_for(lambda: machine.refused >= 4)
+    assert pulled.closed
+    assert sink.lost.startswith("cannot be played on")
+    pauses = [seconds for seconds in waits if seconds in speaker.PAUSES]
+    assert pauses[:3] == [0.01, 0.02, 0.03]
+    assert set(pauses[3:]) == {0.03}
+    # Meanwhile the show goes on.
+    sink.write(frame(1))
+    play(sink, 1)
+    monkeypatch.setattr(speaker, "SILENT_AFTER", 60.0)
+    machine.plugged = True
+    wait_for(lambda: not sink.lost)
+    again = machine.streams[-1]
+    assert again is not pulled
+    again.ask()
+    sink.close()
+    assert again.closed
+    assert machine._initialized == 1
+    assert [record.message for record in caplog.records] == [
+        "speaker: is lost (the device plays no more); it is tried again",
+        "speaker: is back",
+    ]
+
+
+def test_a_loudspeaker_that_is_lost_at_the_end_does_not_hold_it_up(machine):
+    sink = SpeakerSink("speaker:", PatternSource((64, 64), sound=True).info)
+    machine.plugged = machine.streams[0].active = False
+    wait_for(lambda: machine.refused)
+    sink.close()
+    assert not sink._watching.is_alive()
+    assert len(machine.streams) == 1
+
+
+def test_devices_are_not_listed_anew_while_another_one_plays(machine):
+    info = PatternSource((64, 64), sound=True).info
+    one, two = (SpeakerSink("speaker:", info) for _ in range(2))
+    machine.plugged = False
+    machine.streams[0].active = False
+    wait_for(lambda: one.lost == "" and len(machine.streams) == 3)
+    assert machine.listed
+    one.close()
+    two.close()
 
 
 @pytest.fixture

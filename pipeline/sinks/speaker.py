@@ -1,5 +1,7 @@
 """The sound of a live source on a loudspeaker, as late as the picture beside it is."""
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -14,6 +16,9 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import SAMPLE_RATE
+from pipeline.sinks.stream import PAUSES
+
+log = logging.getLogger("fauve")
 
 Samples = NDArray[np.float32]
 
@@ -26,12 +31,25 @@ TOLERANCE = SAMPLE_RATE // 50
 FADE = SAMPLE_RATE // 200
 """Samples over which a jump goes from the old place to the new one, so that it does not click."""
 
+LOOK_EVERY = 0.25
+"""Seconds between two looks at whether the device still plays."""
+
+SILENT_AFTER = 2.0
+"""Seconds after which a device that asks for no samples counts as lost."""
+
+_PORTAUDIO = threading.Lock()
+"""Held while devices are opened, closed and listed: PortAudio does that in one thread at a time."""
+
+_playing: set["SpeakerSink"] = set()
+"""Those with a stream of PortAudio's."""
+
 
 class SpeakerSink(Sink):
     """Plays the sound of a live source: speaker:, or speaker:NAME for a part of a device's name.
 
     A sample is heard when the picture of its moment is seen: `latency` seconds after it was captured. That
-    is what the outputs beside it measure, so that lips match in a window or a virtual camera.
+    is what the outputs beside it measure, so that lips match in a window or a virtual camera. A device that
+    is pulled out is asked for again while the show goes on.
 
     Args:
         address: as above.
@@ -52,9 +70,22 @@ class SpeakerSink(Sink):
         self._zero: float | None = None
         """`time.monotonic` at the source's time 0, by the median of three seconds: networks are unsteady."""
         self._next: int | None = None
-        self._stream = self._open(address.removeprefix("speaker:"))
+        self._asked = 0.0
+        """When the device last asked for samples."""
+        self._closed = threading.Event()
+        self._stream = self._open()
+        self._watching = threading.Thread(target=self._watch, name="speaker", daemon=True)
+        self._watching.start()
 
-    def _open(self, device: str) -> Any:
+    def _open(self, *, anew: bool = False) -> Any:
+        """A stream that plays.
+
+        Args:
+            anew: on a device that may have been plugged in since devices were listed.
+
+        Raises:
+            SinkError: there is no such device, or PortAudio is not here.
+        """
         try:
             import sounddevice
         except ImportError as error:
@@ -63,20 +94,64 @@ class SpeakerSink(Sink):
             raise SinkError(f"{self.name}: needs PortAudio, on Debian: apt install libportaudio2") from error
 
         def play(out: Samples, count: int, clock: Any, status: Any) -> None:
+            self._asked = time.monotonic()
             ahead = clock.outputBufferDacTime - clock.currentTime
             out[:] = self.samples(count, time.monotonic() + ahead)
 
-        try:
-            stream = sounddevice.OutputStream(
-                SAMPLE_RATE, 0, device or None, 2, "float32", "low", callback=play
-            )
-            stream.start()
-        except (sounddevice.PortAudioError, ValueError) as error:
-            names = [each["name"] for each in sounddevice.query_devices() if each["max_output_channels"]]
-            there = ", ".join(map(repr, names)) or "none at all"
-            reason = str(error).partition(":")[0]
-            raise SinkError(f"{self.name}: cannot be played on ({reason}); there is {there}") from error
+        device = self.name.removeprefix("speaker:")
+        with _PORTAUDIO:
+            try:
+                if anew and not _playing:
+                    # PortAudio lists the devices when it begins, and lets go of all of them when it ends.
+                    if sounddevice._initialized:
+                        sounddevice._terminate()
+                    sounddevice._initialize()
+                self._asked = time.monotonic()
+                stream = sounddevice.OutputStream(
+                    SAMPLE_RATE, 0, device or None, 2, "float32", "low", callback=play
+                )
+                stream.start()
+            except (sounddevice.PortAudioError, ValueError) as error:
+                names = [each["name"] for each in sounddevice.query_devices() if each["max_output_channels"]]
+                there = ", ".join(map(repr, names)) or "none at all"
+                reason = str(error).partition(":")[0]
+                raise SinkError(f"{self.name}: cannot be played on ({reason}); there is {there}") from error
+            _playing.add(self)
         return stream
+
+    def _watch(self) -> None:
+        """Look after the device until the end, and give it back."""
+        while not self._closed.wait(LOOK_EVERY):
+            if self._stream.active and time.monotonic() - self._asked < SILENT_AFTER:
+                continue
+            self.lost = "the device plays no more"
+            log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
+            self._give_back()
+            if not self._found_again():
+                return
+            self.lost = ""
+            log.warning("%s is back", self.name)
+        self._give_back()
+
+    def _found_again(self) -> bool:
+        """Whether it plays again; False at the end."""
+        attempt = 0
+        while not self._closed.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
+            attempt += 1
+            try:
+                self._stream = self._open(anew=True)
+            except SinkError as error:
+                self.lost = str(error).removeprefix(f"{self.name}: ")
+            else:
+                return True
+        return False
+
+    def _give_back(self) -> None:
+        # What is wrong with a device that is gone is of no interest.
+        with _PORTAUDIO, contextlib.suppress(Exception):
+            _playing.discard(self)
+            self._stream.abort()
+            self._stream.close()
 
     def samples(self, count: int, heard_at: float) -> Samples:
         """The `count` samples, [count, 2], that are heard from `heard_at` on, in seconds of `time.monotonic`.
@@ -126,9 +201,9 @@ class SpeakerSink(Sink):
                 self._pieces.popleft()
 
     def close(self) -> None:
-        """Be silent."""
-        self._stream.abort()
-        self._stream.close()
+        """Be silent; a device that does not let go is left to the end of the program."""
+        self._closed.set()
+        self._watching.join(1.0)
 
     def abort(self) -> None:
         """Be silent."""
