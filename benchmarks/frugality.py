@@ -125,7 +125,7 @@ class FrugalityTraining(StyleTraining):
                 styles=torch.zeros(n, dtype=torch.long),
                 mix=torch.ones(n, 1),
                 strength=torch.ones(n),
-                offset=(0, 0),
+                views=self.views(torch.Generator().manual_seed(0)),
                 rng=rng,
             )
             for name, value in self.generator_losses(batch)[0].items():

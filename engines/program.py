@@ -475,6 +475,11 @@ def _expand(attributes: Any, x: Tensor, shape: Tensor) -> Callable[..., Any]:
     return lambda x, *_: x.expand(sizes)
 
 
+def _tile(attributes: Any, x: Tensor, repeats: Tensor) -> Callable[..., Any]:
+    counts = _numbers(repeats)
+    return lambda x, *_: x.repeat(counts)
+
+
 def _slice(attributes: Any, x: Tensor, *bounds: Any) -> Callable[..., Any]:
     given = [_numbers(bound) if bound is not None else None for bound in bounds]
     given += [attributes.get(name) for name in ("starts", "ends", "axes", "steps")[len(given) :]]
@@ -662,6 +667,7 @@ MAKERS: dict[str, Maker] = {
     "Squeeze": _squeeze,
     "Sub": _plain(torch.sub),
     "Tanh": _plain(torch.tanh),
+    "Tile": _tile,
     "Transpose": lambda attributes, x: (
         lambda x: x.permute(attributes.get("perm", list(reversed(range(x.dim())))))
     ),

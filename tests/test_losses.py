@@ -199,3 +199,12 @@ def test_random_warp_moves_pictures_alike_and_marks_what_it_cannot_see(rng):
     assert losses.temporal(1 - moved, warp(1 - image, grid), mask).max() < 1e-8
     fixed = torch.rand(1, 3, 48, 64, generator=rng)
     assert losses.temporal(moved + fixed, warp(image + fixed, grid), mask).min() > 1e-3
+
+
+def test_motion_is_seen_where_there_is_something_to_see():
+    photo = torch.full((1, 3, 64, 64), 0.5)
+    photo[..., 32:] = torch.rand(1, 1, 64, 32)
+    seen = losses.visible(photo)
+    assert seen.shape == (1, 1, 64, 64)
+    assert (seen[..., :20] < losses.UNSEEN + 1e-4).all()
+    assert (seen[..., 44:] > 0.9).all()

@@ -3,11 +3,15 @@ import torch
 import torch.nn.functional as F
 
 from training.networks import (
+    CORING,
+    CORING_WINDOW,
+    Canvas,
     DenseDiscriminator,
     Generator,
     PatchDiscriminator,
     UpsampleConv,
     UpsampleToImage,
+    inner,
     interpolating,
 )
 
@@ -65,10 +69,12 @@ def randomised(generator):
     return generator.eval()
 
 
-def test_generator_begins_as_the_identity():
+def test_generator_begins_as_the_identity_but_for_small_detail():
     image = torch.rand(1, 3, 64, 64)
-    painted = Generator(1)(image, torch.ones(1, 1), torch.ones(1))
-    assert (painted - image).abs().mean() < 0.03
+    generator = Generator(1)
+    painted = generator(image, torch.ones(1, 1), torch.ones(1))
+    detail = F.pixel_shuffle(generator.coring(F.pixel_unshuffle(image, 2)), 2)
+    assert (painted - image)[..., 2:-2, 2:-2].add(detail).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("size", [(8, 8), (40, 64)])
@@ -138,3 +144,46 @@ def test_depth_and_skips_are_the_recipes():
     assert torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))
     shallow.skips = True
     assert not torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))
+
+
+def test_small_detail_goes_and_edges_stay():
+    generator, steps = Generator(1), torch.arange(64) >= 32
+    edge = (0.2 + 0.6 * steps.float()).expand(1, 3, 64, 64)
+    noise = torch.randn(1, 3, 64, 64) * 2 / 255
+    x = F.pixel_unshuffle(edge + noise, 2)
+    left = F.pixel_shuffle(inner(x) - generator.coring(x), 2) - edge[..., 2:-2, 2:-2]
+    flat = torch.cat([left[..., :26], left[..., 34:]], -1)
+    assert flat.std() < 0.35 * noise.std()
+    assert left.abs().max() < CORING + 5 * noise.std()
+
+
+def test_coring_takes_off_what_rises_above_the_mean_of_its_window():
+    image = torch.rand(1, 3, 20, 24) * 0.02 + 0.5
+    window = F.avg_pool2d(image, CORING_WINDOW, 1)
+    expected = (image[..., 2:-2, 2:-2] - window).clamp(-CORING, CORING)
+    detail = F.pixel_shuffle(Generator(1).coring(F.pixel_unshuffle(image, 2)), 2)
+    torch.testing.assert_close(detail, expected, atol=1e-6, rtol=0)
+
+
+def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_strength():
+    canvas = Canvas(2, 12)
+    small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 150, 300)
+    weights = torch.tensor([[0.3, 0.7]])
+    grain = canvas(large, weights)
+    assert torch.equal(grain[..., :5, :7], canvas(small, weights))
+    torch.testing.assert_close(grain[..., 128:, :], grain[..., :22, :])
+    expected = grain / (weights @ canvas.share)[:, :, None, None]
+    assert expected.mean().abs() < 0.05
+    assert 0.9 < expected.std() < 1.1
+    assert not canvas(large, weights * 0).any()
+    canvas.move(torch.Generator().manual_seed(0))
+    assert not torch.equal(grain, canvas(large, weights))
+
+
+def test_a_flat_picture_gets_strokes():
+    generator = randomised(Generator(1))
+    with torch.no_grad():
+        painted = generator(torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.ones(1))
+        generator.canvas.share.zero_()
+        without = generator(torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.ones(1))
+    assert painted.std((2, 3)).min() > 10 * without.std((2, 3)).max()

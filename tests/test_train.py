@@ -23,9 +23,9 @@ from training.export import export_pack
 from training.flow import DisFlow, warp
 from training.inspection import HEIGHT, LABEL, inspect
 from training.losses import gram
-from training.networks import Generator
+from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
-from training.stylization import Material, StyleTraining, schedule
+from training.stylization import Material, StyleTraining, autocast_of, schedule
 from training.train import train
 from training.tuning import tune, write_recipe
 
@@ -154,6 +154,34 @@ def test_a_style_is_asked_for_as_far_as_the_strength_goes(material):
         torch.testing.assert_close(target[0], photo[0])
         torch.testing.assert_close(target[1], (photo[1] + painting[1]) / 2)
         torch.testing.assert_close(target[2], painting[2])
+
+
+def test_pictures_are_seen_from_several_distances(material):
+    recipe = dataclasses.replace(RECIPE, crop=64, distances=(1, 2, 4))
+    training = StyleTraining(recipe, material, torch.device("cpu"))
+    batch = training.batch(1)
+    assert [(view.distance, view.side) for view in batch.views] == [(1, 14), (2, 14), (4, 14)]
+    image = torch.arange(64.0).expand(2, 3, 64, 64)
+    near, far = batch.views[0](image), batch.views[2](image)
+    assert near.shape == far.shape == (2, 3, 14, 14)
+    assert torch.equal(near[0, 0, 0], batch.views[0].left + torch.arange(14.0))
+    assert torch.equal(far[0, 0, 0], batch.views[2].left + 1.5 + 4 * torch.arange(14.0))
+    with torch.no_grad():
+        seen = training.features("vgg19", batch.photo, batch)
+    assert len(seen) == 3 * 5
+    assert len(training.targets.statistics("vgg19", batch.styles)) == 3 * 5
+    with pytest.raises(ValueError, match="nearest first"):
+        dataclasses.replace(recipe, distances=(2, 1))
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert autocast_of("auto", torch.device("cpu")) is None
+    assert autocast_of("bf16", torch.device("cpu")) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert autocast_of("auto", torch.device("cpu")) is torch.bfloat16
+    assert autocast_of("off", torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -292,7 +320,7 @@ def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(mat
     grown = train(recipe, material, run=tmp_path / "grown", start_from=tmp_path / "trunk.safetensors")
     before, after = load_checkpoint(trunk)["average"], load_checkpoint(grown)["average"]
     for name, value in after.items():
-        if ".affine." in name:
+        if of_styles(name):
             assert value.shape[0] == 2
             assert not torch.equal(value[1], before[name][0]), name
         else:
@@ -307,7 +335,7 @@ def test_a_style_that_is_not_to_be_learned_stays_what_it_is(material, tmp_path):
     second = train(recipe, material, run=tmp_path / "second", start_from=first)
     before, after = load_checkpoint(first)["average"], load_checkpoint(second)["average"]
     for name, value in after.items():
-        if ".affine." in name:
+        if of_styles(name):
             torch.testing.assert_close(value[0], before[name][0], msg=name)
             assert not torch.equal(value[1], before[name][1]), name
         else:

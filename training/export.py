@@ -20,7 +20,15 @@ from engines import Image, Look, Style, parity
 from engines.style import Credit, write_pack
 from training.checkpoint import load_trunk
 from training.data import read_image
-from training.networks import ConvNorm, Generator, UpsampleConv, UpsampleToImage, interpolating
+from training.networks import (
+    CORING_WINDOW,
+    ConvNorm,
+    Coring,
+    Generator,
+    UpsampleConv,
+    UpsampleToImage,
+    interpolating,
+)
 from training.recipe import StyleRecipe, build_recipe
 
 OPSET = 18
@@ -60,10 +68,13 @@ class PackGraph(nn.Module):
         mix, strength = mix.to(dtype), strength.to(dtype)
         # Padded as bytes, and never out of channels-last: the convolutions compute in it themselves. Two
         # pixels side by side are the channels of the first one, which steps down by two rows.
-        wider = F.pad(image[None], (0, 0, 2, 2, 2, 2), mode="replicate")[0]
-        x = wider.reshape(n, height + 4, width // 2 + 2, 6).to(dtype).permute(0, 3, 1, 2)
-        residual = self.generator.residual(x, (mix * strength)[None]).permute(0, 2, 3, 1)
+        wider = F.pad(image[None], (0, 0, 4, 4, 4, 4), mode="replicate")[0]
+        x = wider.reshape(n, height + 8, width // 2 + 4, 6).to(dtype).permute(0, 3, 1, 2)
+        detail = self.generator.coring(x)
+        levels = self.generator.levels(x[:, :, 2:-2, 1:-1] - detail, (mix * strength)[None])
+        residual = self.generator.to_residual(levels, (mix * strength)[None]).permute(0, 2, 3, 1)
         rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
+        rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
         painted = image.to(dtype) + strength * rows
         # Rounded here because TensorRT's cast to uint8 truncates.
@@ -87,7 +98,8 @@ def layers(generator: Generator) -> list[str]:
     """Names of the layers that each have a precision of their own, first to last."""
     parts = (generator.encode, generator.blocks, generator.decode)
     inner = zip(("encode", "blocks", "decode"), parts, strict=True)
-    return [*(f"{name}.{index}" for name, part in inner for index in range(len(part))), "to_image"]
+    numbered = (f"{name}.{index}" for name, part in inner for index in range(len(part)))
+    return ["coring", "canvas", *numbered, "to_image"]
 
 
 def export_pack(
@@ -211,7 +223,8 @@ def _shorter(image: Image, side: int) -> Image:
 def fold(generator: Generator) -> Generator:
     """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
 
-    Its `residual` takes [n, 6, h + 4, w/2 + 2], two pixels side by side as channels, and gives
+    Its `coring` takes [n, 6, h, w/2], two pixels side by side as channels, and gives four rows and two
+    columns less; its `levels` take the same, [n, 6, h + 4, w/2 + 2], and its `to_residual` gives
     [n, 12, h/2, w/2], whose first six channels are the upper row.
     """
     folded = deepcopy(generator).eval().requires_grad_(False)
@@ -223,6 +236,7 @@ def fold(generator: Generator) -> Generator:
                 weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
+    folded.coring = _CoringOfRows(folded.coring)
     folded.encode[0].conv = _from_rows(folded.encode[0].conv)
     folded.to_image = _to_image(folded.to_image)
     return folded
@@ -254,6 +268,23 @@ def _transposed(layer: UpsampleConv) -> _TransposedConv:
     conv = nn.ConvTranspose2d(*weight.shape[:3], stride=2, padding=3)
     conv.weight.data, conv.bias.data = weight, bias
     return _TransposedConv(conv, layer.affine)
+
+
+class _CoringOfRows(nn.Module):
+    """What a `Coring` becomes: of pairs of pixels, on 0..255."""
+
+    def __init__(self, coring: Coring) -> None:
+        super().__init__()
+        # In pairs, all rows are alike: the weights of the blocks' upper ones serve for both.
+        upper = coring.weight[BYTES][:, BYTES].view(2, 6, 2, 6, 3, 3)[0]
+        rows = upper.permute(0, 2, 3, 1, 4).reshape(6, 6, 6, 3)
+        self.conv = nn.Conv2d(6, 6, (CORING_WINDOW, 3), bias=False)
+        self.conv.weight.data = rows[:, :, :CORING_WINDOW].contiguous()
+        self.bound = coring.bound * 255
+
+    def forward(self, x: Tensor) -> Tensor:
+        detail: Tensor = self.conv(x)
+        return detail.clamp(-self.bound, self.bound)
 
 
 def _from_rows(conv: nn.Conv2d) -> nn.Conv2d:

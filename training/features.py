@@ -16,7 +16,7 @@ class Pretrained(nn.Module):
     """A frozen network that was trained on ImageNet; gives its activations from fine to coarse."""
 
     CONTENT: int
-    """Index of the activation that tells what is in the picture."""
+    """Index of the activation that tells what is in the picture, from the coarsest, -1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Vgg19(Pretrained):
 
     LAYERS = (0, 2, 5, 7, 10)
     POOL_BEFORE = (5, 10)
-    CONTENT = 4
+    CONTENT = -1
     MARGIN = 8
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
@@ -66,7 +66,7 @@ class SqueezeNet(Pretrained):
     FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
     POOL_BEFORE = (3, 6, 9)
     READ_AFTER = (4, 7, 9, 10, 11, 12)
-    CONTENT = 2
+    CONTENT = -5
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()

@@ -148,7 +148,7 @@ def feature_sheet(
             )
             for layer, (a, b, target) in enumerate(zip(of_photo, of_painted, targets, strict=True)):
                 moved = (a - b).square().mean(1)[0].sqrt() / (a.square().mean().sqrt() + losses.EPSILON)
-                mark = " *" if name in NETWORKS and layer == content_layer(name) else ""
+                mark = " *" if name in NETWORKS and layer == content_layer(name) % len(targets) else ""
                 far = [_style_map(x, target) for x in (a, b)]
                 top = max(float(x.max()) for x in far) + losses.EPSILON
                 size = photo.shape[-2:]

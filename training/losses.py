@@ -34,6 +34,10 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "moments": mo
 """What of the features tells how a picture is painted."""
 
 
+VISIBLE, VISIBLE_WINDOW, UNSEEN = 6 / 255, 15, 0.03
+"""Deviation in a window of this side, in pixels, at which half of a motion is seen, and the least share."""
+
+
 def style(
     features: Sequence[Tensor], targets: Sequence[Tensor], statistic: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -141,6 +145,22 @@ def temporal(
     if luminance is not None:
         change = change - luminance
     return _each(change.square() * mask)
+
+
+def visible(photo: Tensor) -> Tensor:
+    """Where the motion of `photo` [n, 3, h, w] in 0..1 can be seen, [n, 1, h, w] in `UNSEEN`..1.
+
+    Of a flat sky nobody can tell whether it moves: strokes may stay where they are there, and where there is
+    something to see they have to go with it. By the local deviation of the luminance.
+    """
+    luma = (photo * torch.tensor(LUMA, device=photo.device)[:, None, None]).sum(1, keepdim=True)
+    reach = VISIBLE_WINDOW // 2
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), VISIBLE_WINDOW, 1)
+
+    variance = (mean(luma.square()) - mean(luma).square()).clamp(min=0)
+    return UNSEEN + (1 - UNSEEN) * variance / (variance + VISIBLE**2)
 
 
 def luminance_change(current: Tensor, warped_previous: Tensor) -> Tensor:

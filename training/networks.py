@@ -1,7 +1,7 @@
 """The generator that paints and the discriminator that judges it."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 BATCH_NORM_MOMENTUM = 0.03
+
+CORING = 8 / 255
+"""Detail up to this height, of 0..1, is taken for noise: four deviations of a webcam's in daylight."""
+
+CORING_WINDOW = 5
+"""Side of the window whose mean detail rises above, in pixels."""
+
+CANVAS_LEVEL = 1
+"""Where the canvas lies: at a quarter of the picture's size, where a value is as wide as a small stroke."""
+
+CANVAS_SIDE, CANVAS_CHANNELS, CANVAS_SEED = 128, 8, 1863
+"""The canvas's grain repeats after this many values of its level, and has this many layers."""
 
 
 class ConditionalAffine(nn.Module):
@@ -129,6 +141,95 @@ class UpsampleToImage(nn.Module):
         return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4))
 
 
+class Coring(nn.Module):
+    """The small detail of a picture, which strength takes away: sensor noise, and what no brush would paint.
+
+    What a pixel has beyond the mean of the window around it, bounded by `CORING` (coring, Rossi 1978,
+    doi:10.5594/J14169). A still scene's noise would tremble in the painting otherwise, enlarged by whatever
+    the style enlarges. On the blocks of `pixel_unshuffle(2)` this is one small convolution.
+    """
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", self._weight(), persistent=False)
+        self.bound = CORING
+
+    @staticmethod
+    def _weight() -> Tensor:
+        """[12, 12, 3, 3]: a pixel less the mean of its window, for each pixel of a 2x2 block."""
+        reach = CORING_WINDOW // 2
+        weight = torch.zeros(2, 2, 2, 2, 3, 3)  # row and column of the output, of the input, blocks away
+        for row, column in product(range(2), repeat=2):
+            weight[row, column, row, column, 1, 1] = 1
+            for dy, dx in product(range(-reach, reach + 1), repeat=2):
+                (down, y), (right, x) = divmod(row + dy, 2), divmod(column + dx, 2)
+                weight[row, column, y, x, 1 + down, 1 + right] -= 1 / CORING_WINDOW**2
+        of_one_colour = weight.view(4, 4, 3, 3)
+        return torch.einsum("cd,oikl->codikl", torch.eye(3), of_one_colour).reshape(12, 12, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The detail of `x` [n, 12, h, w], without its outermost blocks: [n, 12, h - 2, w - 2]."""
+        return F.conv2d(x, self.weight).clamp(-self.bound, self.bound)
+
+
+class Canvas(nn.Module):
+    """A grain that stays where it is while the picture moves over it, and carries strokes where it is flat.
+
+    A picture's sky gives a network nothing to paint strokes on but noise, which trembles. The grain is noise
+    that does not: each style takes as much of it into each channel as it likes. Noise as an input makes
+    textures (Ulyanov et al. 2016, arXiv 1603.03417), and injected into the levels, detail (Karras et al.
+    2019, arXiv 1812.04948); fixed to the picture's corner, it holds still.
+
+    Args:
+        styles: how many styles have a share of their own.
+        channels: of the level that it is added to.
+    """
+
+    grain: Tensor
+
+    def __init__(self, styles: int, channels: int) -> None:
+        super().__init__()
+        # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
+        self.share = nn.Parameter(0.5 * torch.randn(styles, channels))
+        self.register_buffer("grain", self._grain(), persistent=False)
+        self.corner = (0, 0)
+        """Row and column of the grain that lie on the picture's corner; training moves them about."""
+
+    @staticmethod
+    def _grain() -> Tensor:
+        """Noise of mean 0 and deviation 1, [1, channels, side, side]: half of it fine, half of it coarse."""
+        rng = torch.Generator().manual_seed(CANVAS_SEED)
+        noise = torch.randn(1, CANVAS_CHANNELS, CANVAS_SIDE, CANVAS_SIDE, generator=rng)
+
+        def smooth(x: Tensor, times: int) -> Tensor:
+            for _ in range(times):
+                for axis in (2, 3):
+                    x = (x.roll(1, axis) + 2 * x + x.roll(-1, axis)) / 4
+            return (x - x.mean()) / x.std()
+
+        # Unsmoothed, the grid that it lies on would be seen.
+        fine, coarse = noise.chunk(2, 1)
+        return torch.cat([smooth(fine, 1), smooth(coarse, 8)], 1)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What to add to `x` [n, c, h, w], with `weights` [n or 1, styles], mix times strength."""
+        height, width = x.shape[-2:]
+        grain = self.grain.roll(self.corner, (2, 3)) if self.corner != (0, 0) else self.grain
+        channels = self.share.shape[1]
+        # One too many where it fits exactly: at export, this must be arithmetic and no comparison.
+        down, across = height // CANVAS_SIDE + 1, width // CANVAS_SIDE + 1
+        spread = grain.repeat(1, -(-channels // CANVAS_CHANNELS), down, across)
+        spread = spread[:, :channels, :height, :width]
+        return spread * (weights @ self.share)[:, :, None, None]
+
+    def move(self, rng: torch.Generator) -> None:
+        """Lay the picture's corner on another place, so that none is learned by heart."""
+        row, column = torch.randint(CANVAS_SIDE, (2,), generator=rng).tolist()
+        self.corner = (row, column)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity (He et al. 2016)."""
 
@@ -145,7 +246,8 @@ class Generator(nn.Module):
     """Paints one picture in any mix of its styles, at any strength.
 
     Space-to-depth by 2, then a level for each width, each at half the size of the one before, residual
-    blocks at the lowest one, and up again. With skips from level to level it is a U-Net (Ronneberger et al.
+    blocks at the lowest one, and up again. A `Coring` goes before it, a `Canvas` lies under the second level.
+    With skips from level to level it is a U-Net (Ronneberger et al.
     2015, arXiv 1505.04597), without them the ResNet of Johnson et al. (2016, arXiv 1603.08155). It adds
     `strength` times a residual to its input and starts near zero there, so that it begins as the identity
     and strength 0 is the identity for ever.
@@ -166,6 +268,8 @@ class Generator(nn.Module):
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
+        self.coring = Coring()
+        self.canvas = Canvas(styles, widths[min(CANVAS_LEVEL, len(widths) - 1)])
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
         self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
@@ -187,12 +291,14 @@ class Generator(nn.Module):
     def levels(self, x: Tensor, weights: Tensor) -> list[Tensor]:
         """What each level holds on the way down, and after the residual blocks in place of the last one.
 
-        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture in `pixel_unshuffle(2)` order, with two more pixels at
-        each edge.
+        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture without its small detail in `pixel_unshuffle(2)` order,
+        with a block more at each edge.
         """
         held = []
-        for layer in self.encode:
+        for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
+            if index == min(CANVAS_LEVEL, len(self.encode) - 1):
+                x = x + self.canvas(x, weights)
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
@@ -206,20 +312,19 @@ class Generator(nn.Module):
             x = F.relu(x + skipped if self.skips else x)
         return self.to_image(x)
 
-    def residual(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`to_residual` of the `levels` of `x`."""
-        return self.to_residual(self.levels(x, weights), weights)
-
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
         weights = mix * strength[:, None]
-        levels = self.levels(_unshuffled(image), weights)
-        residual = F.pixel_shuffle(self.to_residual(levels, weights), 2)
+        x = _unshuffled(image)
+        detail = self.coring(x)
+        levels = self.levels(inner(x) - detail, weights)
+        residual = F.pixel_shuffle(self.to_residual(levels, weights) - inner(detail), 2)
         return image + strength[:, None, None, None] * residual, levels
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
-        return self.levels(_unshuffled(image), torch.zeros(1, self.styles, device=image.device))
+        x = _unshuffled(image)
+        return self.levels(inner(x) - self.coring(x), torch.zeros(1, self.styles, device=image.device))
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
@@ -237,7 +342,7 @@ class Generator(nn.Module):
     def freeze_trunk(self) -> None:
         """Train nothing but the styles' scales and shifts from now on: what makes a style, in a few kB."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(".affine." in name)
+            parameter.requires_grad_(of_styles(name))
 
     def start_from(self, state: Mapping[str, Tensor], trained: Sequence[str], styles: Sequence[str]) -> None:
         """Take over the trunk of another generator, and its styles by name.
@@ -254,8 +359,9 @@ class Generator(nn.Module):
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
+        taken["canvas.share"] = own["canvas.share"]
         for name, value in state.items():
-            if ".affine." in name:
+            if of_styles(name):
                 known = dict(zip(trained, value, strict=True))
                 value = torch.stack([known.get(style, value.mean(0)) for style in styles])
             taken[name] = value
@@ -290,9 +396,19 @@ class Generator(nn.Module):
         return [(module, area) for part, area in parts for module in part.modules()]
 
 
+def of_styles(name: str) -> bool:
+    """Whether the parameter of this name has a row for each style; all others are the trunk's."""
+    return ".affine." in name or name.startswith("canvas.")
+
+
 def _unshuffled(image: Tensor) -> Tensor:
-    """`image` as `Generator.levels` takes it."""
-    return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
+    """`image` in blocks of 2x2 pixels, with two blocks more at each edge."""
+    return F.pixel_unshuffle(F.pad(image, (4,) * 4, mode="replicate"), 2)
+
+
+def inner(x: Tensor) -> Tensor:
+    """`x` [..., h, w] without its outermost rows and columns."""
+    return x[..., 1:-1, 1:-1]
 
 
 class PatchDiscriminator(nn.Module):

@@ -86,6 +86,9 @@ class Recipe:
     average_decay: float = 0.995
     """Decay of the exponential moving average of the weights, which is what gets exported."""
 
+    distances: tuple[int, ...] = (1, 2)
+    """What a pretrained network looks at the pictures from, nearest first, each a factor that they are made
+    smaller by: from far away it sees forms where it saw strokes. Content counts from the last one only."""
     content: float = 1.0
     content_features: tuple[str, ...] = ("vgg19",)
     """Whose middle layers tell what is in a picture: "vgg19", "squeezenet1_1", "discriminator"."""
@@ -133,8 +136,8 @@ class Recipe:
     history: int = 0
     """Painted pictures that are kept to be shown to the discriminator again."""
 
-    autocast: str = "bf16"
-    """"bf16", "fp16" or "off"."""
+    autocast: str = "auto"
+    """"bf16", "fp16" or "off"; "auto" takes bf16 where the processor computes in it, or else none."""
     sheet_every: int = 200
     checkpoint_every: int = 200
 
@@ -150,6 +153,8 @@ class Recipe:
             raise ValueError("not one of the styles is to be learned")
         if self.trunk and not all(style.learn for style in self.styles):
             raise ValueError("a style that is not learned stays the same only with trunk = false")
+        if not self.distances or min(self.distances) < 1 or list(self.distances) != sorted(self.distances):
+            raise ValueError(f"distances are whole numbers from 1 up, nearest first, not {self.distances}")
         multiple = 2 ** len(self.widths)
         if self.crop % multiple:
             raise ValueError(
@@ -185,7 +190,7 @@ CHOICES = {
     "adversarial_loss": ("hinge", "least_squares", "minimax"),
     "temporal_loss": ("flow", "frame_difference"),
     "flow": ("dis", "raft_small"),
-    "autocast": ("bf16", "fp16", "off"),
+    "autocast": ("auto", "bf16", "fp16", "off"),
 }
 
 

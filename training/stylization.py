@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import losses
@@ -18,12 +19,25 @@ from training.data import Clips, Pictures, expose, read_image, resize_shorter
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
 from training.flow import FLOWS, Pair, synthetic_pair, warp, with_sensor_noise
-from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
+from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
 from training.recipe import Recipe, build_recipe
 from training.regularisation import History, augment
 
 Features = list[Tensor]
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+def autocast_of(choice: str, device: torch.device) -> torch.dtype | None:
+    """What convolutions compute in on `device` by a recipe's `autocast`, None for float32.
+
+    A processor without instructions for bfloat16 takes ten times as long in it.
+    """
+    if choice != "auto":
+        return AUTOCAST[choice]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else None
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,29 @@ class Material:
 
 
 @dataclass(frozen=True)
+class View:
+    """A square of the pictures, looked at from a distance."""
+
+    distance: int
+    """By which the square is made smaller."""
+    top: int
+    left: int
+    side: int
+    """Of what is seen, in pixels."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """What is seen of `image` [n, c, h, w], [n, c, side, side]."""
+        reach = self.side * self.distance
+        seen = image[..., self.top : self.top + reach, self.left : self.left + reach]
+        return from_distance(seen, self.distance)
+
+
+def from_distance(image: Tensor, distance: int) -> Tensor:
+    """`image` [n, c, h, w] as it looks from `distance` times as far away."""
+    return F.avg_pool2d(image, distance) if distance > 1 else image
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step sees; the first axis of everything is the picture's."""
 
@@ -56,8 +93,8 @@ class Batch:
     styles: Tensor
     mix: Tensor
     strength: Tensor
-    offset: tuple[int, int]
-    """Rows and columns that the pretrained networks do not see of the painted pictures."""
+    views: tuple["View", ...]
+    """What the pretrained networks see of the painted pictures, nearest first."""
     rng: torch.Generator
 
     @property
@@ -79,7 +116,8 @@ class Targets:
             painting = resize_shorter(read_image(paintings / style.painting), size)[None].float() / 255
             for name, network in networks.items():
                 with torch.no_grad():
-                    seen[name].append([statistic(x) for x in network(painting)])
+                    views = [network(from_distance(painting, distance)) for distance in recipe.distances]
+                    seen[name].append([statistic(x) for view in views for x in view])
             self.reals.append(Pictures([paintings / name for name in (style.painting, *style.reals)], size))
         self._statistics = {
             name: [torch.cat(layer) for layer in zip(*of_styles, strict=True)]
@@ -147,7 +185,8 @@ class StyleTraining:
             ),
         }
         self.parts |= self.optimisers
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.autocast == "fp16")
+        self.autocast = autocast_of(recipe.autocast, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
         self.parts["scaler"] = self.scaler
 
     def make_generator(self, styles: int) -> Generator:
@@ -202,9 +241,6 @@ class StyleTraining:
         strength = torch.rand(recipe.batch, generator=rng)
         strength[torch.rand(recipe.batch, generator=rng) < recipe.full_strength] = 1
         real = self.targets.paintings(styles, rng)
-        # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with
-        # every step, no pixel of the generator's own blocks is favoured, and no pattern of blocks grows.
-        top, left = torch.randint(self.generator.multiple, (2,), generator=rng).tolist()
         noisy = with_sensor_noise(pair.before, recipe.noise, rng) if recipe.still else pair.before
         return Batch(
             pair=pair.each(self._mine),
@@ -213,9 +249,22 @@ class StyleTraining:
             styles=self._mine(styles),
             mix=self._mine(torch.eye(len(recipe.styles))[styles]),
             strength=self._mine(strength),
-            offset=(top, left),
+            views=self.views(rng),
             rng=rng,
         )
+
+    def views(self, rng: torch.Generator) -> tuple[View, ...]:
+        """A square as large as fits for the largest of the recipe's distances, and for each other as much
+        arithmetic."""
+        crop, distances = self.recipe.crop, self.recipe.distances
+        # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with
+        # every step, no pixel of the generator's own blocks is favoured, and no pattern of blocks grows.
+        side = (crop - self.generator.multiple) // max(distances)
+
+        def place(distance: int) -> list[int]:
+            return torch.randint(crop - side * distance + 1, (2,), generator=rng).tolist()
+
+        return tuple(View(distance, *place(distance), side) for distance in distances)
 
     def _mine(self, values: Tensor) -> Tensor:
         """This process's share of `values`, on its device."""
@@ -230,7 +279,7 @@ class StyleTraining:
         """
         recipe, batch = self.recipe, self.batch(step)
         self.prepare(step)
-        with torch.autocast(self.device.type, AUTOCAST[recipe.autocast], enabled=recipe.autocast != "off"):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             terms, painted = self.generator_losses(batch)
         total = torch.stack(list(terms.values())).sum()
         self.descend("optimiser", total, self.trained())
@@ -253,8 +302,10 @@ class StyleTraining:
         recipe = self.recipe
         for group in self.optimisers["optimiser"].param_groups:
             group["lr"] = recipe.learning_rate * group["factor"] * schedule(recipe, step)
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         for generator in self.generators():
             generator.train()
+            generator.canvas.move(rng)
             if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
 
@@ -335,7 +386,8 @@ class StyleTraining:
         terms: dict[str, Tensor] = {}
         if recipe.temporal and recipe.temporal_loss == "flow":
             moved = warp(painted, pair.grid)
-            change = losses.temporal(next_painted, moved, pair.mask, pair.luminance)
+            mask = pair.mask * losses.visible(pair.after)
+            change = losses.temporal(next_painted, moved, mask, pair.luminance)
             terms["temporal"] = recipe.temporal * change.mean()
         elif recipe.temporal:
             change = losses.frame_difference(next_painted, painted, pair.after, pair.before)
@@ -356,8 +408,7 @@ class StyleTraining:
         if name == "generator":
             # The averaged one: its weights are not what is learned by being looked through.
             return self.average.features(image)
-        top, left = batch.offset
-        return list(self.pretrained[name](image[..., top:, left:]))
+        return [x for view in batch.views for x in self.pretrained[name](view(image))]
 
     def style_target(self, name: str, before: Features, batch: Batch) -> Features:
         """The statistics that each picture should have: as far from its photograph's to the painting's as its
@@ -399,9 +450,8 @@ class StyleTraining:
         recipe = self.recipe
         seen_real, seen_fake = (self.shown(image, batch) for image, _ in (real, fake))
         seen_real = seen_real.requires_grad_(recipe.r1 > 0)
-        with torch.autocast(
-            self.device.type, AUTOCAST[recipe.autocast], enabled=recipe.autocast != "off" and not recipe.r1
-        ):
+        enabled = self.autocast is not None and not recipe.r1
+        with torch.autocast(self.device.type, self.autocast, enabled=enabled):
             real_scores, _ = discriminator(seen_real, real[1])
             fake_scores, _ = discriminator(seen_fake, fake[1])
         loss = losses.ADVERSARIAL[recipe.adversarial_loss][0](real_scores, fake_scores)
@@ -424,7 +474,8 @@ class StyleTraining:
 
 
 def content_layer(name: str) -> int:
-    """Which of the features of `name` tell what is in a picture: the middle ones of a discriminator."""
+    """Which of the features of `name` tell what is in a picture: the middle ones of a discriminator, and of a
+    pretrained network those of the farthest view, counted from the last."""
     return NETWORKS[name].CONTENT if name in NETWORKS else 1
 
 
@@ -440,8 +491,8 @@ def paint(generator: Generator, photo: Tensor, style: int) -> Tensor:
 def rate_groups(generator: Generator, recipe: Recipe) -> list[dict[str, Any]]:
     """What is trained, in groups for an optimiser: the trunk, and the styles, with a `factor` on the rate."""
     named = [(name, value) for name, value in generator.named_parameters() if value.requires_grad]
-    styles = [value for name, value in named if ".affine." in name]
-    trunk = [value for name, value in named if ".affine." not in name]
+    styles = [value for name, value in named if of_styles(name)]
+    trunk = [value for name, value in named if not of_styles(name)]
     groups = [{"params": trunk, "factor": 1.0}, {"params": styles, "factor": recipe.style_learning_rate}]
     return [group for group in groups if group["params"]]
 
