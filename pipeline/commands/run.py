@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import engines
-from engines import EngineError
+from engines import EngineError, Look, Style
 from pipeline.batch import plan
 from pipeline.commands.options import (
     PATH,
@@ -210,8 +210,8 @@ def run(
         if found:
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
         tell(
-            f"{result}: {report['frames']} frames painted as {pack.title} in {report['seconds']:.1f} s "
-            f"({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
+            f"{result}: {report['frames']} frames painted as {_title(pack, chosen)} "
+            f"in {report['seconds']:.1f} s ({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
             + (f"; {told_flicker(report['flicker'])}" if "flicker" in report else ""),
             event="done",
             **report,
@@ -260,6 +260,13 @@ def run(
     if failures:
         click.echo(f"fauve: {failures} of {len(pairs)} videos failed", err=True)
         context.exit(2)
+
+
+def _title(pack: Style, chosen: Look | Show) -> str:
+    """What is painted: a style of a pack that has several, or else the pack."""
+    styles = [name for name, weight in chosen.mix.items() if weight] if isinstance(chosen, Look) else []
+    several = len(pack.styles) > 1 and len(styles) == 1
+    return f"{styles[0]} ({pack.title})" if several else pack.title
 
 
 def _all(
