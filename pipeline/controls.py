@@ -101,9 +101,16 @@ class Controls:
         self._tell()
 
     def toggle(self, name: str) -> None:
-        """Turn a switch over."""
+        """Turn a switch over.
+
+        Raises:
+            ValueError: no such switch.
+        """
+        switch = "blackout" if name == "panic" else name
+        if switch not in SWITCHES:
+            raise ValueError(f"no switch {name!r}; there is {', '.join(SWITCHES)}")
         with self._lock:
-            self.set(name, not self._values["blackout" if name == "panic" else name])
+            self.set(switch, not self._values[switch])
 
     def _checked(self, name: str, value: Any) -> Any:
         if name in SWITCHES:
@@ -167,13 +174,18 @@ class Controls:
         self._take_effect(time, name, value)
 
     def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
-        """Have `listener` called with the state after each change, in whatever thread made it."""
+        """Have `listener` called with the state after each change, in whatever thread made it.
+
+        It must not wait for anything: changes wait for it.
+        """
         self._listeners.append(listener)
 
     def _tell(self) -> None:
-        state = self.state
-        for listener in self._listeners:
-            listener(state)
+        # One change after the other, so that everybody is told the last one last.
+        with self._lock:
+            state = self.state
+            for listener in self._listeners:
+                listener(state)
 
     def swapped(self, pack: str, styles: Sequence[str], look: Look) -> None:
         """Another pack is played from now on: weights of styles that it has, too, are kept.
@@ -190,7 +202,13 @@ class Controls:
                 kept = dict(zip(styles, look.weights(styles).tolist(), strict=True))
             self._from = self._target = kept
             self._fade = self._shown_mix = None
+            # What was turned since the last frame may be of styles that are gone.
+            self._pending = [event for event in self._pending if self._known(event[0], event[1])]
         self._tell()
+
+    def _known(self, name: str, value: Any) -> bool:
+        style = value if name == "style" else name.removeprefix("mix/")
+        return style in self._styles or not (name == "style" or name.startswith("mix/"))
 
     def scene_at(self, time: Fraction) -> Scene:
         """How the frame at `time` seconds is to be shown; called in order, once for each frame."""

@@ -3,13 +3,14 @@
 In:  /fauve/strength 0.7 · /fauve/style NAME · /fauve/mix/NAME 0.4 · /fauve/crossfade 2.0 · /fauve/pack NAME ·
      /fauve/bypass, /fauve/freeze, /fauve/blackout and /fauve/panic with 1 or 0, or alone to turn them over ·
      /fauve/state asks for the state, which goes back to who asked.
-Out: the same addresses, after each change from anywhere.
+Out: the same addresses, after each change from anywhere; of many changes the last.
 """
 
 import contextlib
 import logging
+import socket
 import threading
-from collections.abc import Mapping
+import time
 from typing import Any
 
 from pipeline.controls import SWITCHES, Controls
@@ -18,6 +19,12 @@ from pipeline.errors import SinkError
 log = logging.getLogger("fauve")
 
 ROOT = "/fauve/"
+
+TELL_EVERY = 0.02
+"""Seconds between two tellings of the state, so that a thousand changes a second cost no pictures."""
+
+RECEIVED = 1 << 20
+"""Bytes of messages that may wait, as far as the system allows it."""
 
 
 class Osc:
@@ -34,27 +41,34 @@ class Osc:
         try:
             from pythonosc.dispatcher import Dispatcher
             from pythonosc.osc_message_builder import build_msg
-            from pythonosc.osc_server import ThreadingOSCUDPServer
+            from pythonosc.osc_server import BlockingOSCUDPServer
         except ImportError as error:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
         self._message = build_msg
-        dispatcher = Dispatcher()
-        dispatcher.map(f"{ROOT}*", self._take, needs_reply_address=True)
+        # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
+        dispatcher = Dispatcher(strict_timing=False)
+        dispatcher.set_default_handler(self._take, needs_reply_address=True)
         try:
-            self._server = ThreadingOSCUDPServer((host, port), dispatcher)
+            # In one thread: messages take effect in the order in which they come.
+            self._server = BlockingOSCUDPServer((host, port), dispatcher)
         except OSError as error:
             raise SinkError(f"--osc {host}:{port}: cannot listen there: {error.strerror}") from error
         self.port = int(self._server.server_address[1])
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
         threading.Thread(target=self._server.serve_forever, name="osc", daemon=True).start()
+        self._changed, self._closed = threading.Event(), False
         if reply is not None:
-            controls.listen(lambda state: self._tell(reply, state))
+            controls.listen(lambda state: self._changed.set())
+            threading.Thread(target=self._tell_changes, args=(reply,), name="osc out", daemon=True).start()
 
     def _take(self, sender: tuple[str, int], address: str, *values: Any) -> None:
+        if not address.startswith(ROOT):
+            return
         name = address.removeprefix(ROOT)
         try:
             if name == "state":
-                self._tell(sender, self._controls.state)
+                self._tell(sender)
             elif values:
                 self._controls.set(name, values[0])
             elif name in (*SWITCHES, "panic"):
@@ -64,7 +78,15 @@ class Osc:
         except ValueError as error:
             log.warning("OSC %s from %s: %s", address, sender[0], error)
 
-    def _tell(self, listener: tuple[str, int], state: Mapping[str, Any]) -> None:
+    def _tell_changes(self, listener: tuple[str, int]) -> None:
+        while not self._closed:
+            self._changed.wait()
+            self._changed.clear()
+            self._tell(listener)
+            time.sleep(TELL_EVERY)
+
+    def _tell(self, listener: tuple[str, int]) -> None:
+        state = self._controls.state
         values = {
             **{name: state[name] for name in ("strength", "crossfade", "pack")},
             **{name: int(state[name]) for name in SWITCHES},
@@ -78,5 +100,7 @@ class Osc:
 
     def close(self) -> None:
         """Stop listening."""
+        self._closed = True
+        self._changed.set()
         self._server.shutdown()
         self._server.server_close()

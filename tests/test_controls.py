@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 from fractions import Fraction
 
 import pytest
@@ -45,6 +46,42 @@ def test_a_fade_that_is_interrupted_goes_on_from_where_it_is(controls):
     assert mix(controls, 1) == {"warm": 0.5, "cold": 0.5, "grey": 0}
     assert mix(controls, 2) == {"warm": 0.25, "cold": 0.25, "grey": 0.5}
     assert mix(controls, 3) == {"warm": 0, "cold": 0, "grey": 1}
+
+
+def test_what_is_turned_just_before_another_pack_comes_does_not_stop_the_show(controls):
+    controls.set("style", "cold")
+    controls.set("mix/cold", 0.5)
+    controls.set("strength", 0.25)
+    controls.swapped("other", ("red", "blue"), Look({"red": 1}))
+    for time in range(4):
+        assert mix(controls, time) == {"red": 1, "blue": 0}
+    assert controls.scene_at(Fraction(5)).look.strength == 0.25
+
+
+def test_everybody_is_told_the_last_change_last(controls):
+    told, waiting, go = [], threading.Event(), threading.Event()
+
+    def listener(state):
+        if state["strength"] == 0.3:
+            waiting.set()
+            go.wait(0.3)
+        told.append(state["strength"])
+
+    controls.listen(listener)
+    first = threading.Thread(target=controls.set, args=("strength", 0.3))
+    first.start()
+    assert waiting.wait(5)
+    controls.set("strength", 0.6)
+    go.set()
+    first.join()
+    assert told == [0.3, 0.6]
+
+
+def test_only_switches_are_turned_over(controls):
+    for name in ("strength", "nonsense"):
+        with pytest.raises(ValueError, match="no switch"):
+            controls.toggle(name)
+    assert controls.state["strength"] == 0.8
 
 
 def test_a_crossfade_of_0_cuts(controls):

@@ -249,6 +249,32 @@ def test_osc_in_and_out(controls):
         osc.close()
 
 
+def test_osc_takes_many_messages_in_order_and_tells_the_last(controls):
+    from pythonosc.osc_message import OscMessage
+    from pythonosc.udp_client import SimpleUDPClient
+
+    from pipeline.osc import Osc
+
+    taken = []
+    controls.listen(lambda state: taken.append(state["strength"]))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        osc = Osc(controls, "127.0.0.1", 0, ear.getsockname())
+        with SimpleUDPClient("127.0.0.1", osc.port) as client:
+            for number in range(400):
+                client.send_message("/fauve/strength", number / 400)
+                if number % 50 == 49:
+                    wait_for(lambda number=number: len(taken) == number + 1)
+        heard = []
+        while not heard or heard[-1] != pytest.approx(399 / 400):
+            told = OscMessage(ear.recv(1024))
+            heard += told.params if told.address == "/fauve/strength" else []
+        osc.close()
+    assert taken == sorted(taken)
+    assert len(heard) < 200
+
+
 def test_metrics():
     text = exposition(STATUS)
     assert "# TYPE fauve_frames_in_total counter\nfauve_frames_in_total 90\n" in text
