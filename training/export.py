@@ -66,15 +66,16 @@ class PackGraph(nn.Module):
         n, height, width, _ = image.shape
         dtype = self.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
-        # Padded as bytes, and never out of channels-last: the convolutions compute in it themselves. Two
-        # pixels side by side are the channels of the first one, which steps down by two rows.
-        wider = F.pad(image[None], (0, 0, 4, 4, 4, 4), mode="replicate")[0]
-        x = wider.reshape(n, height + 8, width // 2 + 4, 6).to(dtype).permute(0, 3, 1, 2)
-        detail = self.generator.coring(x)
-        levels = self.generator.levels(x[:, :, 2:-2, 1:-1] - detail, (mix * strength)[None])
-        residual = self.generator.to_residual(levels, (mix * strength)[None]).permute(0, 2, 3, 1)
+        # Padded as bytes, and cut in their order: the convolutions compute in channels-last themselves.
+        # Two pixels side by side are the channels of the first one, which steps down by two rows.
+        wider = F.pad(image[None], (0, 0, 4, 4, 3, 3), mode="replicate")[0]
+        x = wider.reshape(n, height + 6, width // 2 + 4, 6).to(dtype)
+        detail = self.generator.coring(x.permute(0, 3, 1, 2))
+        weights = (mix * strength)[None]
+        levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights)
+        residual = self.generator.to_residual(levels, weights).permute(0, 2, 3, 1)
         rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
-        rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)
+        rows = rows - detail.permute(0, 2, 3, 1)[:, 2:-2, 1:-1].reshape(n, height, width, 3)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
         painted = image.to(dtype) + strength * rows
         # Rounded here because TensorRT's cast to uint8 truncates.
@@ -223,7 +224,7 @@ def _shorter(image: Image, side: int) -> Image:
 def fold(generator: Generator) -> Generator:
     """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
 
-    Its `coring` takes [n, 6, h, w/2], two pixels side by side as channels, and gives four rows and two
+    Its `coring` takes [n, 6, h, w/2], two pixels side by side as channels, and gives two rows and two
     columns less; its `levels` take the same, [n, 6, h + 4, w/2 + 2], and its `to_residual` gives
     [n, 12, h/2, w/2], whose first six channels are the upper row.
     """
@@ -279,7 +280,8 @@ class _CoringOfRows(nn.Module):
         upper = coring.weight[BYTES][:, BYTES].view(2, 6, 2, 6, 3, 3)[0]
         rows = upper.permute(0, 2, 3, 1, 4).reshape(6, 6, 6, 3)
         self.conv = nn.Conv2d(6, 6, (CORING_WINDOW, 3), bias=False)
-        self.conv.weight.data = rows[:, :, :CORING_WINDOW].contiguous()
+        above = 2 - CORING_WINDOW // 2  # the rows of the block above that the window does not reach
+        self.conv.weight.data = rows[:, :, above : above + CORING_WINDOW].contiguous()
         self.bound = coring.bound * 255
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ BATCH_NORM_MOMENTUM = 0.03
 CORING = 8 / 255
 """Detail up to this height, of 0..1, is taken for noise: four deviations of a webcam's in daylight."""
 
-CORING_WINDOW = 5
+CORING_WINDOW = 3
 """Side of the window whose mean detail rises above, in pixels."""
 
 CANVAS_LEVEL = 1
