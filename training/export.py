@@ -75,7 +75,7 @@ class PackGraph(nn.Module):
         levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights)
         residual = self.generator.to_residual(levels, weights).permute(0, 2, 3, 1)
         rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
-        rows = rows - detail.permute(0, 2, 3, 1)[:, 2:-2, 1:-1].reshape(n, height, width, 3)
+        rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
         painted = image.to(dtype) + strength * rows
         # Rounded here because TensorRT's cast to uint8 truncates.
