@@ -22,7 +22,7 @@ class Channel(Generic[T]):
     put is kept. One thread puts and closes, one iterates.
 
     Args:
-        drop_oldest: where it is full, the frame that has waited longest makes room for the newest.
+        drop_oldest: where it is full, what has waited longest makes room for the newest.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
@@ -41,9 +41,9 @@ class Channel(Generic[T]):
     def put(self, frame: T) -> bool:
         """Append `frame`, waiting while the channel is full; False if nobody will read it."""
         with self._changed:
-            if self._drop_oldest and self._frames >= self.capacity:
+            if self._drop_oldest and self._frames >= self.capacity and not self._over:
                 self._drop()
-            self._changed.wait_for(lambda: self._frames < self.capacity or self._cancelled)
+            self._changed.wait_for(lambda: self._frames < self.capacity or self._over)
             return self._append(frame, None)
 
     def _drop(self) -> None:
@@ -53,13 +53,25 @@ class Channel(Generic[T]):
         self.dropped += 1
 
     def put_packet(self, packet: T, size: int) -> bool:
-        """Append a packet of `size` bytes, waiting only behind very many of its kind."""
+        """Append a packet of `size` bytes; very many of its kind are waited for, or drop the oldest."""
         with self._changed:
-            self._changed.wait_for(lambda: self._bytes < PACKETS_LIMIT or self._cancelled)
+            while self._drop_oldest and self._bytes >= PACKETS_LIMIT and not self._over:
+                self._drop_packet()
+            self._changed.wait_for(lambda: self._bytes < PACKETS_LIMIT or self._over)
             return self._append(packet, size)
 
+    def _drop_packet(self) -> None:
+        oldest, size = next((index, size) for index, (_, size) in enumerate(self._items) if size is not None)
+        del self._items[oldest]
+        self._bytes -= size
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._cancelled or self._closed
+
     def _append(self, item: T, size: int | None) -> bool:
-        if self._cancelled or self._closed:
+        if self._over:
             return False
         self._items.append((item, size))
         if size is None:

@@ -33,6 +33,9 @@ TICK = 0.1
 PATIENCE = 1.0
 """Seconds that a live source is waited for after `stop`."""
 
+END_WITHIN = 10.0
+"""Seconds that the sinks of a live run get after `stop`; one that hangs is then left to itself."""
+
 SCORED, SCORED_LIVE = 1, 5
 """Seconds of the video from one pair of frames that is scored for flicker to the next."""
 
@@ -167,19 +170,21 @@ def run(
             sink.abort()
             errors.append(error)
             if live and not isinstance(error, Cancelled):
+                sink.lost = str(error).removeprefix(f"{sink.name}: ")
                 log.error("%s", error)
 
     threads = [
         threading.Thread(target=read, name="read", daemon=True),
         threading.Thread(target=stylize, name="stylize", daemon=True),
         *(
-            threading.Thread(target=write, args=pair, name="write", daemon=True)
-            for pair in zip(sinks, styled, stats.sinks, strict=True)
+            threading.Thread(target=write, args=ways, name=ways[0].name, daemon=True)
+            for ways in zip(sinks, styled, stats.sinks, strict=True)
         ),
         *([] if scored is None else [threading.Thread(target=score, name="score", daemon=True)]),
     ]
     for thread in threads:
         thread.start()
+    ends_by: float | None = None
     try:
         for thread in threads:
             while thread.is_alive():
@@ -188,14 +193,18 @@ def run(
                     progress(stats)
                 if stop is not None and stop.is_set():
                     decoded.close()
+                    ends_by = time.monotonic() + END_WITHIN if ends_by is None else ends_by
                     if thread is threads[0]:
                         thread.join(PATIENCE)
+                        break
+                    if time.monotonic() > ends_by:
+                        log.error("%s does not end, and is left behind", thread.name)
                         break
     except BaseException:
         for channel in (decoded, *styled, neighbours):
             channel.cancel()
         for thread in threads:
-            thread.join()
+            thread.join(PATIENCE if live else None)
         raise
     for error in errors:
         if not isinstance(error, Cancelled):

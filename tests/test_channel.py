@@ -63,6 +63,27 @@ def test_packets_are_bounded_by_their_bytes(monkeypatch):
     assert not thread.is_alive()
 
 
+def test_where_the_newest_wins_packets_never_wait(monkeypatch):
+    monkeypatch.setattr("pipeline.channel.PACKETS_LIMIT", 1000)
+    channel = Channel(1, drop_oldest=True)
+    channel.put("frame")
+    # Nobody reads, and the source goes on.
+    writer = started(lambda: [channel.put_packet(number, 400) for number in range(10)])
+    writer.join(5)
+    assert not writer.is_alive()
+    channel.close()
+    assert list(channel) == ["frame", 7, 8, 9]
+
+
+def test_what_comes_after_the_end_drops_nothing():
+    channel = Channel(1, drop_oldest=True)
+    channel.put(1)
+    channel.close()
+    assert not channel.put(2)
+    assert channel.dropped == 0
+    assert list(channel) == [1]
+
+
 def test_an_error_comes_after_what_was_before_it():
     channel = Channel(4)
     channel.put(1)

@@ -36,7 +36,7 @@ class FakeSource:
 
 
 class FakeSink:
-    waiting, name = 1, "fake"
+    waiting, name, lost = 1, "fake", ""
 
     def __init__(self, fails_after=None):
         self.frames, self.packets, self.ended, self.fails_after = [], 0, [], fails_after
@@ -267,6 +267,8 @@ def test_live_a_sink_that_fails_leaves_the_others(caplog):
     assert good.frames[-1].pts == 59 * 3
     assert bad.ended == ["aborted"]
     assert "the disk is full" in caplog.text
+    # Whoever looks at the status sees it, too.
+    assert (good.lost, bad.lost) == ("", "the disk is full")
 
 
 def test_live_stops_when_asked_and_closes_properly():
@@ -275,3 +277,50 @@ def test_live_stops_when_asked_and_closes_properly():
     run(LiveSource(10_000), invert, [sink], look_at=still, stop=stop)
     assert sink.ended == ["closed"]
     assert 10 < len(sink.frames) < 200
+
+
+class HungSink(FakeSink):
+    """Takes nothing until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.go, self.done = threading.Event(), threading.Event()
+
+    def write(self, frame):
+        self.go.wait()
+
+    def close(self):
+        super().close()
+        self.done.set()
+
+
+def let_go(sink, before):
+    sink.go.set()
+    end = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_live_a_sink_that_hangs_does_not_hold_up_the_end(monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.stream.END_WITHIN", 0.5)
+    before = threading.active_count()
+    good, hung, stop = FakeSink(), HungSink(), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    run(LiveSource(10_000), invert, [hung, good], look_at=still, stop=stop)
+    assert good.ended == ["closed"]
+    assert hung.ended == []
+    assert "fake does not end" in caplog.text
+    let_go(hung, before)
+
+
+def test_live_a_second_ctrl_c_ends_it_although_a_sink_hangs(monkeypatch):
+    monkeypatch.setattr("pipeline.stream.PATIENCE", 0.2)
+    before, hung = threading.active_count(), HungSink()
+
+    def progress(stats):
+        if stats.stylized > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(LiveSource(10_000), invert, [hung], look_at=still, progress=progress)
+    let_go(hung, before)
