@@ -16,6 +16,7 @@ from pipeline.keyboard import Keyboard, press
 from pipeline.sinks import Sink
 from pipeline.sinks.recording import FORMATS as RECORDINGS
 from pipeline.sinks.speaker import SpeakerSink
+from pipeline.sinks.stream import StreamSink
 from pipeline.sinks.window import WindowSink
 from pipeline.sources import Source
 from pipeline.stats import Stats, percentiles, rate
@@ -44,8 +45,6 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
 
         return WhipSink(address, info) if address.startswith("whip:http") else WhepSink(address, info)
     if "://" in address or address.endswith(".m3u8"):
-        from pipeline.sinks.stream import StreamSink
-
         return StreamSink(address, info, bits=bits)
     if Path(address).suffix.lower() in RECORDINGS:
         from pipeline.sinks.recording import RecordingSink
@@ -98,6 +97,8 @@ class LiveRun:
                 sink.pressed = partial(press, controls, stop)
             elif isinstance(sink, SpeakerSink):
                 sink.latency = self._seen_after
+            elif isinstance(sink, StreamSink):
+                sink.stopped = stop.is_set
         self._learn: Callable[[str], None] | None = None
 
     def run(self, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -18,8 +19,9 @@ import pytest
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
+from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
-from pipeline.sinks.stream import parse
+from pipeline.sinks.stream import StreamSink, parse
 from pipeline.sources.live import open_source
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
@@ -253,6 +255,74 @@ def test_a_server_that_is_killed_and_restarted_is_found_again(tmp_path, pack):
     assert min(np.diff(numbers)) > 0
     assert numbers[-1] + 1 - len(numbers) <= done["dropped"]
     assert len(numbers) + done["dropped"] <= done["frames_in"] + 1
+
+
+@pytest.fixture
+def mute():
+    """The port of a server that takes connections, and then neither reads nor says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def noise(number):
+    image = np.random.default_rng(number).integers(0, 256, (360, 640, 3), np.uint8)
+    return Frame(image, number * 3000, 3000, Fraction(1, 90_000))
+
+
+def test_a_server_that_never_accepts_is_lost(monkeypatch, mute):
+    monkeypatch.setattr(stream, "ACCEPT_WITHIN", 2.0)
+    sink = open_sink(f"rtmp://127.0.0.1:{mute}/live/x", PatternSource((640, 360)).info)
+    end, number = time.monotonic() + 30, 0
+    while not sink.lost and time.monotonic() < end:
+        sink.write(noise(number))
+        number += 1
+        time.sleep(0.03)
+    sink.abort()
+    assert sink.lost == "it does not answer"
+    assert not sink.connected
+
+
+def test_a_server_that_takes_nothing_does_not_hold_up_the_end(monkeypatch, mute):
+    monkeypatch.setattr(stream, "ANSWER_WITHIN", 300.0)
+    sink, stopped = open_sink(f"nut+tcp://127.0.0.1:{mute}", PatternSource((640, 360)).info), False
+    sink.stopped = lambda: stopped
+    written = []
+
+    def write():
+        while not sink.lost:
+            sink.write(noise(len(written)))
+            written.append(time.monotonic())
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    wait_until(lambda: sink.connected)
+    # Until every buffer on the way is full.
+    wait_until(lambda: written and time.monotonic() - written[-1] > 2)
+    assert not sink.lost
+    stopped = True
+    writer.join(30)
+    assert not writer.is_alive()
+    sink.close()
+
+
+def wait_until(is_so):
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_a_server_complains_of_all_evening_is_not_kept(monkeypatch):
+    complaints = (
+        "import sys\nprint('open', flush=True)\n"
+        "for number in range(100000): print('complaint', number, file=sys.stderr)"
+    )
+    monkeypatch.setattr(StreamSink, "_relay_command", lambda self: [sys.executable, "-c", complaints])
+    sink = open_sink("udp://127.0.0.1:9", PatternSource((64, 64)).info)
+    wait_until(lambda: sink._errors)
+    assert sink._errors.splitlines()[-1] == b"complaint 99999"
+    assert len(sink._errors) < 1000
+    sink.abort()
 
 
 SENDER = """

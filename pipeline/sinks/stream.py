@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ PAUSES = (0.25, 0.5, 1.0)
 
 ANSWER_WITHIN = 5.0
 """Seconds after which a server that takes nothing counts as lost."""
+
+ACCEPT_WITHIN = 10.0
+"""The same for one that is asked to accept the stream, the start of the child included."""
+
+LAST_WORDS = 10
+"""Lines of a child's errors that are kept."""
 
 SOUND_TO_TELL = 400_000
 """Bytes of sound, a second of it, that are encoded before the server has accepted."""
@@ -110,6 +118,8 @@ class StreamSink(Sink):
         self.name = address
         self.connected = False
         self.reconnected = 0
+        self.stopped: Callable[[], bool] = lambda: False
+        """Whether the run is about to end, so that a server that takes nothing is not waited for."""
         self._target = parse(address, bits)
         self._info = info
         if self._target.format == "hls" and not Path(address).parent.is_dir():
@@ -121,6 +131,7 @@ class StreamSink(Sink):
         self._said = ""
         self._not_before = 0.0
         self._busy_since: float | None = None
+        self._asked_at = 0.0
         self._closed = threading.Event()
         self._errors = b""
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -140,6 +151,7 @@ class StreamSink(Sink):
         self._told = 0
         self._waits = not self._target.url.startswith("srt:")
         """Until the child says that the server has accepted; FFmpeg's program does not say."""
+        self._asked_at = time.monotonic()
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -163,23 +175,36 @@ class StreamSink(Sink):
         """Wait for the child to say that the server has accepted, then for its last words."""
         assert child.stdout is not None
         assert child.stderr is not None
-        srt = self._target.url.startswith("srt:")
-        if srt or child.stdout.readline().strip() == b"open":
+        accepted = self._outlives(child) if self._target.url.startswith("srt:") else child.stdout.readline()
+        if accepted and child is self._child:
             self.connected, self.lost = True, ""
-            if self._failures and not srt:
+            if self._failures:
                 self.reconnected += 1
                 log.warning("%s is back", self.name)
                 self._failures = 0
-        words = child.stderr.read()
+        words = b"".join(deque(child.stderr, LAST_WORDS))
         if child is self._child:
             self._errors = words
+        child.stdout.close()
+        child.stderr.close()
+
+    def _outlives(self, child: "subprocess.Popen[bytes]") -> bool:
+        """Whether a child has not given up after as long as a server may take to answer."""
+        try:
+            child.wait(ANSWER_WITHIN)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def _watch(self) -> None:
-        """Kill a child that takes nothing any more."""
+        """Kill a child that takes nothing any more, or that the server does not accept."""
         while not self._closed.wait(0.2):
-            busy = self._busy_since
-            if busy is not None and time.monotonic() - busy > ANSWER_WITHIN and self._child is not None:
-                self._child.kill()
+            now, busy, child = time.monotonic(), self._busy_since, self._child
+            limit = LAST_PACKETS if self.stopped() else ANSWER_WITHIN
+            hangs = busy is not None and now - busy > limit
+            ignored = self._waits and not self.connected and now - self._asked_at > ACCEPT_WITHIN
+            if child is not None and (hangs or ignored):
+                child.kill()
 
     def write(self, frame: Frame) -> None:
         """Send one frame; nothing while the server is lost."""
@@ -250,6 +275,9 @@ class StreamSink(Sink):
             time.sleep(0.01)
         if muxer is not None:
             muxer.abort()
+        with contextlib.suppress(OSError):
+            assert child.stdin is not None
+            child.stdin.close()
 
     def close(self) -> None:
         """Send what is left, and end the connection properly."""
