@@ -22,7 +22,7 @@ from pipeline.live import open_sink
 from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
-from pipeline.sources.live import open_source
+from pipeline.sources.live import Capture, LiveSource, SrtProgram, open_source
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
 from tests.packs import tiny_pack
@@ -383,6 +383,77 @@ def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
     assert before.count(before[-1]) > 5
     with av.open(str(path)) as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (320, 180)
+
+
+class Radio(Capture):
+    """Gives one picture, and sound for as long as it is open."""
+
+    def __init__(self):
+        super().__init__("radio")
+        self.info = PatternSource((64, 48), sound=True).info
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread.start()
+
+    def _play(self):
+        self._put(np.zeros((48, 64, 3), np.uint8), self.now)
+        while not self._stopped.wait(0.005):
+            self._items.put_packet("sound", 100)
+
+    def close(self):
+        self._stopped.set()
+        self._thread.join()
+
+
+def test_a_picture_is_held_while_only_sound_comes():
+    source, held, sounds = Radio(), 0, 0
+    end = time.monotonic() + 20
+    for item in source:
+        if isinstance(item, Frame):
+            held += item.captured_at is None
+        else:
+            sounds += 1
+        if held == 5 or time.monotonic() > end:
+            break
+    source.close()
+    assert held == 5
+    assert sounds > 20
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_file_without_a_picture_is_not_begun_again_at_once(tmp_path, monkeypatch, broken):
+    video, opened = make_video(tmp_path / "in.mp4", frames=3), []
+
+    def read(self):
+        if broken:
+            raise SourceError("nothing in it can be decoded")
+
+    def connect():
+        opened.append(time.monotonic())
+        return av.open(str(video))
+
+    monkeypatch.setattr(LiveSource, "_read_connection", read)
+    source = LiveSource("in.mp4", connect, paced=True, loop=True)
+    time.sleep(1.5)
+    source.close()
+    # After pauses that grow.
+    assert 1 < len(opened) < 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script")
+def test_the_program_that_receives_srt_ends_before_the_next_one_begins(tmp_path, monkeypatch):
+    script = tmp_path / "ffmpeg"
+    script.write_text("#!/bin/sh\nexec sleep 600\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("pipeline.sources.live.ffmpeg", lambda address: str(script))
+    monkeypatch.setattr("pipeline.sources.live.av.open", lambda stream, **options: stream)
+    program = SrtProgram("srt://127.0.0.1:1")
+    with program.open():
+        first = program._process
+    with program.open():
+        assert first.poll() is not None
+        assert program._process.poll() is None
+        program._kill()
+    assert program._process.poll() is not None
 
 
 def test_a_file_is_played_at_its_pace_and_again(tmp_path, pack):

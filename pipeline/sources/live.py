@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def open_source(
 
         return WhipSource(address, sound=sound)
     if address.startswith("srt:"):
-        return LiveSource(address, lambda: _open_srt(address), sound=sound)
+        return LiveSource(address, SrtProgram(address).open, sound=sound)
     asked = parse(address, size, rate)
     return LiveSource(
         address,
@@ -209,18 +210,35 @@ def ffmpeg(what: str) -> str:
     return str(get_ffmpeg_exe())
 
 
-def _open_srt(address: str) -> Any:
-    command = [ffmpeg(address), "-loglevel", "error", "-fflags", "nobuffer", "-i", address]
-    process = subprocess.Popen(
-        [*command, "-c", "copy", "-f", "nut", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    try:
-        container = av.open(process.stdout, format="nut", metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError) as error:
-        process.kill()
-        raise SourceError(f"{address}: cannot be opened: nobody sends there") from error
-    atexit.register(process.kill)
-    return container
+class SrtProgram:
+    """The FFmpeg program that receives SRT, one at a time: the next one needs the port of the one before."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self._kill)
+
+    def open(self) -> Any:
+        """An open container of FFmpeg's.
+
+        Raises:
+            SourceError: nobody sends there, or the program is not installed.
+        """
+        self._kill()
+        command = [ffmpeg(self._address), "-loglevel", "error", "-fflags", "nobuffer", "-i", self._address]
+        self._process = subprocess.Popen(
+            [*command, "-c", "copy", "-f", "nut", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        try:
+            return av.open(self._process.stdout, format="nut", metadata_errors="replace")
+        except (av.error.FFmpegError, ValueError) as error:
+            self._kill()
+            raise SourceError(f"{self._address}: cannot be opened: nobody sends there") from error
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 class Capture(Source):
@@ -265,9 +283,11 @@ class Capture(Source):
         period = float(1 / self.info.rate)
         hold = max(HOLD, 3 * period)
         newest: Frame | None = None
+        due = math.inf
         while True:
             try:
-                item = self._items.get(hold if newest is None or newest.captured_at else period)
+                # Sound may come while no picture does.
+                item = self._items.get(max(0.0, min(hold, due - time.monotonic())))
             except TimeoutError:
                 if newest is None:
                     continue
@@ -281,6 +301,7 @@ class Capture(Source):
                     # It comes late, after the held picture was shown again.
                     item = replace(item, pts=newest.pts + STEP)
                 newest = item
+                due = time.monotonic() + (hold if newest.captured_at else period)
             yield item
 
 
@@ -313,6 +334,10 @@ class LiveSource(Capture):
         self._connect = connect
         self._paced = paced
         self._loop = loop
+        self._shown = False
+        """Whether the last connection gave a picture."""
+        self._attempts = 0
+        """To connect, since one did."""
         self._file = FileSource(address, container=connect())
         file = self._file.info
         audio = next((track for track in file.tracks if track.kind == "audio"), None) if sound else None
@@ -338,30 +363,32 @@ class LiveSource(Capture):
         """Read until stopped; connect again whenever it is lost."""
         try:
             while not self._stopped.is_set():
+                again = False
                 try:
                     self._read_connection()
                     reason = "it ended"
                     if self._paced and not self._loop:
                         self._items.close()
                         return
+                    again = self._paced and self._shown
                 except SourceError as error:
                     reason = str(error)
                 self._file.close()
-                if self._stopped.is_set() or not self._reconnect(reason):
+                if self._shown:
+                    self._attempts = 0
+                if self._stopped.is_set() or not self._reconnect(reason, again=again):
                     return
         except BaseException as error:
             self._items.close(error)
 
-    def _reconnect(self, reason: str) -> bool:
-        again = self._paced and self._loop
+    def _reconnect(self, reason: str, *, again: bool) -> bool:
         if not again:
             self.lost = reason
             log.warning("%s is lost (%s); its last picture is held", self.address, reason)
-        attempt = 0
         while True:
-            if not again and self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
+            if not again and self._stopped.wait(PAUSES[min(self._attempts, len(PAUSES) - 1)]):
                 return False
-            attempt += 1
+            self._attempts += 1
             try:
                 self._file = FileSource(self.address, container=self._connect())
             except SourceError as error:
@@ -376,6 +403,7 @@ class LiveSource(Capture):
 
     def _read_connection(self) -> None:
         """Hand on what one connection gives, on the run's clock."""
+        self._shown = False
         # A connection's own times begin anywhere; from its first frame on they run beside the clock.
         offset: float | None = None
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
@@ -386,7 +414,7 @@ class LiveSource(Capture):
             if isinstance(item, Frame):
                 at = float(item.time)
                 if offset is None:
-                    offset = self.now - at
+                    offset, self._shown = self.now - at, True
                 if self._paced:
                     ahead = at + offset - self.now
                     if ahead > 0 and self._stopped.wait(ahead):
