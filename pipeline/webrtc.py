@@ -1,10 +1,13 @@
 """WebRTC by aiortc, with HTTP for its signalling: WHIP (RFC 9725) to send, WHEP to watch."""
 
 import asyncio
+import contextlib
+import secrets
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from pipeline.access import Access
 from pipeline.errors import SinkError
@@ -34,9 +37,14 @@ class Loop:
         """Have the loop do `work`; its result.
 
         Raises:
-            TimeoutError: it takes longer than `timeout` seconds.
+            TimeoutError: it takes longer than `timeout` seconds, and is given up.
         """
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+        doing = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return doing.result(timeout)
+        except TimeoutError:
+            doing.cancel()
+            raise
 
     def close(self) -> None:
         """End it, and what is left in it."""
@@ -78,18 +86,20 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
     return listening, access, access.url(listening.getsockname()[1], address.partition(":")[0])
 
 
-def signalling(path: str, access: Access, accept: Any, page: str = "") -> Any:
+def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "") -> Any:
     """A web application that takes offers at `path` by POST and ends sessions by DELETE.
 
     Args:
-        accept: coroutine that takes an offer's SDP and gives the answer's SDP and what ends the session.
+        accept: coroutine that takes an offer's SDP and gives the answer's SDP and the peer.
+        end: coroutine that ends a peer's session.
         page: HTML to serve at /, if any.
     """
     from starlette.applications import Starlette
     from starlette.responses import HTMLResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    sessions: dict[str, Any] = {}
+    # Most viewers leave without a word; their peers are not kept for that.
+    sessions: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def allowed(request: Any) -> bool:
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
@@ -102,19 +112,19 @@ def signalling(path: str, access: Access, accept: Any, page: str = "") -> Any:
         if not request.headers.get("Content-Type", "").startswith("application/sdp"):
             return PlainTextResponse("An offer is application/sdp.", 415)
         try:
-            answer, end = await accept((await request.body()).decode())
+            answer, peer = await accept((await request.body()).decode())
         except Exception as error:  # whatever aiortc says of a broken offer
             return PlainTextResponse(f"This offer cannot be answered: {error}", 400)
-        name = str(len(sessions))
-        sessions[name] = end
+        name = secrets.token_urlsafe(8)
+        sessions[name] = peer
         headers = {"Location": f"/{path}/{name}"}
         return Response(answer, 201, headers, "application/sdp")
 
     async def delete(request: Any) -> Any:
-        end = sessions.pop(request.path_params["name"], None)
-        if end is None or not allowed(request):
+        peer = sessions.pop(request.path_params["name"], None) if allowed(request) else None
+        if peer is None:
             return PlainTextResponse("No such session.", 404)
-        await end()
+        await end(peer)
         return Response(status_code=200)
 
     async def index(request: Any) -> Any:
@@ -129,12 +139,19 @@ def signalling(path: str, access: Access, accept: Any, page: str = "") -> Any:
     return Starlette(routes=[*routes, Route("/", index)] if page else routes)
 
 
-def serve(loop: Loop, listening: socket.socket, application: Any) -> Any:
-    """Serve `application` on `listening` in `loop`; the server, whose `should_exit` ends it."""
+def serve(loop: Loop, listening: socket.socket, application: Any) -> Callable[[], None]:
+    """Serve `application` on `listening` in `loop`; what ends it."""
     import uvicorn
 
     server = uvicorn.Server(
         uvicorn.Config(application, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     )
-    asyncio.run_coroutine_threadsafe(server.serve(sockets=[listening]), loop.loop)
-    return server
+    serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listening]), loop.loop)
+
+    def end() -> None:
+        server.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            serving.result(2.0)
+        listening.close()
+
+    return end

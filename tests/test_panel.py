@@ -101,7 +101,32 @@ def test_what_is_turned_elsewhere_is_shown_and_reported(panel, controls):
     assert STATUS in [message.get("status") for message in told]
 
 
-@pytest.mark.parametrize("message", [{"set": "strength", "value": 3}, {"set": "volume"}, [], {"do": 1}])
+def test_a_page_that_was_open_before_gets_the_picture_of_this_run():
+    from pipeline.panel import PanelSink
+
+    sink, image = PanelSink(), np.zeros((8, 8, 3), np.uint8)
+    assert sink.newer(5000, 0.0) == (5000, b"")
+    sink.write(Frame(image, 0, 0, Fraction(1)))
+    number, picture = sink.newer(5000, 0.0)
+    assert number == 1
+    assert picture
+    assert sink.newer(number, 0.0) == (1, b"")
+
+
+def test_nobody_waits_for_a_picture_when_the_show_is_over():
+    from pipeline.panel import PanelSink
+
+    sink, answers = PanelSink(), []
+    waiting = threading.Thread(target=lambda: answers.append(sink.newer(0, 600.0)), daemon=True)
+    waiting.start()
+    sink.close()
+    waiting.join(10)
+    assert answers == [(0, b"")]
+
+
+@pytest.mark.parametrize(
+    "message", [{"set": "strength", "value": 3}, {"set": "volume"}, {"toggle": "volume"}, [], {"do": 1}]
+)
 def test_nonsense_is_answered_and_changes_nothing(panel, controls, message):
     before = controls.state
     told = talk(panel, 2, [message])

@@ -1,6 +1,8 @@
 """WebRTC from fauve to fauve, to a browser, and to nobody."""
 
 import asyncio
+import gc
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -8,7 +10,10 @@ import urllib.request
 import numpy as np
 import pytest
 
-from pipeline.sources.pattern import read_code
+from pipeline.access import Access
+from pipeline.sinks.webrtc import WhepSink, WhipSink
+from pipeline.sources.pattern import PatternSource, read_code
+from pipeline.webrtc import Loop, bind, serve, signalling
 from tests.packs import tiny_pack
 from tests.parts import needs
 from tests.test_cli import assert_one_line, fauve
@@ -156,3 +161,90 @@ def test_a_browser_watches(pack):
 def test_what_goes_wrong_is_one_line(pack):
     assert_one_line(fauve("live", "test:", "-s", pack, "-o", "whep:nowhere"), "whip::8090")
     assert_one_line(fauve("live", "whip:what", "-s", pack, "-o", "x.mkv"), "whip::8090")
+
+
+def asked(url, method, body=b"", **headers):
+    """Status and headers of the answer to a request."""
+    request = urllib.request.Request(url, body, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers
+
+
+SDP = {"Content-Type": "application/sdp"}
+
+
+class Peer:
+    """A stand-in for a connection."""
+
+
+def test_each_session_is_ended_by_its_own_name_and_none_is_kept():
+    peers, ended, loop = [], [], Loop("test")
+
+    async def accept(offer):
+        peers.append(Peer())
+        return "answer", peers[-1]
+
+    async def end(peer):
+        ended.append(peers.index(peer))
+
+    listening, _, url = bind("whep:127.0.0.1:0")
+    access = Access("0.0.0.0")
+    end_serving = serve(loop, listening, signalling("whep", access, accept, end))
+    base, token = url.removesuffix("/whep"), access.url(0).partition("?")[2]
+    names = [asked(f"{url}?{token}", "POST", b"x", **SDP)[1]["Location"] for _ in range(2)]
+    assert asked(f"{base}{names[0]}?{token}", "DELETE")[0] == 200
+    names.append(asked(f"{url}?{token}", "POST", b"x", **SDP)[1]["Location"])
+    # Nobody else ends it, and trying to does not keep its owner from it.
+    assert asked(base + names[1], "DELETE")[0] == 404
+    assert asked(f"{base}{names[1]}?{token}", "DELETE")[0] == 200
+    assert ended == [0, 1]
+    # One who leaves without a word is forgotten.
+    peers.clear()
+    gc.collect()
+    assert asked(f"{base}{names[2]}?{token}", "DELETE")[0] == 404
+    end_serving()
+    loop.close()
+
+
+def test_an_offer_that_cannot_be_answered_leaves_no_viewer():
+    sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+    for offer in (b"nonsense", b"v=0\r\nm=video what\r\n"):
+        assert asked(sink.url, "POST", offer, **SDP)[0] == 400
+    assert sink._peers == {}
+    sink.close()
+
+
+def test_what_takes_too_long_is_given_up():
+    loop, given_up = Loop("test"), threading.Event()
+
+    async def wait():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+
+    with pytest.raises(TimeoutError):
+        loop.run(wait(), 0.1)
+    assert given_up.wait(5)
+    loop.close()
+
+
+def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):
+    asked_for = []
+
+    async def connect(self):
+        asked_for.append(time.monotonic())
+        raise RuntimeError("what is this?")
+
+    monkeypatch.setattr(WhipSink, "_connect", connect)
+    sink = WhipSink("whip:http://127.0.0.1:9/whip", PatternSource((64, 64)).info)
+    end = time.monotonic() + 20
+    while len(asked_for) < 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    sink.close()
+    assert len(asked_for) >= 3
+    assert sink.lost == "what is this?"

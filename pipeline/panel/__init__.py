@@ -35,6 +35,7 @@ class PanelSink(Sink):
         self._changed = threading.Condition()
         self._number = 0
         self._image: Any = None
+        self._over = False
 
     def write(self, frame: Frame) -> None:
         """Show one frame."""
@@ -43,21 +44,25 @@ class PanelSink(Sink):
             self._changed.notify_all()
 
     def newer(self, than: int, timeout: float) -> tuple[int, bytes]:
-        """The newest picture as a JPEG and its number; `than` and nothing if none newer comes in time."""
+        """The newest picture as a JPEG and its number; `than` and nothing if no other comes in time."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._number > than, timeout):
-                return than, b""
+            # A page that was open before this run has seen larger numbers.
+            self._changed.wait_for(lambda: self._over or self._number not in (0, than), timeout)
             number, image = self._number, self._image
-        return number, jpeg(image)
+        return (than, b"") if number in (0, than) else (number, jpeg(image))
 
     def mux(self, packet: Any) -> None:
         """The panel is silent."""
 
     def close(self) -> None:
-        """Leave the last picture where it is."""
+        """Leave the last picture where it is, and nobody waiting for another."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
     def abort(self) -> None:
-        """Leave the last picture where it is."""
+        """The same."""
+        self.close()
 
 
 def thumbnails(engine: Engine) -> dict[str, str]:

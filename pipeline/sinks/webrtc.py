@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from fractions import Fraction
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urljoin
 
@@ -29,6 +30,9 @@ SOUND_WAITING = 50
 
 ANSWER_WITHIN = 10.0
 """Seconds that a server has for its answer."""
+
+LAST_WORD_WITHIN = 1.0
+"""The same, when it is told that the show is over."""
 
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>fauve</title>
@@ -60,7 +64,6 @@ class _Tracks:
         self._loop = loop
         self._picture: asyncio.Queue[Any] = asyncio.Queue(1)
         self._pieces: asyncio.Queue[Any] = asyncio.Queue(SOUND_WAITING)
-        self.dropped = 0
         pictures, pieces = self._picture, self._pieces
 
         class PictureTrack(aiortc.MediaStreamTrack):  # type: ignore[misc]
@@ -169,22 +172,30 @@ class WhepSink(WebRtcSink):
     def __init__(self, address: str, info: VideoInfo) -> None:
         super().__init__(address, info)
         listening, access, self.url = bind(address)
-        self._server = serve(self._loop, listening, signalling("whep", access, self._accept, PAGE))
+        self._end_serving = serve(
+            self._loop, listening, signalling("whep", access, self._accept, self._drop, PAGE)
+        )
         log.warning("%s: players find it at %s, browsers one level up", address, self.url)
 
     async def _accept(self, offer: str) -> tuple[str, Any]:
         peer = self._peer()
-        await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
-        kinds = {transceiver.kind for transceiver in peer.getTransceivers()}
-        for track in self._peers[peer].tracks:
-            if track.kind in kinds:
-                peer.addTrack(track)
-        await peer.setLocalDescription(await peer.createAnswer())
-        return peer.localDescription.sdp, lambda: self._drop(peer)
+        try:
+            await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
+            kinds = {transceiver.kind for transceiver in peer.getTransceivers()}
+            if not kinds:
+                raise ValueError("it asks for nothing")
+            for track in self._peers[peer].tracks:
+                if track.kind in kinds:
+                    peer.addTrack(track)
+            await peer.setLocalDescription(await peer.createAnswer())
+        except BaseException:
+            await self._drop(peer)
+            raise
+        return peer.localDescription.sdp, peer
 
     def close(self) -> None:
         """Say goodbye to every viewer, and stop serving."""
-        self._server.should_exit = True
+        self._end_serving()
         super().close()
 
 
@@ -215,7 +226,7 @@ class WhipSink(WebRtcSink):
                 log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             try:
                 self._loop.run(self._connect(), ANSWER_WITHIN)
-            except (OSError, ValueError, TimeoutError) as error:
+            except Exception as error:  # also whatever aiortc and http.client say of an answer
                 reason = getattr(error, "reason", None) or error
                 told = (
                     f"the server says {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
@@ -243,16 +254,16 @@ class WhipSink(WebRtcSink):
         answer, self._session = await asyncio.to_thread(self._post, peer.localDescription.sdp)
         await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(answer, "answer"))
 
-    def _request(self, url: str, method: str, body: bytes | None = None) -> Any:
+    def _request(self, url: str, method: str, within: float, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/sdp"}
         _, _, token = self._url.partition("token=")
         if token:
             headers["Authorization"] = f"Bearer {token.partition('&')[0]}"
         request = urllib.request.Request(url, body, headers, method=method)
-        return urllib.request.urlopen(request, timeout=ANSWER_WITHIN)
+        return urllib.request.urlopen(request, timeout=within)
 
     def _post(self, offer: str) -> tuple[str, str]:
-        with self._request(self._url, "POST", offer.encode()) as answer:
+        with self._request(self._url, "POST", ANSWER_WITHIN, offer.encode()) as answer:
             location = answer.headers.get("Location") or self._url
             return answer.read().decode(), urljoin(self._url, location)
 
@@ -262,7 +273,7 @@ class WhipSink(WebRtcSink):
         self._connecting.join(2.0)
         if self._session and self._peers:
             began = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._request(self._session, "DELETE").close()
+            with contextlib.suppress(OSError, HTTPException):
+                self._request(self._session, "DELETE", LAST_WORD_WITHIN).close()
             log.info("%s: ended in %.1f s", self.name, time.monotonic() - began)
         super().close()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Coroutine
 from fractions import Fraction
 from typing import Any
 
@@ -40,7 +41,7 @@ class WhipSource(Capture):
         self._aiortc: Any = aiortc
         self._sound = sound
         self._peers: set[Any] = set()
-        self._taking: list[asyncio.Future[None]] = []
+        self._taking: set[asyncio.Future[None]] = set()
         self._first = threading.Event()
         self._decoded = Decoded()
         try:
@@ -48,7 +49,7 @@ class WhipSource(Capture):
         except SinkError as error:
             raise SourceError(str(error)) from error
         self._loop = Loop("whip")
-        self._server = serve(self._loop, listening, signalling("whip", access, self._accept))
+        self._end_serving = serve(self._loop, listening, signalling("whip", access, self._accept, self._end))
         log.warning("%s waits for a sender; its WHIP address is %s", address, self.url)
         try:
             # In turns, because a thread that waits for ever does not see Ctrl-C on Windows.
@@ -64,27 +65,46 @@ class WhipSource(Capture):
 
         def taken(track: Any) -> None:
             if track.kind == "video":
-                self._taking.append(asyncio.ensure_future(self._take_pictures(track)))
+                self._take(self._take_pictures(track))
             elif self._sound:
-                self._taking.append(asyncio.ensure_future(self._take_sound(track)))
+                self._take(self._take_sound(track))
 
         async def changed() -> None:
             if peer.connectionState in ("failed", "closed", "disconnected"):
-                await end()
-
-        async def end() -> None:
-            if peer in self._peers:
-                self._peers.discard(peer)
-                if not self._peers and not self._stopped.is_set():
-                    self.lost = "the sender has gone"
-                    log.warning("%s: the sender has gone; its last picture is held", self.address)
-                await peer.close()
+                await self._end(peer)
 
         peer.on("track", taken)
         peer.on("connectionstatechange", changed)
-        await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
-        await peer.setLocalDescription(await peer.createAnswer())
-        return peer.localDescription.sdp, end
+        try:
+            await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(offer, "offer"))
+            if not peer.getTransceivers():
+                raise ValueError("it offers nothing")
+            await peer.setLocalDescription(await peer.createAnswer())
+        except BaseException:
+            self._peers.discard(peer)
+            await peer.close()
+            raise
+        return peer.localDescription.sdp, peer
+
+    async def _end(self, peer: Any) -> None:
+        if peer in self._peers:
+            self._peers.discard(peer)
+            if not self._peers and not self._stopped.is_set():
+                self.lost = "the sender has gone"
+                log.warning("%s: the sender has gone; its last picture is held", self.address)
+            await peer.close()
+
+    def _take(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have the loop take a track; what goes wrong with it is said."""
+
+        def over(taking: "asyncio.Future[None]") -> None:
+            self._taking.discard(taking)
+            if not taking.cancelled() and taking.exception() is not None:
+                log.error("%s: a track is lost: %s", self.address, taking.exception())
+
+        taking = asyncio.ensure_future(work)
+        self._taking.add(taking)
+        taking.add_done_callback(over)
 
     async def _take_pictures(self, track: Any) -> None:
         while not self._stopped.is_set():
@@ -130,5 +150,5 @@ class WhipSource(Capture):
             self._loop.run(end(), 2.0)
         except TimeoutError:
             log.info("%s: a sender does not let go", self.address)
-        self._server.should_exit = True
+        self._end_serving()
         self._loop.close()
