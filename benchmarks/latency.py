@@ -1,9 +1,10 @@
-"""How old a live picture is when somebody sees it, read back from the pixels.
+"""How old a live picture is when somebody sees it, and what a show may do to it.
 
-    python -m benchmarks.latency [--only nut,rtmp,obs,load,restarts,soak]
+    python -m benchmarks.latency [--only nut,rtmp,obs,obs-rtmp,load,controls,restarts,soak]
 
 The test pattern carries the number of each frame in its pixels; a receiver in a process of its own decodes
-what arrives, reads the number, and says when. RTMP goes through a real nginx (tests/install_parts.sh).
+what arrives, reads the number, and says when. RTMP goes through a real nginx, and OBS is a real one
+(tests/install_parts.sh). That is five minutes, and ten more for `soak`.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,31 +20,55 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 import engines
 from benchmarks.machine import write_results
-from engines import Look
+from engines import Image, Look, Size
 from pipeline.controls import Controls
 from pipeline.deck import Deck
 from pipeline.frame import Frame
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
+from pipeline.obs import NAME, Link, Obs, nut_link, rtmp_link
+from pipeline.scaling import resize
 from pipeline.sinks import Sink
 from pipeline.sources import Source
 from pipeline.sources.live import open_source
-from pipeline.sources.pattern import PatternSource, read_code
+from pipeline.sources.pattern import PatternSource, read_code, write_code
 from pipeline.stats import percentiles
 
 RESULT = Path(__file__).parent / "results" / "latency.json"
 
-STYLE = "pointillism"
+STYLE = "live"
 RATE = Fraction(30)
 WARM_UP = 3.0
 """Seconds that are not counted: connecting, and the first pictures of everything."""
+
+BARS = {
+    "nut": "motion JPEG in NUT: median at most 45 ms, 95th percentile at most 80 ms",
+    "rtmp": "H.264 by RTMP: median at most 60 ms",
+    "obs": "in OBS by NUT: median at most 120 ms",
+    "obs-rtmp": "in OBS by RTMP: median at most 210 ms",
+    "rate": "1280x720 at 30 fps is held (29.5), painted at 360 lines or more",
+    "load": "with half of the machine: a new size within 2 s, from then on 28.5 fps, 95th percentile at most "
+    "133 ms, which is a frame at each of four hops",
+    "swap": "a change of style costs no more frames than none does",
+    "pack": "nor does another pack, from when it is asked for until it has faded in",
+    "crossfade": "no step between two frames of a crossfade is more than a tenth of the way",
+    "messages": "1,000 control messages a second, all taken: 99 % of the frames that come without them",
+    "restarts": "back within 3 s, ten times each for server and source, and the recording is whole",
+    "memory": "at the end within 5 % of that after the first minute",
+    "drops": "every frame is painted or counted as dropped, every painted one in the recording or counted",
+    "sound": "flash and click within 40 ms of each other",
+}
 
 RECEIVER = """
 import json, sys, time
@@ -91,30 +117,74 @@ class Captured(Sink):
         """Nothing to do."""
 
 
+class Watched(Sink):
+    """Remembers small pictures of what is painted, and when each came, by the frame's number."""
+
+    name = "watched"
+
+    def __init__(self) -> None:
+        self.pictures: list[tuple[float, int, NDArray[np.float32]]] = []
+
+    def write(self, frame: Frame) -> None:
+        """Remember one frame, without the row of its number."""
+        small = resize(frame.image, (64, 36))[:-3].astype(np.float32)
+        self.pictures.append((time.monotonic(), round(frame.time * RATE), small))
+
+    def mux(self, packet: Any) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def abort(self) -> None:
+        """Nothing to do."""
+
+    def between(self, begin: float, end: float) -> list[tuple[float, int, NDArray[np.float32]]]:
+        """What came between two times."""
+        return [seen for seen in list(self.pictures) if begin <= seen[0] < end]
+
+
+class Still(PatternSource):
+    """A test pattern in which nothing moves but the number."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(size, RATE)
+        self._still = super().picture(10)
+
+    def picture(self, number: int) -> Image:
+        """Frame `number`."""
+        image = self._still.copy()
+        write_code(image, number)
+        return image
+
+
 class Show:
     """A live run of the test pattern, or another source, in this process, until `stop`."""
 
     def __init__(
         self,
-        size: tuple[int, int],
+        size: Size,
         outputs: Sequence[str],
         *,
         governed: bool = False,
         source: Source | None = None,
+        watched: Sink | None = None,
     ) -> None:
         self.source = PatternSource(size, RATE) if source is None else source
         self.stop = threading.Event()
         pack = engines.load_style(STYLE)
-        controls = Controls(STYLE, pack.styles, Look())
+        self.controls = Controls(STYLE, pack.styles, Look(pack.mix))
         self.governor = Governor(float(1 / RATE)) if governed else None
         self.deck = Deck(
-            lambda name: engines.load("auto", style=name), STYLE, size, controls, governor=self.governor
+            lambda name: engines.load("auto", style=name), STYLE, size, self.controls, governor=self.governor
         )
         self.captured = Captured(RATE)
         self.sinks = [*(open_sink(output, self.source.info, force=True) for output in outputs), self.captured]
-        self.live = LiveRun(self.source, self.deck, controls, self.sinks, self.governor, self.stop)
+        if watched is not None:
+            self.sinks.append(watched)
+        self.live = LiveRun(self.source, self.deck, self.controls, self.sinks, self.governor, self.stop)
         self.report: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -128,7 +198,7 @@ class Show:
         return self.report
 
 
-def received(size: tuple[int, int], output: str, url: str, format: str, seconds: float) -> dict[str, Any]:
+def received(size: Size, output: str, url: str, format: str, seconds: float) -> dict[str, Any]:
     """Latency from capture to decoded picture at a receiver, in ms, and what was lost on the way."""
     options = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "32", "analyzeduration": "0"}
     if url.startswith("rtmp"):
@@ -215,15 +285,23 @@ ServerPassword=benchmark
 
 
 def obs(seconds: float) -> dict[str, Any] | None:
-    """Into a real OBS under a virtual screen, by screenshots of its source; None where there is none.
+    """Into a real OBS by motion JPEG in NUT."""
+    return shown_by_obs(seconds, nut_link())
+
+
+def obs_rtmp(seconds: float) -> dict[str, Any] | None:
+    """Into a real OBS that listens for RTMP."""
+    return shown_by_obs(seconds, rtmp_link("127.0.0.1"))
+
+
+def shown_by_obs(seconds: float, how: Link) -> dict[str, Any] | None:
+    """In a real OBS under a virtual screen, by screenshots of its source; None where there is none.
 
     A screenshot shows a picture that OBS had when it was asked or later: the age at the answer is an upper
     bound that contains the making and sending of the screenshot.
     """
     if shutil.which("obs") is None or shutil.which("Xvfb") is None:
         return None
-    from pipeline.obs import NAME, Obs
-
     with tempfile.TemporaryDirectory() as home:
         settings = Path(home) / ".config" / "obs-studio" / "global.ini"
         settings.parent.mkdir(parents=True)
@@ -239,18 +317,13 @@ def obs(seconds: float) -> dict[str, Any] | None:
         )
         try:
             running = Obs(port=48753, password="benchmark")
-            how = None
-            while how is None:
-                try:
-                    how = running.connect()
-                except OSError:
-                    time.sleep(1)
+            _until(lambda: _answers(running, how))
             show = Show((640, 360), [how.output])
-            time.sleep(WARM_UP + 3)
+            first = next(at for _, at, image in running.screenshots(NAME, (640, 360), 60) if readable(image))
             ages, asked = [], []
-            for begin, answered, image in running.screenshots(NAME, (640, 360), seconds):
+            for begin, answered, image in running.screenshots(NAME, (640, 360), WARM_UP + seconds):
                 number = read_code(image)
-                if number in show.captured.at:
+                if number in show.captured.at and answered > first + WARM_UP:
                     ages.append(answered - show.captured.at[number])
                     asked.append(answered - begin)
             show.end()
@@ -264,32 +337,149 @@ def obs(seconds: float) -> dict[str, Any] | None:
     return {"p50_ms_at_most": p50, "p95_ms_at_most": p95, "screenshot_p50_ms": shot, "pictures": len(ages)}
 
 
+def _answers(studio: Obs, how: Link) -> bool:
+    """Whether OBS is up, and has its Media Source."""
+    try:
+        studio.connect(how)
+    except OSError:
+        time.sleep(1)
+        return False
+    return True
+
+
+def readable(image: Image) -> bool:
+    """Whether there is a number in it."""
+    return read_code(image) is not None
+
+
 BURN = "while True: pass"
 
 
 def load(seconds: float) -> dict[str, Any]:
     """1280x720 at 30 fps, first alone, then beside programs that take half of the machine."""
-    show = Show((1280, 720), ["nut+udp://127.0.0.1:48752"], governed=True)
-    time.sleep(WARM_UP + seconds)
-    alone = show.live.status()
-    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(os.cpu_count() or 1)]
-    began, heights = time.monotonic(), []
-    while time.monotonic() - began < seconds:
-        time.sleep(0.1)
+    output = "nut+udp://127.0.0.1:48752"
+    show = Show((1280, 720), [output], governed=True)
+
+    def measured(seconds: float) -> dict[str, Any]:
+        before, began = show.live.status()["sinks"][output]["frames"], time.monotonic()
+        heights: list[dict[str, Any]] = []
+        while time.monotonic() - began < seconds:
+            time.sleep(0.05)
+            height = show.live.status()["height"]
+            if not heights or heights[-1]["height"] != height:
+                heights.append({"after_s": round(time.monotonic() - began, 1), "height": height})
         status = show.live.status()
-        if not heights or heights[-1]["height"] != status["height"]:
-            heights.append({"after_s": round(time.monotonic() - began, 1), "height": status["height"]})
-    loaded = show.live.status()
-    for burner in burners:
-        burner.kill()
-        burner.wait()
+        sink, fps = status["sinks"][output], (status["sinks"][output]["frames"] - before) / seconds
+        figures = {key: sink[key] for key in ("p50_ms", "p95_ms")}
+        return {"height": status["height"], "fps": round(fps, 1), **figures, "heights": heights}
+
+    time.sleep(WARM_UP + seconds / 2)
+    alone = measured(seconds / 2)
+    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(os.cpu_count() or 1)]
+    try:
+        searching, under_load = measured(SEARCH), measured(seconds)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
     show.end()
+    under_load["heights"] = [{**step, "after_s": step["after_s"] + SEARCH} for step in under_load["heights"]]
+    return {"alone": alone, "searching": searching, "under_load": under_load}
 
-    def told(status: dict[str, Any]) -> dict[str, Any]:
-        sink = status["sinks"]["nut+udp://127.0.0.1:48752"]
-        return {"height": status["height"], **{key: sink[key] for key in ("fps", "p50_ms", "p95_ms")}}
 
-    return {"alone": told(alone), "under_load": told(loaded), "heights_under_load": heights}
+SEARCH = 2.0
+"""Seconds within which a new size must be found."""
+
+
+CONTROLLER = """
+import sys, time
+from pythonosc.udp_client import SimpleUDPClient
+port, rate, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+client, began = SimpleUDPClient("127.0.0.1", port), time.monotonic()
+for number in range(round(rate * seconds)):
+    client.send_message("/fauve/strength", 0.5 + number % 100 / 200)
+    time.sleep(max(0, began + number / rate - time.monotonic()))
+"""
+
+MESSAGES = 1000
+"""A second."""
+
+FADE = 2.0
+"""Seconds that a style takes to fade into another."""
+
+
+def controls(seconds: float) -> dict[str, Any]:
+    """What is turned while a still picture is painted and sent: the frames it costs, and jumps in fades."""
+    watched, part = Watched(), seconds / 2
+    show = Show((640, 360), ["nut+udp://127.0.0.1:48755"], source=Still((640, 360)), watched=watched)
+    styles = show.controls.state["styles"]
+    time.sleep(WARM_UP)
+    found: dict[str, Any] = {"quiet": _frames(watched, lambda: time.sleep(part))}
+
+    def cut() -> None:
+        show.controls.set("crossfade", 0)
+        for number in range(round(part)):
+            show.controls.set("style", styles[number % len(styles)])
+            time.sleep(1)
+
+    def fade(style: str) -> None:
+        show.controls.set("style", style)
+        time.sleep(FADE + 0.5)
+
+    def another() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            pack = str(renamed(Path(folder) / "other"))
+            show.controls.set("pack", pack)
+            _until(lambda: show.controls.state["pack"] == pack)
+            time.sleep(0.5)
+
+    found["cuts"] = _frames(watched, cut)
+    fade(styles[0])
+    show.controls.set("crossfade", FADE)
+    found["fades"] = {style: _faded(watched, partial(fade, style)) for style in styles[1:4]}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        port = show.live.serve_osc("127.0.0.1", 0, ear.getsockname()).rpartition(":")[2]
+        taken: list[float] = []
+        show.controls.listen(lambda state: taken.append(state["strength"]))
+        command = [sys.executable, "-c", CONTROLLER, port, str(MESSAGES), str(part)]
+        found["messages"] = _frames(watched, lambda: subprocess.run(command, check=True))
+        found["messages"].update(sent=round(MESSAGES * part), taken=len(taken))
+    show.controls.set("strength", 1.0)
+    time.sleep(0.5)
+    found["pack"] = _faded(watched, another)
+    show.end()
+    return found
+
+
+def renamed(folder: Path) -> Path:
+    """A copy of the pack whose styles have other names, as another one to go over to."""
+    shutil.copytree(Path(engines.__file__).parent / "styles" / STYLE, folder)
+    manifest = json.loads((folder / "style.json").read_text("utf-8"))
+    for style in manifest["styles"]:
+        style["name"] = f"other-{style['name']}"
+    (folder / "style.json").write_text(json.dumps(manifest), "utf-8")
+    return folder
+
+
+def _frames(watched: Watched, work: Callable[[], Any]) -> dict[str, Any]:
+    """How many frames came and how many did not while `work` was done."""
+    begin = time.monotonic()
+    work()
+    seen = watched.between(begin, time.monotonic())
+    lost = sum(later[1] - earlier[1] - 1 for earlier, later in pairwise(seen))
+    fps = (len(seen) - 1) / (seen[-1][0] - seen[0][0])
+    return {"seconds": round(time.monotonic() - begin, 1), "fps": round(fps, 2), "lost": lost}
+
+
+def _faded(watched: Watched, work: Callable[[], Any]) -> dict[str, Any]:
+    """The same, and how far it is, in grey levels, from the first picture to the last, and at one step."""
+    begin = time.monotonic()
+    counted = _frames(watched, work)
+    pictures = [picture for *_, picture in watched.between(begin, time.monotonic())]
+    step = max(float(np.abs(later - earlier).mean()) for earlier, later in pairwise(pictures))
+    way = float(np.abs(pictures[-1] - pictures[0]).mean())
+    return {**counted, "way": round(way, 2), "largest_step": round(step, 2)}
 
 
 SENDER = """
@@ -382,25 +572,66 @@ def _recovered(back: list[float], report: dict[str, Any], path: Path) -> dict[st
 
 
 def soak(seconds: float) -> dict[str, Any]:
-    """Memory after the first minute and at the end, and whether every drop was counted."""
+    """Memory after the first minute and at the end, what became of every frame, and sound beside picture."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "show.mkv"
-        show = Show((640, 360), [str(path)])
+        show = Show((640, 360), [str(path)], source=PatternSource((640, 360), RATE, sound=True))
         time.sleep(min(60.0, seconds / 2))
         first = _memory()
         time.sleep(seconds - min(60.0, seconds / 2))
         last = _memory()
         report = show.end()
         counted = report["sinks"][str(path)]
+        frames, flashes, clicks = flashes_and_clicks(path)
+    apart = [1000 * (min(clicks, key=lambda click: abs(click - flash)) - flash) for flash in flashes]
     return {
         "seconds": seconds,
         "after_a_minute_mib": first,
         "at_the_end_mib": last,
         "frames": report["frames"],
         "uncounted": report["frames_in"] - report["dropped"] - report["frames"],
-        "recorded": counted["frames"],
+        "recorded": frames,
         "recording_dropped": counted["dropped"],
+        "flashes": len(flashes),
+        "clicks": len(clicks),
+        "sound_after_picture_ms": {
+            "median": round(float(np.median(apart)), 1),
+            "least": round(min(apart), 1),
+            "most": round(max(apart), 1),
+        },
     }
+
+
+FLASH = 40
+"""Grey levels that the upper left corner rises by, from one frame to the next, where the pattern flashes."""
+
+CLICK = 0.2
+"""Loudness that a click begins with."""
+
+
+def flashes_and_clicks(path: Path) -> tuple[int, list[float], list[float]]:
+    """Of a recording of the test pattern: how many pictures it has, and when it flashes and clicks."""
+    frames, before, quiet_since = 0, 255.0, 0.0
+    flashes: list[float] = []
+    clicks: list[float] = []
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in container.decode(container.streams.video[0], container.streams.audio[0]):
+            at = float(frame.pts * frame.time_base)
+            if isinstance(frame, av.VideoFrame):
+                luma = np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)
+                side = frame.height // 6
+                corner = float(luma[side // 4 : -(-side * 3 // 4), side // 4 : -(-side * 3 // 4)].mean())
+                if corner - before > FLASH:
+                    flashes.append(at)
+                frames, before = frames + 1, corner
+            else:
+                loud = np.flatnonzero(np.abs(frame.to_ndarray()).max(0) > CLICK) / frame.sample_rate + at
+                for moment in loud:
+                    if moment - quiet_since > 0.3:
+                        clicks.append(float(moment))
+                    quiet_since = moment
+    return frames, flashes, clicks
 
 
 def _memory() -> float:
@@ -415,17 +646,71 @@ def table(report: dict[str, Any]) -> str:
     for key, text in (("nut", "motion JPEG in NUT, by UDP"), ("rtmp", "H.264 by RTMP, through nginx")):
         measured = report[key]
         rows.append(f"| {text} | {measured['p50_ms']:.0f} ms | {measured['p95_ms']:.0f} ms |")
-    seen = report["obs"]
-    bounds = f"{seen['p50_ms_at_most']:.0f} ms at most | {seen['p95_ms_at_most']:.0f} ms at most"
-    rows.append(f"| shown by OBS, by the first of these | {bounds} |")
+    for key, text in (("obs", "by the first of these"), ("obs-rtmp", "which listens for RTMP")):
+        if key in report:
+            seen = report[key]
+            bounds = f"{seen['p50_ms_at_most']:.0f} ms at most | {seen['p95_ms_at_most']:.0f} ms at most"
+            rows.append(f"| shown by OBS, {text} | {bounds} |")
     return "\n".join(rows)
+
+
+def bars(report: dict[str, Any]) -> dict[str, Any]:
+    """Each of `BARS` that was measured, and whether it is met."""
+    judged: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "nut": ("nut", lambda part: part["p50_ms"] <= 45 and part["p95_ms"] <= 80),
+        "rtmp": ("rtmp", lambda part: part["p50_ms"] <= 60),
+        "obs": ("obs", lambda part: part["p50_ms_at_most"] <= 120),
+        "obs-rtmp": ("obs-rtmp", lambda part: part["p50_ms_at_most"] <= 210),
+        "rate": ("load", lambda part: part["alone"]["fps"] >= 29.5 and _lowest(part["alone"]) >= 360),
+        "load": ("load", _found_within),
+        "swap": ("controls", lambda part: part["cuts"]["lost"] <= part["quiet"]["lost"]),
+        "pack": ("controls", lambda part: part["pack"]["lost"] <= part["quiet"]["lost"]),
+        "crossfade": ("controls", lambda part: all(map(_smooth, (*part["fades"].values(), part["pack"])))),
+        "messages": ("controls", _untouched),
+        "restarts": ("restarts", lambda part: all(map(_whole, part.values()))),
+        "memory": ("soak", lambda part: part["at_the_end_mib"] <= 1.05 * part["after_a_minute_mib"]),
+        "drops": ("soak", _all_counted),
+        "sound": ("soak", lambda part: max(map(abs, part["sound_after_picture_ms"].values())) <= 40),
+    }
+    met = {bar: judge(report[part]) for bar, (part, judge) in judged.items() if report.get(part)}
+    return {"met": met, "bars": BARS}
+
+
+def _lowest(measured: dict[str, Any]) -> int:
+    return min(step["height"] for step in measured["heights"])
+
+
+def _found_within(part: dict[str, Any]) -> bool:
+    """Whether the size found in time was right: none smaller later, rate and latency as they should be."""
+    found, later = part["searching"]["height"], part["under_load"]
+    return bool(_lowest(later) >= found and later["fps"] >= 28.5 and later["p95_ms"] <= 133)
+
+
+def _smooth(fade: dict[str, Any]) -> bool:
+    return bool(fade["largest_step"] <= 0.1 * fade["way"])
+
+
+def _untouched(part: dict[str, Any]) -> bool:
+    messages, quiet = part["messages"], part["quiet"]
+    return bool(messages["taken"] == messages["sent"] and messages["fps"] >= 0.99 * quiet["fps"])
+
+
+def _whole(part: dict[str, Any]) -> bool:
+    whole = part["recorded"] == part["painted"] and not part["recording_dropped"] and part["rising"]
+    return bool(whole and part["worst_s"] <= 3)
+
+
+def _all_counted(part: dict[str, Any]) -> bool:
+    return part["uncounted"] == 0 and part["recorded"] + part["recording_dropped"] == part["frames"]
 
 
 PARTS: dict[str, Callable[[float], dict[str, Any] | None]] = {
     "nut": nut,
     "rtmp": rtmp,
     "obs": obs,
+    "obs-rtmp": obs_rtmp,
     "load": load,
+    "controls": controls,
     "restarts": restarts,
     "soak": soak,
 }
@@ -438,12 +723,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--soak", type=float, default=600.0)
     given = parser.parse_args()
-    report = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    # Figures of another style are not put beside these.
+    report = {name: before[name] for name in PARTS if name in before and before["style"] == STYLE}
     for name in given.only.split(","):
         seconds = given.soak if name == "soak" else given.seconds
         report[name] = PARTS[name](seconds)
-        print(name, json.dumps(report[name]))
-        write_results("latency", {**report, "style": STYLE})
+        print(name, json.dumps(report[name]), flush=True)
+        write_results("latency", {**report, "style": STYLE, **bars(report)})
+    print(bars(report)["met"])
 
 
 if __name__ == "__main__":

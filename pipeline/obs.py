@@ -41,38 +41,38 @@ class Link:
     settings: dict[str, Any]
 
 
-def link(host: str) -> Link:
-    """The link to an OBS on `host`: NUT with motion JPEG on this machine, RTMP to any other.
+COMMON = {
+    "is_local_file": False,
+    "buffering_mb": 0,
+    "reconnect_delay_sec": 1,
+    "restart_on_activate": False,
+    "clear_on_media_end": False,
+    "close_when_inactive": False,
+    "hw_decode": False,
+}
+"""Settings of a Media Source that cost the least latency: nothing is buffered."""
 
-    The options are those that cost the least latency: OBS listens, buffers nothing and begins with what it
-    sees first.
-    """
-    common = {
-        "is_local_file": False,
-        "buffering_mb": 0,
-        "reconnect_delay_sec": 1,
-        "restart_on_activate": False,
-        "clear_on_media_end": False,
-        "close_when_inactive": False,
-        "hw_decode": False,
-    }
-    if host in ("127.0.0.1", "localhost", "::1"):
-        url = f"udp://127.0.0.1:{LOCAL_PORT}"
-        options = (
-            "fflags=nobuffer flags=low_delay probesize=32 analyzeduration=1 fpsprobesize=0 "
-            "buffer_size=4000000"
-        )
-        return Link(f"nut+{url}", {**common, "input": url, "input_format": "nut", "ffmpeg_options": options})
-    options = "listen=1 analyzeduration=300000 fflags=nobuffer"
-    return Link(
-        f"rtmp://{host}:{RTMP_PORT}/live/{NAME}",
-        {
-            **common,
-            "input": f"rtmp://0.0.0.0:{RTMP_PORT}/live/{NAME}",
-            "input_format": "",
-            "ffmpeg_options": options,
-        },
+
+def link(host: str) -> Link:
+    """The link to an OBS on `host`: NUT with motion JPEG on this machine, RTMP to any other."""
+    return nut_link() if host in ("127.0.0.1", "localhost", "::1") else rtmp_link(host)
+
+
+def nut_link() -> Link:
+    """Motion JPEG in NUT to an OBS on this machine, which begins with what it sees first."""
+    url = f"udp://127.0.0.1:{LOCAL_PORT}"
+    options = (
+        "fflags=nobuffer flags=low_delay probesize=32 analyzeduration=1 fpsprobesize=0 buffer_size=4000000"
     )
+    return Link(f"nut+{url}", {**COMMON, "input": url, "input_format": "nut", "ffmpeg_options": options})
+
+
+def rtmp_link(host: str) -> Link:
+    """RTMP to an OBS on `host` that listens itself."""
+    path = f":{RTMP_PORT}/live/{NAME}"
+    options = "listen=1 analyzeduration=300000 fflags=nobuffer"
+    settings = {"input": f"rtmp://0.0.0.0{path}", "input_format": "", "ffmpeg_options": options}
+    return Link(f"rtmp://{host}{path}", {**COMMON, **settings})
 
 
 def by_hand(host: str) -> str:
@@ -101,13 +101,16 @@ class Obs:
         self._port = port
         self._password = password
 
-    def connect(self) -> Link:
+    def connect(self, how: Link | None = None) -> Link:
         """Make or update the Media Source in the scene that is shown; how to send to it.
+
+        Args:
+            how: the picture gets there; what suits the host if not given.
 
         Raises:
             SinkError: there is no OBS, it is too old, the password is wrong, or it refuses.
         """
-        how = link(self.host)
+        how = link(self.host) if how is None else how
 
         async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> Link:
             inputs = await call("GetInputList")
