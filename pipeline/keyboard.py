@@ -52,12 +52,23 @@ class Keyboard:
         number = sys.stdin.fileno()
         before = termios.tcgetattr(number)
         tty.setcbreak(number)
-        self._restore = lambda: termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+        def restore() -> None:
+            # The terminal may be gone.
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+        self._restore = restore
 
         def read() -> None:
             while not self._closed.is_set():
                 if select.select([number], [], [], 0.1)[0]:
-                    typed = os.read(number, 8).decode("utf-8", "replace")
+                    try:
+                        typed = os.read(number, 8).decode("utf-8", "replace")
+                    except OSError:
+                        typed = ""
+                    if not typed:
+                        return  # the terminal is gone
                     key = ESCAPES.get(typed[1:3], "") if typed[0] == "\x1b" else typed[0]
                     press(self._controls, self._stop, key)
 
@@ -77,5 +88,4 @@ class Keyboard:
         """Give the terminal back as it was."""
         self._closed.set()
         self._thread.join(1.0)
-        with contextlib.suppress(OSError):
-            self._restore()
+        self._restore()

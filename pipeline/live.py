@@ -143,7 +143,7 @@ class LiveRun:
             return
         # The first output counts: the one that is looked at.
         first = self._stats.sinks[0]
-        new, self._fed = first.written - self._fed, first.written
+        new, self._fed = first.measured - self._fed, first.measured
         if new:
             for latency in list(first.latencies)[-new:]:
                 self._governor.shown(latency)

@@ -20,6 +20,8 @@ class SinkStats:
     """Frames that it took."""
     dropped: int = 0
     """Frames that it was too slow for."""
+    measured: int = 0
+    """Frames whose age was known; a picture that is held has none."""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     """Seconds from capture until it had taken a frame, newest last."""
     times: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -31,6 +33,7 @@ class SinkStats:
         self.written += 1
         self.times.append(now)
         if captured_at is not None:
+            self.measured += 1
             self.latencies.append(now - captured_at)
 
 

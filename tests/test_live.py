@@ -505,6 +505,12 @@ def test_what_goes_wrong_is_one_line(tmp_path, pack, arguments, words):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recording_that_never_began_is_not_left_behind(tmp_path, pack):
+    result = fauve("live", "test:", "-o", "x.mkv", "-o", "ftp://a/b", "--style", pack, cwd=tmp_path)
+    assert_one_line(result, "ftp://a/b")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_recording_is_not_overwritten(tmp_path, pack):
     path = tmp_path / "show.mkv"
     path.write_text("precious")

@@ -22,7 +22,7 @@ from pipeline.access import Access
 from pipeline.controls import Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
-from pipeline.keyboard import press
+from pipeline.keyboard import Keyboard, press
 from pipeline.metrics import exposition
 from tests.packs import tiny_pack
 from tests.parts import needs
@@ -326,6 +326,22 @@ def started(*arguments, words, count):
         assert line, "it ended"
         found += [line.split()[-1] for word in words if word in line]
     return process, found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_a_terminal_that_is_closed_ends_the_keys_alone(controls, monkeypatch):
+    leader, follower = pty.openpty()
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    with os.fdopen(follower, "r") as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        keyboard = Keyboard(controls, threading.Event())
+        os.close(leader)
+        keyboard._thread.join(10)
+        assert not keyboard._thread.is_alive()
+        # The terminal takes no settings any more, either.
+        keyboard.close()
+    assert failed == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")

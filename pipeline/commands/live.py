@@ -31,6 +31,7 @@ from pipeline.controls import Controls
 from pipeline.deck import Deck
 from pipeline.governor import Governor
 from pipeline.live import LiveRun, open_sink
+from pipeline.sinks import Sink
 from pipeline.sources.denoise import Denoised
 from pipeline.sources.live import open_source
 from pipeline.sources.sound import WithSound
@@ -208,7 +209,12 @@ def live(
             load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor
         )
         stack.callback(deck.close)
-        sinks = [open_sink(output, camera.info, bits=bitrate, force=force) for output in outputs]
+        sinks: list[Sink] = []
+        with contextlib.ExitStack() as opened:
+            for output in outputs:
+                sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
+                opened.callback(sinks[-1].abort)
+            opened.pop_all()
         run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)
         if midi or midi_map:
             say(quiet, run.listen_to_midi(midi or "", midi_map))

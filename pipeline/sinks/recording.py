@@ -41,6 +41,8 @@ class RecordingSink(Sink):
         refuse_existing(path, force)
         if not path.parent.is_dir():
             raise SinkError(f"{path}: there is no folder {path.parent}")
+        self._path = path
+        self._empty = True
         muxer, options = FORMATS[path.suffix.lower()]
         self._muxer = Muxer(
             self.name, f"file:{path}", muxer, info, LiveEncoding(latency=False, bits=40_000_000), **options
@@ -48,6 +50,7 @@ class RecordingSink(Sink):
 
     def write(self, frame: Frame) -> None:
         """Record one frame."""
+        self._empty = False
         self._muxer.write(frame)
 
     def mux(self, packet: Any) -> None:
@@ -61,3 +64,5 @@ class RecordingSink(Sink):
     def abort(self) -> None:
         """Leave what was recorded: it can be played."""
         self._muxer.abort()
+        if self._empty:
+            self._path.unlink(missing_ok=True)
