@@ -30,7 +30,7 @@ from pipeline.sources.pattern import SAMPLE_RATE, TIME_BASE, PatternSource
 
 log = logging.getLogger("fauve")
 
-PAUSES = (0.25, 0.5, 1.0, 2.0)
+PAUSES = (0.25, 0.5, 1.0)
 """Seconds between attempts to connect again; the last one repeats."""
 
 HOLD = 0.5
