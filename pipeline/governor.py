@@ -11,14 +11,17 @@ STEPS = (1.0, 0.9, 0.82, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25)
 LOWER_ABOVE = 0.92
 """Share of the time between two frames that painting may take before it is made smaller."""
 
-AIM = 0.85
+AIM = 0.87
 """The same, foreseen for the step that is then gone to."""
 
-RAISE_BELOW = 0.75
+RAISE_BELOW = 0.82
 """The same, foreseen for the next larger step, below which it is tried."""
 
 LOWER_AFTER = 0.6
 """Seconds of which half the frames must take too long, so that a hiccup is none."""
+
+SURE_AFTER = 0.25
+"""Seconds for which that must last, so that most of what was measured is as slow as what is to come."""
 
 FEWEST = 5
 """Frames that tell anything, however long they took."""
@@ -75,6 +78,7 @@ class Governor:
         self._missed: deque[float] = deque(maxlen=MISSED_OFTEN)
         self._settled: float | None = None
         """When the step was in use; infinitely far away while it is being gone to."""
+        self._slow_since: float | None = None
         self._raise_after = RAISE_AFTER
         self._raised_at: float | None = None
         self._too_much: tuple[float, float] | None = None
@@ -108,6 +112,7 @@ class Governor:
     def settle(self, now: float | None = None) -> None:
         """From now on frames are painted at `scale`, and by one engine: what was measured before is past."""
         self._settled = time.monotonic() if now is None else now
+        self._slow_since = None
         self._paint.clear()
         self._latency.clear()
         self._missed.clear()
@@ -121,7 +126,13 @@ class Governor:
         if len(costs) < FEWEST:
             return False
         fits = self._budget(now, costs)
+        if fits is None:
+            self._slow_since = None
+        elif self._slow_since is None:
+            self._slow_since = now
         if fits is not None and self.step + 1 < len(STEPS):
+            if self._slow_since is None or now - self._slow_since < SURE_AFTER:
+                return False
             # The larger step before was too much, too: be slower to try it again.
             if self._raised_at is not None and now - self._raised_at < 10:
                 self._raise_after = min(LONGEST_WAIT, 2 * self._raise_after)

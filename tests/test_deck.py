@@ -121,13 +121,20 @@ def test_an_engine_that_fails_is_restarted_while_the_input_passes_through(deck, 
     assert (deck.problem, deck.restarted) == ("", 1)
 
 
+def too_slow(governor):
+    """Let it have seen many frames that took too long, for long enough."""
+    now = time.monotonic()
+    governor.painted(0.0, now=now - 60)
+    for _ in range(100):
+        governor.painted(1.0, now=now)
+    assert not governor.decide(now - 0.5)
+
+
 def test_a_smaller_size_fades_in(engines):
     clock = Governor(1 / 30)
     controls = Controls("one", ("warm", "cold"), Look())
     deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=clock)
-    clock.painted(0.0, now=time.monotonic() - 60)
-    for _ in range(20):
-        clock.painted(1.0)
+    too_slow(clock)
 
     def smaller():
         assert grey(deck) == 100
@@ -143,10 +150,8 @@ def test_frames_that_are_painted_while_a_size_is_gone_to_do_not_count_for_it(eng
     controls = Controls("one", ("warm", "cold"), Look())
     deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=governor)
     scales, painted = [], governor.painted
+    too_slow(governor)
     governor.painted = lambda seconds, fixed: (scales.append(deck.scale), painted(seconds, fixed))
-    painted(0.0, now=time.monotonic() - 60)
-    for _ in range(20):
-        painted(1.0)
     frames = []
 
     def smaller():
