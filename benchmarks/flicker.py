@@ -26,10 +26,11 @@ def measure(video: Path, style: str) -> dict[str, Any]:
     flicker = Flicker()
     with FileSource(video, audio=False) as source, engines.load("auto", style=style) as engine:
         paint = stylizer(engine, (source.info.width, source.info.height))
+        look = Look(engine.style.mix)
         previous: tuple[Image, Image] | None = None
         for frame in source:
             assert isinstance(frame, Frame)
-            pair = frame.image, paint(frame.image, Look())
+            pair = frame.image, paint(frame.image, look)
             if previous is not None:
                 flicker.add(previous, pair)
             previous = pair
@@ -37,11 +38,12 @@ def measure(video: Path, style: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure every bundled pack, print and write."""
+    """Measure every bundled style, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path, nargs="?", default=CLIP)
     video = parser.parse_args().video
-    report = {style: measure(video, style) for style in bundled()}
+    styles = [style for name in bundled() for style in engines.load_style(name).styles]
+    report = {style: measure(video, style) for style in styles}
     print(report)
     print(write_results("flicker", {"video": video.name, "styles": report}))
 

@@ -208,3 +208,17 @@ def test_motion_is_seen_where_there_is_something_to_see():
     assert seen.shape == (1, 1, 64, 64)
     assert (seen[..., :20] < losses.UNSEEN + 1e-4).all()
     assert (seen[..., 44:] > 0.9).all()
+
+
+def test_a_grid_is_told_from_detail_that_lies_anywhere(rng):
+    noise = torch.rand(2, 3, 64, 64, generator=rng)
+    woven = noise.clone()
+    woven[..., ::4] += 0.5
+    assert losses.grid(noise, 8) < 0.005
+    assert losses.grid(woven, 8) > 0.02
+    coarse = torch.rand(2, 3, 16, 16, generator=rng)
+    enlarged = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
+    assert losses.grid(enlarged, 8) > 0.1
+    half = torch.cat([enlarged / 5 + 0.4, noise], 3)
+    assert losses.grid(half, 8) > losses.grid(enlarged, 8) / 8, "not drowned by what is next to it"
+    assert torch.isfinite(losses.grid(torch.full((1, 3, 16, 16), 0.5), 8))

@@ -205,7 +205,7 @@ def test_a_plan_is_built_once_and_found_again(trt, machine, style, caplog):
 
 
 def test_a_plan_that_a_trial_asks_for_is_best_at_the_size_of_the_strokes(trt, machine):
-    style = Style.load("pointillism")
+    style = Style.load("live")
     golden = style.golden()
     with trt.TensorRtEngine(style) as engine:
         engine(golden.image, golden.look)
@@ -271,7 +271,7 @@ def test_another_version_gpu_or_option_needs_another_plan(trt, machine, style, c
 
 
 def test_each_precision_has_its_own_plan(trt, machine):
-    style = Style.load("pointillism")
+    style = Style.load("live")
     plans = [trt.build(style, (640, 360), precision, tell=ignore) for precision in ("float32", "auto")]
     assert [plan.target.precision for plan in plans] == ["float32", "float16"]
     assert [model for model, _, _ in machine.built] == [
@@ -451,10 +451,10 @@ def test_by_name_it_is_built_where_nothing_forbids_it(trt, machine, style):
 
 
 def test_the_doctor_builds_nothing(trt, machine):
-    style = Style.load("pointillism")
+    style = Style.load("live")
     probe = engines.probe("tensorrt", style)
     assert (probe.runs, machine.built) == (False, [])
-    assert "no plan of pointillism in float16" in probe.reason
+    assert "no plan of live in float16" in probe.reason
     trt.build(style, (1280, 720), tell=ignore)
     probe = engines.probe("tensorrt", style)
     assert (probe.runs, probe.device, probe.precision) == (True, "NVIDIA Test GPU", "float16")

@@ -37,6 +37,9 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "moments": mo
 VISIBLE, VISIBLE_WINDOW, UNSEEN = 6 / 255, 15, 0.03
 """Deviation in a window of this side, in pixels, at which half of a motion is seen, and the least share."""
 
+HARDLY = 0.5 / 255
+"""A step between two pixels that hardly anybody sees."""
+
 
 def style(
     features: Sequence[Tensor], targets: Sequence[Tensor], statistic: Callable[[Tensor], Tensor]
@@ -195,6 +198,26 @@ def total_variation(image: Tensor) -> Tensor:
     across = _each((image[..., 1:] - image[..., :-1]).abs())
     down = _each((image[..., 1:, :] - image[..., :-1, :]).abs())
     return across + down
+
+
+def grid(image: Tensor, period: int) -> Tensor:
+    """How unevenly the fine detail of `image` [n, 3, h, w] falls on the places of blocks of `period` pixels.
+
+    Paintings know no blocks; a network that enlarges what it holds can weave its own grid into the picture
+    and pass it off as brushwork, since a Gram matrix knows no places. The variance, over the places in a
+    block, of the mean absolute first and second steps along rows and columns. Each block counts the same,
+    however much it shows: on flat ones, the grid is seen best.
+    """
+    uneven = []
+    for step in (image.float(), image.float().transpose(2, 3)):
+        for _ in range(2):
+            step = step.diff(dim=3)
+            height, width = (side // period * period for side in step.shape[2:])
+            blocks = step[..., :height, :width].abs().mean(1)
+            blocks = blocks.view(len(step), height // period, period, width // period, period).mean(2)
+            places = (blocks / (blocks.mean(-1, keepdim=True) + HARDLY)).mean((0, 1, 2))
+            uneven.append((places / places.mean().clamp(min=EPSILON) - 1).square().mean())
+    return torch.stack(uneven).mean()
 
 
 def out_of_range(image: Tensor) -> Tensor:

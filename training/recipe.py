@@ -102,6 +102,8 @@ class Recipe:
     adversarial_loss: str = "hinge"
     """"hinge", "least_squares" or "minimax"."""
     smoothness: float = 0.0
+    grid: float = 0.0
+    """Weight of how unevenly fine detail falls on the generator's blocks."""
     colour: float = 0.0
     """Weight of the distance of the mean and deviation of each colour to the painting's."""
     in_range: float = 1.0

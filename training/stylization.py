@@ -367,6 +367,8 @@ class StyleTraining:
             terms["colour"] = recipe.colour * (strength * losses.colour(painted, batch.real)).mean()
         if recipe.smoothness:
             terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
+        if recipe.grid:
+            terms["grid"] = recipe.grid * losses.grid(painted, self.generator.multiple)
         if recipe.adversarial:
             scores, _ = self.discriminator(self.shown(painted, batch), batch.styles)
             loss = losses.ADVERSARIAL[recipe.adversarial_loss][1](scores)
