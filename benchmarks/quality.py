@@ -28,7 +28,7 @@ from training.train import train
 
 RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 
-STEPS, CROP = 400, 160
+STEPS, CROP = 300, 160
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},

@@ -211,7 +211,7 @@ class Canvas(nn.Module):
 
         # Unsmoothed, the grid that it lies on would be seen.
         fine, coarse = noise.chunk(2, 1)
-        return torch.cat([smooth(fine, 1), smooth(coarse, 8)], 1)
+        return torch.cat([smooth(fine, 3), smooth(coarse, 8)], 1)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """What to add to `x` [n, c, h, w], with `weights` [n or 1, styles], mix times strength."""
