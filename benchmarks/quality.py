@@ -127,6 +127,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--variants", default=",".join(VARIANTS), help="trainings; full and no-temporal at least"
+    )
     parser.add_argument("--pictures", type=int, default=24, help="photographs to paint")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -138,7 +141,7 @@ def main() -> None:
     )
     preview = next(path for path in image_files([arguments.photos]) if held_out(path))
     trained = {}
-    for name in VARIANTS:
+    for name in arguments.variants.split(","):
         run = arguments.runs / name
         resume = (run / "checkpoint.pt").exists()
         checkpoint = train(variant(name), learned, run=run, resume=resume)

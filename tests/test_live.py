@@ -45,6 +45,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def until_it_listens(port, seconds=60):
+    """Wait until there is somebody at `port` of this machine, however slow it is."""
+    end = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < end, f"nobody listens at {port}"
+        time.sleep(0.1)
+
+
 STARTED = []
 
 

@@ -17,7 +17,7 @@ from pipeline.webrtc import Loop, bind, serve, signalling
 from tests.packs import tiny_pack
 from tests.parts import needs
 from tests.test_cli import assert_one_line, fauve
-from tests.test_live import codes, free_port, nothing_keeps_running, report, start
+from tests.test_live import codes, free_port, nothing_keeps_running, report, start, until_it_listens
 
 __all__ = ["nothing_keeps_running"]
 
@@ -104,7 +104,7 @@ async def watched(url, frames):
 def test_two_players_watch(pack):
     port = free_port()
     process = start("test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json")
-    time.sleep(3)
+    until_it_listens(port)
     url = f"http://127.0.0.1:{port}/whep"
 
     async def both():
@@ -127,7 +127,7 @@ def test_a_browser_watches(pack):
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     port = free_port()
     process = start("test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json")
-    time.sleep(3)
+    until_it_listens(port)
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
