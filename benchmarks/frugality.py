@@ -106,6 +106,8 @@ class FrugalityTraining(StyleTraining):
         for group in self.optimisers["optimiser"].param_groups:
             group["lr"] = self.recipe.learning_rate * group["factor"] * min(1.0, step / 200)
         self.generator.train()
+        if not self.classic:
+            self.generator.canvas.move(torch.Generator().manual_seed(step))
         if step > LEAST_STEPS // 2:
             self.generator.freeze_statistics()
 
@@ -125,7 +127,7 @@ class FrugalityTraining(StyleTraining):
                 styles=torch.zeros(n, dtype=torch.long),
                 mix=torch.ones(n, 1),
                 strength=torch.ones(n),
-                views=self.views(torch.Generator().manual_seed(0)),
+                views=self.views(JUDGED_SIDE, torch.Generator().manual_seed(0)),
                 rng=rng,
             )
             for name, value in self.generator_losses(batch)[0].items():

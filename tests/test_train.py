@@ -232,6 +232,7 @@ def test_two_processes_learn_what_one_learns(material, tmp_path):
         discriminator_learning_rate = 1e-3
         optimiser = "sgd"
         augment = true
+        grid = 20.0
         autocast = "off"
         [[styles]]
         name = "test"

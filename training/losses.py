@@ -201,7 +201,7 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def grid(image: Tensor, period: int) -> Tensor:
-    """How unevenly the fine detail of `image` [n, 3, h, w] falls on the places of blocks of `period` pixels.
+    """How unevenly the fine detail of `image` [n, 3, h, w] falls on the places of blocks of `period`, [n].
 
     Paintings know no blocks; a network that enlarges what it holds can weave its own grid into the picture
     and pass it off as brushwork, since a Gram matrix knows no places. The variance, over the places in a
@@ -215,9 +215,10 @@ def grid(image: Tensor, period: int) -> Tensor:
             height, width = (side // period * period for side in step.shape[2:])
             blocks = step[..., :height, :width].abs().mean(1)
             blocks = blocks.view(len(step), height // period, period, width // period, period).mean(2)
-            places = (blocks / (blocks.mean(-1, keepdim=True) + HARDLY)).mean((0, 1, 2))
-            uneven.append((places / places.mean().clamp(min=EPSILON) - 1).square().mean())
-    return torch.stack(uneven).mean()
+            places = (blocks / (blocks.mean(-1, keepdim=True) + HARDLY)).mean((1, 2))
+            mean = places.mean(1, keepdim=True).clamp(min=EPSILON)
+            uneven.append((places / mean - 1).square().mean(1))
+    return torch.stack(uneven).mean(0)
 
 
 def out_of_range(image: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Batch:
     styles: Tensor
     mix: Tensor
     strength: Tensor
-    views: tuple["View", ...]
+    views: tuple[View, ...]
     """What the pretrained networks see of the painted pictures, nearest first."""
     rng: torch.Generator
 
@@ -249,14 +249,14 @@ class StyleTraining:
             styles=self._mine(styles),
             mix=self._mine(torch.eye(len(recipe.styles))[styles]),
             strength=self._mine(strength),
-            views=self.views(rng),
+            views=self.views(recipe.crop, rng),
             rng=rng,
         )
 
-    def views(self, rng: torch.Generator) -> tuple[View, ...]:
-        """A square as large as fits for the largest of the recipe's distances, and for each other as much
-        arithmetic."""
-        crop, distances = self.recipe.crop, self.recipe.distances
+    def views(self, crop: int, rng: torch.Generator) -> tuple[View, ...]:
+        """What is seen of pictures of `crop` pixels a side: from the largest of the recipe's distances as
+        much as fits, and from each other one as many pixels of the smaller picture."""
+        distances = self.recipe.distances
         # The pooling of VGG favours some pixels of each 4x4 block. Seen from an offset that changes with
         # every step, no pixel of the generator's own blocks is favoured, and no pattern of blocks grows.
         side = (crop - self.generator.multiple) // max(distances)
@@ -368,7 +368,7 @@ class StyleTraining:
         if recipe.smoothness:
             terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
         if recipe.grid:
-            terms["grid"] = recipe.grid * losses.grid(painted, self.generator.multiple)
+            terms["grid"] = recipe.grid * losses.grid(painted, self.generator.multiple).mean()
         if recipe.adversarial:
             scores, _ = self.discriminator(self.shown(painted, batch), batch.styles)
             loss = losses.ADVERSARIAL[recipe.adversarial_loss][1](scores)

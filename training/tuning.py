@@ -144,7 +144,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
         styles=styles.to(training.device),
         mix=torch.eye(len(recipe.styles))[styles].to(training.device),
         strength=torch.ones(n, device=training.device),
-        views=training.views(rng),
+        views=training.views(recipe.crop, rng),
         rng=rng,
     )
     painted = training.average(batch.photo, batch.mix, batch.strength)
