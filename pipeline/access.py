@@ -2,10 +2,29 @@
 
 import hmac
 import secrets
+import socket
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+
+ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+"""An address that nobody has (RFC 5737, RFC 3849), by the one that stands for all of this machine's."""
+
+
+def reachable(host: str) -> str:
+    """`host`, or where it stands for all of this machine's addresses the one that others reach it at."""
+    if host not in ELSEWHERE:
+        return host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asked:
+            # Nothing is sent: a datagram socket only chooses the way.
+            asked.connect((ELSEWHERE[host], 9))
+            return str(asked.getsockname()[0])
+    except OSError:
+        return host
 
 
 class Headers(Protocol):
@@ -30,7 +49,9 @@ class Access:
 
     def url(self, port: int, path: str = "") -> str:
         """The address to give to a browser."""
-        return f"http://{self._host}:{port}/{path}" + (f"?token={self._token}" if self._token else "")
+        host = reachable(self._host)
+        host = f"[{host}]" if ":" in host else host
+        return f"http://{host}:{port}/{path}" + (f"?token={self._token}" if self._token else "")
 
     def allows(self, query: str, headers: Headers) -> bool:
         """Whether a request with this query and these headers is answered."""

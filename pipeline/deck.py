@@ -87,6 +87,8 @@ class Deck:
         self.problem = ""
         """What is wrong right now."""
         self.restarted = 0
+        self.prepared: Callable[[str, Engine], None] | None = None
+        """Told of each pack that is about to be played, and of its engine, by the thread that made it."""
         self._load = load
         self._size = size
         self._detail = detail
@@ -193,10 +195,16 @@ class Deck:
     def _wanted_scale(self) -> float:
         return 1.0 if self._governor is None else self._governor.scale
 
+    def _loaded_player(self, pack: str) -> Player:
+        player = self._player(self._load(pack), pack, self._wanted_scale)
+        if self.prepared is not None:
+            self.prepared(pack, player.engine)
+        return player
+
     def _loaded(self, pack: str) -> None:
         seconds = float(self._controls.state["crossfade"])
         try:
-            player = self._player(self._load(pack), pack, self._wanted_scale)
+            player = self._loaded_player(pack)
         except (StyleError, EngineError) as error:
             self.problem = str(error)
             log.error("%s", error)
@@ -243,7 +251,7 @@ class Deck:
             attempt += 1
             pack = self._pack
             try:
-                player = self._player(self._load(pack), pack, self._wanted_scale)
+                player = self._loaded_player(pack)
             except (StyleError, EngineError) as error:
                 self.problem = f"the engine does not come back, and the input passes through: {error}"
                 continue

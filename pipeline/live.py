@@ -194,12 +194,13 @@ class LiveRun:
 
     def serve_panel(self, host: str, port: int) -> str:
         """Serve the control panel; its address."""
-        from pipeline.panel import Panel, thumbnails
+        from pipeline.panel import Panel
 
-        engine = self._deck.engine
-        pictures = {} if engine is None else thumbnails(engine)
-        panel = Panel(self.controls, self.status, pictures, host, port, learn=self._learn)
+        panel = Panel(self.controls, self.status, host, port, learn=self._learn)
         self._closing.callback(panel.close)
+        if self._deck.engine is not None:
+            panel.show_styles(self.controls.state["pack"], self._deck.engine)
+        self._deck.prepared = panel.show_styles
         self._sinks.append(panel.sink)
         return panel.url
 

@@ -17,9 +17,9 @@ class SinkStats:
 
     name: str = ""
     written: int = 0
-    """Frames that it took."""
+    """Frames that it passed on."""
     dropped: int = 0
-    """Frames that it was too slow for."""
+    """Frames that it was too slow for, or whose server was away."""
     measured: int = 0
     """Frames whose age was known; a picture that is held has none."""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -28,7 +28,7 @@ class SinkStats:
     """When it took them, in seconds of `time.monotonic`."""
 
     def took(self, captured_at: float | None) -> None:
-        """It has taken a frame."""
+        """It has passed on a frame."""
         now = time.monotonic()
         self.written += 1
         self.times.append(now)

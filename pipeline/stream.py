@@ -157,9 +157,11 @@ def run(
         try:
             for item in channel:
                 if isinstance(item, Frame):
+                    left_out = sink.left_out
                     sink.write(item)
-                    counted.took(item.captured_at)
-                    counted.dropped = channel.dropped
+                    if sink.left_out == left_out:
+                        counted.took(item.captured_at)
+                    counted.dropped = channel.dropped + sink.left_out
                     if sink is sinks[0]:
                         stats.encoded += 1
                 else:

@@ -61,7 +61,7 @@ def parse_host(address: str) -> tuple[str, int]:
     host, _, port = address.partition(":")[2].rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{address}: is not of the form whip::8090 or whip:0.0.0.0:8090")
-    return host or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def bind(address: str) -> tuple[socket.socket, Access, str]:

@@ -99,6 +99,17 @@ def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     assert not engines["two"].closed
 
 
+def test_the_panel_is_told_of_a_pack_before_it_is_played(deck, engines):
+    told = []
+    deck.prepared = lambda pack, engine: told.append((pack, engine, deck.engine))
+    deck.play("two")
+    end = time.monotonic() + 10
+    while deck.engine is not engines["two"]:
+        assert time.monotonic() < end
+        grey(deck)
+    assert told == [("two", engines["two"], engines["one"])]
+
+
 def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck):
     deck.play("two")
     wait_for(lambda: grey(deck, Scene(Look({"warm": 1, "cold": 2}))) == 200)

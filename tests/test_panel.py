@@ -53,7 +53,7 @@ def controls():
 def panel(controls):
     from pipeline.panel import Panel
 
-    panel = Panel(controls, lambda: STATUS, {}, "127.0.0.1", 0)
+    panel = Panel(controls, lambda: STATUS, "127.0.0.1", 0)
     yield panel
     panel.close()
 
@@ -99,6 +99,40 @@ def test_what_is_turned_elsewhere_is_shown_and_reported(panel, controls):
     told = talk(panel, 4)
     assert {"warm": 0, "cold": 1} in [message["state"]["mix"] for message in told if "state" in message]
     assert STATUS in [message.get("status") for message in told]
+
+
+def test_the_status_comes_however_much_is_turned(panel, controls):
+    over = threading.Event()
+
+    def turn():
+        while not over.wait(0.01):
+            controls.set("strength", 0.5)
+
+    turning = threading.Thread(target=turn, daemon=True)
+    turning.start()
+    began, told = time.monotonic(), []
+    while time.monotonic() - began < 2 and not any("status" in message for message in told):
+        told += talk(panel, 70)
+    over.set()
+    turning.join(5)
+    assert any("status" in message for message in told)
+
+
+def test_a_page_shows_what_each_pack_paints(panel):
+    import engines
+
+    first = talk(panel, 1)[0]
+    assert first["pictures"] == {}
+    with engines.load("onnxruntime", style="live") as engine:
+        shown = threading.Timer(0.3, panel.show_styles, ["pack", engine])
+        shown.start()
+        told = talk(panel, 3)
+        shown.join()
+        pictures = next(message["pictures"] for message in told[1:] if "pictures" in message)
+        assert list(pictures["pack"]) == list(engine.style.styles)
+        assert all(picture.startswith("data:image/jpeg;base64,") for picture in pictures["pack"].values())
+        panel.show_styles("another", engine)
+    assert set(talk(panel, 1)[0]["pictures"]) == {"pack", "another"}
 
 
 def test_a_page_that_was_open_before_gets_the_picture_of_this_run():
@@ -159,7 +193,7 @@ def test_a_foreign_page_is_refused(panel):
 def test_another_address_needs_the_token(controls):
     from pipeline.panel import Panel
 
-    panel = Panel(controls, lambda: STATUS, {}, "0.0.0.0", 0)
+    panel = Panel(controls, lambda: STATUS, "0.0.0.0", 0)
     try:
         plain = panel.url.partition("?")[0]
         with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -181,11 +215,41 @@ def test_access():
     assert anywhere.allows(anywhere.url(80).partition("?")[2], {"Host": "10.0.0.1:80"})
 
 
+def test_an_address_can_be_opened(monkeypatch):
+    assert Access("::1").url(80) == "http://[::1]:80/"
+    assert Access("localhost").url(80, "metrics") == "http://localhost:80/metrics"
+    assert Access("10.1.2.3").url(80).startswith("http://10.1.2.3:80/?token=")
+    # A phone finds this machine by its own address, not by the one that stands for all.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        try:
+            way.connect(("192.0.2.1", 9))
+            own = way.getsockname()[0]
+        except OSError:
+            own = "0.0.0.0"
+    assert Access("0.0.0.0").url(80).startswith(f"http://{own}:80/?token=")
+
+
+def test_the_panel_is_served_by_ipv6_too(controls):
+    from pipeline.panel import Panel
+
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    panel = Panel(controls, lambda: STATUS, "::1", 0)
+    try:
+        assert get(panel.url)[0] == 200
+        assert "state" in talk(panel, 1)[0]
+    finally:
+        panel.close()
+
+
 def test_a_taken_port_is_one_line(controls, panel):
     from pipeline.panel import Panel
 
     with pytest.raises(SinkError, match="cannot be served there"):
-        Panel(controls, lambda: STATUS, {}, "127.0.0.1", int(panel.url.rsplit(":", 1)[1].rstrip("/")))
+        Panel(controls, lambda: STATUS, "127.0.0.1", int(panel.url.rsplit(":", 1)[1].rstrip("/")))
 
 
 def test_a_thousand_changes_a_second_are_taken(panel, controls):

@@ -126,6 +126,9 @@ def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path
     process.terminate()
     done, err = report(process)
     assert err.count("is lost") == err.count("is back") == 2
+    counted = done["sinks"][nginx.url]
+    assert counted["frames"] + counted["dropped"] == done["frames"]
+    assert counted["dropped"] > 5, "what happened while the server was away"
     numbers, _, _ = codes(str(path))
     assert len(numbers) == done["frames"]
     # Every frame that was painted, in order; what is not in it was dropped before that, and counted.
@@ -139,6 +142,8 @@ def test_a_server_that_refuses_is_named_and_asked_again(pack, tmp_path):
     url = f"rtmp://127.0.0.1:{port}/live/show"
     done, err = report(start("test:", *SIZE, "-s", pack, "-o", url, "-o", path, "--duration", "4s", "--json"))
     assert f"{url} is lost (Connection refused)" in err
+    counted = done["sinks"][url]
+    assert (counted["frames"], counted["dropped"]) == (0, done["frames"])
     numbers, _, _ = codes(str(path))
     assert len(numbers) == done["frames"] > 30
 

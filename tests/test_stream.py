@@ -36,7 +36,7 @@ class FakeSource:
 
 
 class FakeSink:
-    waiting, name, lost = 1, "fake", ""
+    waiting, name, lost, left_out = 1, "fake", "", 0
 
     def __init__(self, fails_after=None):
         self.frames, self.packets, self.ended, self.fails_after = [], 0, [], fails_after

@@ -6,11 +6,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pipeline.access import Access
+from pipeline.frame import Frame
 from pipeline.sinks.webrtc import WhepSink, WhipSink
 from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.webrtc import Loop, bind, serve, signalling
@@ -214,6 +216,23 @@ def test_an_offer_that_cannot_be_answered_leaves_no_viewer():
     for offer in (b"nonsense", b"v=0\r\nm=video what\r\n"):
         assert asked(sink.url, "POST", offer, **SDP)[0] == 400
     assert sink._peers == {}
+    sink.close()
+
+
+def test_what_a_viewer_is_too_slow_for_is_counted():
+    sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+
+    async def join():
+        return sink._peer()
+
+    frames = [Frame(np.zeros((64, 64, 3), np.uint8), index, 1, Fraction(1, 30)) for index in range(4)]
+    sink.write(frames[0])
+    assert sink.left_out == 0, "nobody watches"
+    sink._loop.run(join(), 5)
+    for frame in frames:
+        sink.write(frame)
+        sink._loop.run(asyncio.sleep(0), 5)
+    assert sink.left_out == 3, "the viewer never asked for one"
     sink.close()
 
 

@@ -95,7 +95,7 @@ class Colour(click.ParamType):  # type: ignore[type-arg]
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]
-    """Where something is served, such as 8080, :8080 (this machine) or 0.0.0.0:8080 (for all)."""
+    """Where something is served, such as 8080, :8080 (this machine), 0.0.0.0:8080 or [::]:8080 (for all)."""
 
     name = "[HOST]:PORT"
 
@@ -108,7 +108,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
         host, _, port = value.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
             self.fail(f"{value!r} is no address such as :8080", param, context)
-        return host or "127.0.0.1", int(port)
+        return host.strip("[]") or "127.0.0.1", int(port)
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]

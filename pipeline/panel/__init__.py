@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
@@ -82,15 +84,36 @@ def thumbnails(engine: Engine) -> dict[str, str]:
     return pictures
 
 
+class _Page:
+    """What an open page has not been told yet; used in the loop that serves it."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+        self._news: dict[str, Any] = {}
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Add to it. Only the newest counts: of a thousand changes a second, a page gets what it can take."""
+        self._news.update(message)
+        self._changed.set()
+
+    async def news(self, timeout: float) -> dict[str, Any]:
+        """What is new since the last call, as soon as anything is; nothing if nothing is in time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        news, self._news = self._news, {}
+        self._changed.clear()
+        return news
+
+
 class Panel:
     """Serves the panel at http://HOST:PORT/ and takes what is turned there.
 
     One WebSocket for each page: the state after each change from anywhere and a report twice a second go
-    out; `{"set": NAME, "value": ...}`, `{"toggle": NAME}` and `{"learn": CONTROL}` come in.
+    out, and the pictures of a pack's styles, as data URLs, before it is played;
+    `{"set": NAME, "value": ...}`, `{"toggle": NAME}` and `{"learn": CONTROL}` come in.
 
     Args:
         status: gives how the run goes.
-        pictures: of the styles, as data URLs by name.
         learn: binds the next MIDI knob to a control; None where MIDI is not listened to.
 
     Raises:
@@ -101,7 +124,6 @@ class Panel:
         self,
         controls: Controls,
         status: Callable[[], dict[str, Any]],
-        pictures: Mapping[str, str],
         host: str,
         port: int,
         *,
@@ -114,10 +136,11 @@ class Panel:
         self.sink = PanelSink()
         self._controls = controls
         self._status = status
-        self._pictures = dict(pictures)
+        self._pictures: dict[str, dict[str, str]] = {}
+        """Of the styles of each pack."""
         self._learn = learn
         self._access = Access(host)
-        self._listeners: set[asyncio.Queue[Mapping[str, Any]]] = set()
+        self._pages: set[_Page] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -142,17 +165,22 @@ class Panel:
     def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._listening]))
 
+    def show_styles(self, pack: str, engine: Engine) -> None:
+        """Have each page show what the styles of `pack` paint; `engine` paints nothing else meanwhile."""
+        self._pictures = {**self._pictures, pack: thumbnails(engine)}
+        self._spread({"pictures": self._pictures})
+
     def _changed(self, state: Mapping[str, Any]) -> None:
+        self._spread({"state": state})
+
+    def _spread(self, message: Mapping[str, Any]) -> None:
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._spread, state)
+            loop.call_soon_threadsafe(self._tell, message)
 
-    def _spread(self, state: Mapping[str, Any]) -> None:
-        for queue in self._listeners:
-            # Only the newest state counts: of a thousand changes a second, a page gets what it can take.
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(state)
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        for page in self._pages:
+            page.tell(message)
 
     def _app(self) -> Any:
         from starlette.applications import Starlette
@@ -160,7 +188,7 @@ class Panel:
         from starlette.routing import Route, WebSocketRoute
         from starlette.websockets import WebSocket, WebSocketDisconnect
 
-        page = files("pipeline.panel").joinpath("panel.html").read_text("utf-8")
+        html = files("pipeline.panel").joinpath("panel.html").read_text("utf-8")
 
         def refused(request: Any) -> Any:
             if self._access.allows(request.url.query, request.headers):
@@ -168,7 +196,7 @@ class Panel:
             return PlainTextResponse("The address of this panel has a token; open the whole of it.", 403)
 
         async def index(request: Any) -> Any:
-            return refused(request) or HTMLResponse(page)
+            return refused(request) or HTMLResponse(html)
 
         async def picture(request: Any) -> Any:
             no = refused(request)
@@ -187,8 +215,8 @@ class Panel:
                 return
             await socket.accept()
             self._loop = asyncio.get_running_loop()
-            queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
-            self._listeners.add(queue)
+            page = _Page()
+            self._pages.add(page)
             try:
                 await socket.send_json(
                     {
@@ -197,11 +225,11 @@ class Panel:
                         "midi": self._learn is not None,
                     }
                 )
-                await asyncio.gather(take(socket), tell(socket, queue))
+                await asyncio.gather(take(socket), tell(socket, page))
             except (WebSocketDisconnect, RuntimeError):
                 return
             finally:
-                self._listeners.discard(queue)
+                self._pages.discard(page)
 
         async def take(socket: WebSocket) -> None:
             while True:
@@ -210,13 +238,15 @@ class Panel:
                 except ValueError as error:
                     await socket.send_json({"error": str(error), "state": self._controls.state})
 
-        async def tell(socket: WebSocket, queue: "asyncio.Queue[Mapping[str, Any]]") -> None:
+        async def tell(socket: WebSocket, page: _Page) -> None:
+            due = time.monotonic() + STATUS_EVERY
             while not self._closed.is_set():
-                try:
-                    state = await asyncio.wait_for(queue.get(), STATUS_EVERY)
-                    await socket.send_json({"state": state})
-                except TimeoutError:
-                    await socket.send_json({"status": self._status()})
+                message = await page.news(max(0.0, due - time.monotonic()))
+                if time.monotonic() >= due:
+                    message["status"] = self._status()
+                    due = time.monotonic() + STATUS_EVERY
+                if message:
+                    await socket.send_json(message)
             await socket.close()
 
         return Starlette(

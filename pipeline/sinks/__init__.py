@@ -18,6 +18,9 @@ class Sink(ABC):
     lost: str = ""
     """Why its server is not connected right now; empty while all is well."""
 
+    left_out: int = 0
+    """Frames that it took and somebody did not get: its server was away, or a viewer was too slow."""
+
     @abstractmethod
     def write(self, frame: Frame) -> None:
         """Take one frame.

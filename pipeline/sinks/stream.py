@@ -207,21 +207,22 @@ class StreamSink(Sink):
                 child.kill()
 
     def write(self, frame: Frame) -> None:
-        """Send one frame; nothing while the server is lost."""
+        """Send one frame; while the server is lost it is left out, and counted."""
         if self._muxer is None:
             if time.monotonic() < self._not_before:
+                self.left_out += 1
                 return
             self._start()
-        if self._waits and self._sent:
-            # A server that is being asked has no use for what happens meanwhile.
-            if not self.connected:
-                self._busy(lambda muxer: None)
-                return
-            self._waits = False
-            self._busy(lambda muxer: muxer.write(frame, key=True))
+        if self._waits and not (self._sent and self.connected):
+            # The first picture tells the child what is to come and goes no further; a server that is being
+            # asked has no use for what happens meanwhile.
+            first, self._sent = not self._sent, True
+            self._busy(lambda muxer: muxer.write(frame) if first else None)
+            self.left_out += 1
             return
-        self._sent = True
-        self._busy(lambda muxer: muxer.write(frame))
+        key, self._waits = self._waits, False
+        if not self._busy(lambda muxer: muxer.write(frame, key=key)):
+            self.left_out += 1
 
     def mux(self, packet: Any) -> None:
         """Send a piece of sound."""
@@ -232,19 +233,22 @@ class StreamSink(Sink):
                 return
         self._busy(lambda muxer: muxer.mux(packet))
 
-    def _busy(self, work: Any) -> None:
+    def _busy(self, work: Callable[[Muxer], None]) -> bool:
+        """Do `work` while `_watch` looks at the time that it takes; whether it was done."""
         if self._muxer is None:
-            return
+            return False
         if self._child is not None and self._child.poll() is not None:
             self._fail()
-            return
+            return False
         self._busy_since = time.monotonic()
         try:
             work(self._muxer)
         except (SinkError, OSError):
             self._fail()
+            return False
         finally:
             self._busy_since = None
+        return True
 
     def _fail(self) -> None:
         """The server is lost: say so once, and try again later with a new child."""

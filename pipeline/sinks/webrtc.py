@@ -80,6 +80,11 @@ class _Tracks:
 
         self.tracks: list[Any] = [PictureTrack(), SoundTrack()] if sound else [PictureTrack()]
 
+    @property
+    def late(self) -> bool:
+        """Whether the last picture still waits for the viewer."""
+        return self._picture.full()
+
     def put(self, queue: "asyncio.Queue[Any]", item: Any) -> None:
         """Hand over `item`, in the place of the oldest if there is no room; called in the loop."""
         if queue.full():
@@ -131,10 +136,12 @@ class WebRtcSink(Sink):
             await peer.close()
 
     def write(self, frame: Frame) -> None:
-        """Show one frame to every peer."""
+        """Show one frame to every peer; it counts as left out where one of them has missed the last."""
         peers = list(self._peers.values())
         if not peers:
+            self.left_out += bool(self.lost)
             return
+        self.left_out += any(tracks.late for tracks in peers)
         picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(format="yuv420p")
         picture.pts, picture.time_base = frame.pts, frame.time_base
         for tracks in peers:
