@@ -290,7 +290,7 @@ def test_ctrl_c_says_so_and_keeps_what_is_painted(tmp_path, pack):
     kept, stopped = error.splitlines()
     assert re.search(r"out\.mp4: \d*[1-9]\d* frames are done; --resume goes on from there$", kept)
     assert stopped == "fauve: stopped; no output was written"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mp4.parts", "long.mp4", "tiny"]
 
 

