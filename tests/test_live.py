@@ -22,7 +22,7 @@ from pipeline.live import open_sink
 from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
-from pipeline.sources.live import Capture, LiveSource, SrtProgram, open_source
+from pipeline.sources.live import Capture, LiveSource, SrtProgram, open_container, open_source
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
 from tests.packs import tiny_pack
@@ -558,6 +558,25 @@ def test_addresses():
 def test_a_screen_needs_a_display():
     with pytest.raises(SourceError, match="DISPLAY"):
         parse_source("screen:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2")
+@pytest.mark.parametrize("has_motion_jpeg", [True, False])
+def test_a_camera_is_asked_for_motion_jpeg_first(monkeypatch, has_motion_jpeg):
+    asked = []
+
+    def open_(url, *, options, **others):
+        asked.append(options)
+        if "input_format" in options and not has_motion_jpeg:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return url
+
+    monkeypatch.setattr("av.open", open_)
+    which = parse_source("camera:/dev/null", size=(1280, 720), rate=Fraction(30))
+    assert open_container("camera:/dev/null", which, 5.0) == "/dev/null"
+    plain = {"video_size": "1280x720", "framerate": "30"}
+    motion_jpeg = {**plain, "input_format": "mjpeg"}
+    assert asked == ([motion_jpeg] if has_motion_jpeg else [motion_jpeg, plain])
 
 
 def test_the_rate_of_the_pattern():
