@@ -30,7 +30,7 @@ def exposition(status: dict[str, Any]) -> str:
     ]
     for key, kind, text in (
         ("frames", "counter", "Frames that a sink took."),
-        ("dropped", "counter", "Frames that a sink was too slow for."),
+        ("dropped", "counter", "Frames that a sink was too slow for, or whose server was away."),
         ("fps", "gauge", "Frames per second at a sink."),
     ):
         name = f"sink_{key}" + ("_total" if kind == "counter" else "")
