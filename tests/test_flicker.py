@@ -94,7 +94,7 @@ class Film:
 
 
 class Nowhere:
-    waiting, name = 100, "nowhere"
+    waiting, name, left_out = 100, "nowhere", 0
 
     def write(self, frame):
         pass
