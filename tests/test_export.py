@@ -59,7 +59,11 @@ def folder(tmp_path_factory):
     )
     cv2.imwrite(str(folder / "photo.png"), picture(3, 240, 200)[..., ::-1])
     photos = photographs(folder / "photos", 6)
-    export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png", int8=photos)
+    arguments = [folder / "checkpoint.pt", "-o", folder / "trial", "--preview", folder / "photo.png"]
+    result = CliRunner().invoke(export, list(map(str, [*arguments, "--int8", photos])))
+    assert result.exit_code == 0, result.output
+    psnr = Style.load(folder / "trial").card["int8_psnr"]
+    assert f"Trial (one, two); int8 is {psnr} dB from float32" in result.output
     return folder
 
 
@@ -139,23 +143,20 @@ def test_no_layer_knows_where_the_edge_is():
         assert np.ptp(painted.reshape(8, 8, 8, 8, 3), axis=(0, 2)).max() == 0, "no frame on an even picture"
 
 
-def test_an_output_that_is_there_stays_unless_forced(folder):
-    arguments = [
-        str(folder / "checkpoint.pt"),
-        "-o",
-        str(folder / "trial"),
-        "--preview",
-        str(folder / "photo.png"),
-    ]
+def test_an_output_that_is_there_stays_unless_forced(folder, tmp_path):
+    there = tmp_path / "trial"
+    there.mkdir()
+    (there / "note.txt").write_text("precious")
+    arguments = [str(folder / "checkpoint.pt"), "-o", str(there), "--preview", str(folder / "photo.png")]
     with pytest.raises(StyleError, match="there already"):
         export_pack(folder / "checkpoint.pt", folder / "trial", preview=folder / "photo.png")
     result = CliRunner().invoke(export, arguments)
     assert result.exit_code != 0
     assert "there already" in result.output
-    result = CliRunner().invoke(export, [*arguments, "--force", "--int8", str(folder / "photos")])
+    assert (there / "note.txt").read_text() == "precious"
+    result = CliRunner().invoke(export, [*arguments, "--force"])
     assert result.exit_code == 0, result.output
-    psnr = Style.load(folder / "trial").card["int8_psnr"]
-    assert f"Trial (one, two); int8 is {psnr} dB from float32" in result.output
+    assert Style.load(there).styles == ("one", "two")
 
 
 def test_the_int8_model_is_near_the_float32_one(folder):
