@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
-
 ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 """An address that nobody has (RFC 5737, RFC 3849), by the one that stands for all of this machine's."""
 

@@ -29,7 +29,7 @@ def exposition(status: dict[str, Any]) -> str:
         for name, counted in status["sinks"].items()
     ]
     for key, kind, text in (
-        ("frames", "counter", "Frames that a sink took."),
+        ("frames", "counter", "Frames that a sink passed on."),
         ("dropped", "counter", "Frames that a sink was too slow for, or whose server was away."),
         ("fps", "gauge", "Frames per second at a sink."),
     ):

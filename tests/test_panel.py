@@ -215,7 +215,7 @@ def test_access():
     assert anywhere.allows(anywhere.url(80).partition("?")[2], {"Host": "10.0.0.1:80"})
 
 
-def test_an_address_can_be_opened(monkeypatch):
+def test_an_address_can_be_opened():
     assert Access("::1").url(80) == "http://[::1]:80/"
     assert Access("localhost").url(80, "metrics") == "http://localhost:80/metrics"
     assert Access("10.1.2.3").url(80).startswith("http://10.1.2.3:80/?token=")

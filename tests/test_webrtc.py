@@ -270,6 +270,9 @@ def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):
     end = time.monotonic() + 20
     while len(asked_for) < 3 and time.monotonic() < end:
         time.sleep(0.05)
+    left_out = sink.left_out
+    sink.write(Frame(np.zeros((64, 64, 3), np.uint8), 0, 1, Fraction(1, 30)))
+    assert sink.left_out == left_out + 1
     sink.close()
     assert len(asked_for) >= 3
     assert sink.lost == "what is this?"

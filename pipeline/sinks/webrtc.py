@@ -139,7 +139,6 @@ class WebRtcSink(Sink):
         """Show one frame to every peer; it counts as left out where one of them has missed the last."""
         peers = list(self._peers.values())
         if not peers:
-            self.left_out += bool(self.lost)
             return
         self.left_out += any(tracks.late for tracks in peers)
         picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(format="yuv420p")
@@ -223,6 +222,11 @@ class WhipSink(WebRtcSink):
         self._closed = threading.Event()
         self._connecting = threading.Thread(target=self._keep_connected, name="whip", daemon=True)
         self._connecting.start()
+
+    def write(self, frame: Frame) -> None:
+        """Send one frame; while there is no connection it is left out, and counted."""
+        self.left_out += not self._peers
+        super().write(frame)
 
     def _keep_connected(self) -> None:
         while not self._closed.wait(0.1):

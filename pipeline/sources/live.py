@@ -1,7 +1,6 @@
 """What happens now: cameras, screens, streams, and files played as if they were live."""
 
 import atexit
-import contextlib
 import logging
 import math
 import os
@@ -196,8 +195,10 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
         )
 
     if asked.preferred:
-        with contextlib.suppress(av.error.FFmpegError, ValueError):
+        try:
             return opened({**asked.options, **asked.preferred})
+        except (av.error.FFmpegError, ValueError):
+            log.info("%s: is opened without %s", address, dict(asked.preferred))
     try:
         return opened(asked.options)
     except (av.error.FFmpegError, ValueError) as error:
