@@ -8,16 +8,17 @@ BIN := $(VENV)/bin
 demo: $(VENV)/base
 	$(BIN)/fauve run docs/big_buck_bunny.mp4 -o demo_painted.mp4 --style pointillism --force
 
-# What computes in torch has processes of its own: torch's threads crash where OpenVINO's have run before.
+# What trains has processes of its own: torch's threads crash where OpenVINO's have run before.
 TORCH := $(addprefix tests/test_,train.py evaluate.py augment.py behind.py inception.py torchvision.py)
 # A worker that crashes ends the tests: pytest-xdist can wait for its tests for ever.
-PYTEST := $(BIN)/pytest -n 2 --max-worker-restart 0
+# One thread each for torch, whose threads otherwise wait for one another in a spin.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --max-worker-restart 0
 
 test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(PYTEST) $(TORCH)
+	$(PYTEST) $(TORCH)
 	$(PYTEST) --dist loadfile $(TORCH:%=--ignore=%)
 
 bench: $(VENV)/dev

@@ -275,7 +275,7 @@ def test_options_that_make_no_sense(tmp_path, video, pack, arguments, words):
 
 
 def test_ctrl_c_says_so_and_keeps_what_is_painted(tmp_path, pack):
-    video = make_video(tmp_path / "long.mp4", frames=1500, size=(640, 360), audio=False)
+    video = make_video(tmp_path / "long.mp4", frames=1200, size=(320, 180), audio=False)
     command = [*FAUVE, "run", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     frames = 0

@@ -70,7 +70,7 @@ def test_machines_that_paint_differently_are_refused(tmp_path, pack, cluster):
 
 
 def test_what_goes_wrong_on_another_machine_is_said(tmp_path, pack, cluster):
-    video = make_video(tmp_path / "in.mp4", frames=4000, size=(320, 180))
+    video = make_video(tmp_path / "in.mp4", frames=2400, size=(320, 180))
     command = [*FAUVE, "farm", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack)]
     process = subprocess.Popen(
         [*command, "--address", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -90,7 +90,7 @@ def test_no_cluster_there():
 
 
 def test_a_cluster_of_its_own_and_ctrl_c(tmp_path, pack):
-    video = make_video(tmp_path / "in.mp4", frames=3000, size=(320, 180))
+    video = make_video(tmp_path / "in.mp4", frames=1500, size=(320, 180))
     command = [*FAUVE, "farm", str(video), "-o", str(tmp_path / "out.mp4"), "--style", str(pack)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / ".out.mp4.parts").glob("[0-9]*.json")):

@@ -148,8 +148,10 @@ def test_the_display_it_was_graded_on_comes_along(tmp_path, pack, name, workers)
         assert found.light == (1000, 400)
         # AV1 counts in 1/65536, 1/256 and 1/16384.
         np.testing.assert_allclose(found.display, DISPLAY, rtol=1e-4, atol=0 if name[0] == "h" else 1)
-    # Without it the promise is broken; in standard range it means nothing.
-    bare = hdr_video(tmp_path / "bare.mkv", PQ, width=94, height=50, frames=frames)
+
+
+def test_without_its_display_the_promise_is_broken(tmp_path):
+    video, bare = hdr_video(tmp_path / "in.mkv", PQ, MASTERED), hdr_video(tmp_path / "bare.mkv", PQ)
     broken = fauve("verify", video, bare)
     assert broken.returncode == 1
     assert (

@@ -92,14 +92,14 @@ def test_a_port_that_is_taken(page):
 
 def test_a_run_shows_itself(tmp_path):
     tiny_pack(tmp_path / "tiny")
-    video = make_video(tmp_path / "in.mp4", frames=900, size=(640, 360))
+    video = make_video(tmp_path / "in.mp4", frames=900, size=(320, 180))
     command = [*FAUVE, "run", video, "-o", tmp_path / "out.mp4", "--style", tmp_path / "tiny", "--preview"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     told = process.stderr.readline()
     assert told.startswith("the picture is at http://127.0.0.1:"), told
     url = told.split()[-1]
     with urllib.request.urlopen(url + "stream", timeout=30) as stream:
-        assert next_picture(stream).shape == (360, 640, 3)
+        assert next_picture(stream).shape == (180, 320, 3)
     state = json.loads(get(url + "state")[1])
     assert (state["video"], state["frames"]) == ("in.mp4", 900)
     _, error = process.communicate(timeout=60)
