@@ -124,6 +124,7 @@ class FrugalityTraining(StyleTraining):
                 pair=pair,
                 noisy=photo,
                 real=photo,
+                mismatched=photo,
                 styles=torch.zeros(n, dtype=torch.long),
                 mix=torch.ones(n, 1),
                 strength=torch.ones(n),

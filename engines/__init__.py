@@ -1,6 +1,7 @@
 """Image in, image out: style packs and the runtimes that paint with them. Knows nothing of video."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -131,8 +132,8 @@ def load(
     if not isinstance(style, Style):
         style = load_style(style)
 
-    def admitted(name: str, precision: str, build: bool) -> Engine:
-        engine = _engine(name, build)(style, precision, threads, hint)
+    def admitted(name: str, precision: str, build: bool, stop: threading.Event | None = None) -> Engine:
+        engine = _engine(name, build, stop)(style, precision, threads, hint)
         try:
             found = verdict(engine, anew=anew)
         except BaseException:
@@ -148,7 +149,7 @@ def load(
         if precision != "auto" or engine.precision == "float32":
             raise ParityError(reason)
         log.warning("%s; it paints in float32", reason)
-        return admitted(name, "float32", build)
+        return admitted(name, "float32", build, stop)
 
     if name != "auto":
         return admitted(name, precision, build)
@@ -165,12 +166,14 @@ def load(
         if not behind or not fast or candidate in fast:
             return engine
         return Behind(
-            engine, [(better, partial(admitted, better, precision, build=True)) for better in reversed(fast)]
+            engine, [(better, partial(admitted, better, precision, True)) for better in reversed(fast)]
         )
     raise EngineUnavailable("no engine runs here: " + "; ".join(reasons))
 
 
-def _engine(name: str, build: bool) -> Callable[[Style, str, int | None, Hint], Engine]:
+def _engine(
+    name: str, build: bool, stop: threading.Event | None
+) -> Callable[[Style, str, int | None, Hint], Engine]:
     runtime, _, device = name.partition(":")
     if runtime == "openvino":
         from engines.openvino import OpenVinoEngine
@@ -194,7 +197,7 @@ def _engine(name: str, build: bool) -> Callable[[Style, str, int | None, Hint], 
         from engines.tensorrt import TensorRtEngine
 
         return lambda style, precision, threads, hint: TensorRtEngine(
-            style, precision=precision, hint=hint, build=build
+            style, precision=precision, hint=hint, build=build, stop=stop
         )
     raise EngineUnavailable(f"no engine {name!r}; there is auto, {', '.join(NAMES)}")
 

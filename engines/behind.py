@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Engine
-from engines.errors import EngineError
 from engines.look import Look
 
 log = logging.getLogger("fauve")
+
+Loader = Callable[[threading.Event], Engine]
 
 PATIENCE = 1.0
 """Seconds that `close` waits for an engine that is just being loaded; it is closed when it comes."""
@@ -31,12 +32,13 @@ class Behind(Engine):
 
     Args:
         first: paints from the beginning.
-        better: name and loader of each, the best one last.
+        better: name and loader of each, the best one last. A loader is given an event, at which it is to
+            give up.
     """
 
     lends = False
 
-    def __init__(self, first: Engine, better: Sequence[tuple[str, Callable[[], Engine]]]) -> None:
+    def __init__(self, first: Engine, better: Sequence[tuple[str, Loader]]) -> None:
         super().__init__(first.style)
         self.streams = first.streams
         self._better = better
@@ -79,9 +81,10 @@ class Behind(Engine):
             if self._closed.is_set():
                 return
             try:
-                self._take_over(self._warm(load()))
-            except EngineError as error:
-                log.warning("engine %s does not take over from %s: %s", name, self.name, error)
+                self._take_over(self._warm(load(self._closed)))
+            except Exception as error:  # of a thread of its own, nobody else would hear
+                if not self._closed.is_set():
+                    log.warning("engine %s does not take over from %s: %s", name, self.name, error)
 
     def _warm(self, engine: Engine) -> Engine:
         """`engine`, after its first picture of the size in use, which takes long."""

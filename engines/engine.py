@@ -46,8 +46,8 @@ class Engine(ABC):
     def __call__(self, image: Image, look: Look) -> Image:
         """Paint `image` [h, w, 3] and return a picture of the same size, which later calls leave alone.
 
-        Any size from 1x1 works: the picture is mirrored beyond its edges, by the style's margin and up to
-        the graph's multiple, and cropped back.
+        Any size from 1x1 works: the picture is mirrored beyond its edges up to the graph's multiple, and
+        cropped back.
         A pack with a fixed size (`style.size`) takes that size only.
 
         Raises:

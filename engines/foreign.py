@@ -12,7 +12,7 @@ import onnx
 from onnx import compose, helper, numpy_helper
 
 from engines.errors import StyleError
-from engines.style import LARGEST_FILE, Credit, Layout, Size, Style, ValueRange, check_contract, read_graph
+from engines.style import LARGEST, Credit, Layout, Size, Style, ValueRange, check_contract, read_graph
 
 MULTIPLE = 32
 """What width and height are padded to for a graph of dynamic size: enough for five halvings."""
@@ -43,11 +43,20 @@ def load_foreign(path: Path, *, layout: Layout | None = None, value_range: Value
             layout.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise StyleError(f"{path}: larger than {LARGEST_FILE >> 20} MiB")
+        if path.stat().st_size > LARGEST:
+            raise StyleError(f"{path}: larger than {LARGEST >> 20} MiB")
         content = path.read_bytes()
     except OSError as error:
         raise StyleError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return _wrapped(content, path, layout, value_range)
+    except StyleError:
+        raise
+    except Exception as error:  # onnx lets through what it meets in damaged models
+        raise StyleError(f"{path}: damaged, or no ONNX model: {error}") from error
+
+
+def _wrapped(content: bytes, path: Path, layout: Layout | None, value_range: ValueRange | None) -> Style:
     graph = read_graph(content, str(path))
     source, target = _picture(graph, path, inputs=True), _picture(graph, path, inputs=False)
 

@@ -48,8 +48,10 @@ class Look:
         unknown = [name for name in self.mix if name not in styles]
         if unknown:
             raise ValueError(f"no style {unknown[0]!r} in this pack; there is {', '.join(styles)}")
-        weights = np.array([self.mix.get(name, 0.0) for name in styles], np.float32)
+        weights = np.array([self.mix.get(name, 0.0) for name in styles], np.float64)
         if not self.mix:
             weights[0] = 1
-        normalised: NDArray[np.float32] = weights / weights.sum()
+        # By the largest first: the sum of weights of any scale may be more than a number can be.
+        weights /= weights.max()
+        normalised: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
         return normalised

@@ -24,8 +24,8 @@ class OnnxRuntimeEngine(Engine):
     """A style pack in ONNX Runtime.
 
     Args:
-        provider: "cpu", "cuda", "coreml" or "dml". It runs on that one or not at all: ONNX Runtime's own
-            fallback to the CPU is an error here.
+        provider: "cpu", "cuda", "coreml" or "dml". One that does not start is an error, and no way back to
+            the CPU; single operators that it lacks are computed there all the same.
         precision: "auto" (float16 on a GPU if the pack has it), "float32", "float16" or "int8".
         threads: CPU threads; None leaves it to ONNX Runtime.
         hint: "throughput" paints a picture on each CPU core; a GPU has one stream.

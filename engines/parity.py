@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from engines.engine import Engine, Image
 from engines.errors import EngineError
 from engines.look import Look
-from engines.onnxruntime import OnnxRuntimeEngine
+from engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 from engines.style import Size
 
 log = logging.getLogger("fauve")
@@ -35,7 +35,7 @@ LOWEST_PSNR = 40.0
 LOWEST_INT8_PSNR = 30.0
 """dB that int8 must reach: a fine grain."""
 
-EDITION = 1
+EDITION = 2
 """Of the frames and limits; another one asks again."""
 
 FRAMES = (160, 120)
@@ -125,11 +125,12 @@ def compare(engine: Engine) -> Verdict:
 
 
 def trials(styles: Sequence[str], size: Size) -> Iterator[tuple[Image, Look]]:
-    """The built-in frames in a pack's styles in turn: each frame and each style at least once."""
+    """The built-in frames in a pack's styles in turn, each at least once, and one in all at half strength."""
     frames = built_in(size)
     for index in range(max(len(frames), len(styles))):
         name = styles[index % len(styles)]
         yield frames[index % len(frames)], Look({name: 1.0})
+    yield frames[0], Look(dict.fromkeys(styles, 1.0), 0.5)
 
 
 def built_in(size: Size) -> list[Image]:
@@ -177,15 +178,17 @@ def _words(difference: float, precision: str) -> str:
 
 def version(name: str) -> str:
     """The installed version of the runtime of the engine `name`; empty if there is none by that name."""
+    runtime, _, device = name.partition(":")
+    package = PROVIDERS.get(device or "cpu", ("", runtime))[1] if runtime == "onnxruntime" else runtime
     try:
-        return metadata.version(name.partition(":")[0])
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
 
 
 def _digest(engine: Engine) -> str:
     """Of all that the pictures of `engine` depend on, and what they are compared with."""
-    facts = [EDITION, engine.name, version(engine.name), engine.device, engine.precision]
+    facts = [EDITION, version("fauve"), engine.name, version(engine.name), engine.device, engine.precision]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, content in sorted(engine.style.files.items()):
         if name != "preview.jpg":

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from engines.errors import EngineBuildError
 from engines.style import Size
 
 log = logging.getLogger("fauve")
@@ -129,7 +130,11 @@ class PlanCache:
         return _contents(self.folder / f"{plan.digest}.plan")
 
     def write(self, plan: Plan, content: bytes) -> None:
-        """Keep `plan`; others see all of it or nothing."""
+        """Keep `plan`; others see all of it or nothing.
+
+        Raises:
+            EngineBuildError: it cannot be written.
+        """
         self._replace(f"{plan.digest}.plan", content)
         text = json.dumps(asdict(plan), indent=2) + "\n"
         self._replace(f"{plan.digest}.json", text.encode())
@@ -153,11 +158,15 @@ class PlanCache:
         self._replace(_timing(target), content)
 
     def clean(self) -> int:
-        """Remove everything, also what a build that died has left; returns the bytes that it took."""
+        """Remove everything, also what a build that died has left; returns the bytes that it took.
+
+        Raises:
+            EngineBuildError: something cannot be removed.
+        """
         freed = 0
         if not self.folder.is_dir():
             return freed
-        with self.building():
+        with self.building(), _refusing(self.folder):
             for path in self.folder.glob("*"):
                 if path.name != LOCK:
                     freed += path.stat().st_size
@@ -166,29 +175,44 @@ class PlanCache:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """One process builds at a time; what it has built may serve those who waited."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("another process is building a TensorRT plan; waiting for it")
-            lock.acquire()
+        """One process builds at a time; what it has built may serve those who waited.
+
+        Raises:
+            EngineBuildError: nothing can be written there.
+        """
+        with _refusing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.warning("another process is building a TensorRT plan; waiting for it")
+                lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
     def _replace(self, name: str, content: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, self.folder / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with _refusing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.replace(temporary, self.folder / name)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Say in one line that plans cannot be kept."""
+    try:
+        yield
+    except OSError as error:
+        raise EngineBuildError(f"tensorrt: {folder}: plans cannot be kept there: {error.strerror}") from error
 
 
 def _timing(target: Target) -> str:

@@ -79,7 +79,9 @@ class Program:
                 node.op_type,
                 tuple(node.input),
                 tuple(node.output),
-                {attribute.name: _attribute(attribute) for attribute in node.attribute},
+                # Before opset 18, equal parts were as many as there are outputs.
+                ({"num_outputs": len(node.output)} if node.op_type == "Split" else {})
+                | {attribute.name: _attribute(attribute) for attribute in node.attribute},
             )
             for node in proto.graph.node
         ]
@@ -310,9 +312,15 @@ def _pad(
     return lambda x, *_: gather(x)
 
 
+UPSAMPLE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+"""What was not to be chosen before opset 11."""
+
+
 def _resize(
     attributes: Any, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None
 ) -> Callable[..., Any]:
+    if scales is None and sizes is None:  # as in opset 10, where it was what `Upsample` had been
+        scales, attributes = roi, {**attributes, **UPSAMPLE}
     if sizes is not None and sizes.numel():
         after = _numbers(sizes)
         factors = [a / b for a, b in zip(after, x.shape, strict=True)]
@@ -555,9 +563,10 @@ def _divide(attributes: Any, x: Tensor, y: Tensor) -> Callable[..., Any]:
 
 
 def _clip(attributes: Any, x: Tensor, low: Any = None, high: Any = None) -> Callable[..., Any]:
-    lowest = attributes.get("min") if low is None else low.item()
-    highest = attributes.get("max") if high is None else high.item()
-    return lambda x, *_: x.clamp(lowest, highest)
+    if low is None and high is None:
+        return lambda x, *_: x.clamp(attributes.get("min"), attributes.get("max"))
+    # The bounds may come from the look, and change with it.
+    return lambda x, low=None, high=None: torch.clamp(x, low, high)
 
 
 def _reduce(
@@ -673,7 +682,7 @@ MAKERS: dict[str, Maker] = {
     ),
     "Unsqueeze": _unsqueeze,
     "Upsample": lambda attributes, x, scales=None: _resize(
-        {**attributes, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        {**attributes, **UPSAMPLE},
         x,
         None,
         torch.tensor(attributes["scales"]) if scales is None else scales,

@@ -15,10 +15,9 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -34,8 +33,11 @@ FORMAT = 1
 MANIFEST = "style.json"
 GOLDEN = "golden.npz"
 BUNDLED = Path(__file__).parent / "styles"
-LARGEST_FILE = 256 << 20
-"""Bytes that one file of a pack may unpack to: a bound against archives made to fill the memory."""
+LARGEST = 256 << 20
+"""Bytes that a pack may unpack to: a bound against archives made to fill the memory."""
+
+LARGEST_MULTIPLE, LARGEST_HEIGHT = 256, 16384
+"""Pixels that a graph may want its sides to be multiples of, and that strokes may be made for."""
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -106,23 +108,30 @@ class Style:
             StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
                 file and says what to do.
         """
-        path = Path(pack)
-        if os.sep not in str(pack) and (BUNDLED / pack / MANIFEST).is_file():
-            path = BUNDLED / pack
-        if path.is_dir():
-            return _parse(_read_folder(path), str(pack))
-        if path.is_file():
-            return _parse(_read_zip(path), str(pack))
-        for name in bundled():
-            holder = cls.load(name)
-            if pack in holder.styles:
-                return replace(holder, mix={str(pack): 1.0})
-        raise StyleError(_not_found(str(pack)))
+        name, path = str(pack), Path(pack)
+        try:
+            if os.sep not in name and (BUNDLED / name / MANIFEST).is_file():
+                path = BUNDLED / name
+            # A folder of videos may be called like a style.
+            if not (path / MANIFEST).is_file() and not (path.is_file() and zipfile.is_zipfile(path)):
+                for holder in map(cls.load, bundled()):
+                    if name in holder.styles:
+                        return replace(holder, mix={name: 1.0})
+            if path.is_dir():
+                return _parse(_read_folder(path), name)
+            if path.is_file():
+                return _parse(_read_zip(path), name)
+        except OSError as error:
+            raise StyleError(f"{name}: cannot be read ({error.strerror})") from error
+        raise StyleError(_not_found(name))
 
     @property
     def digest(self) -> str:
-        """The sha256 of its float32 model: what it paints."""
-        return hashlib.sha256(self.model()).hexdigest()
+        """The sha256 of its models: what it paints."""
+        digest = hashlib.sha256()
+        for precision in sorted(self.models):
+            digest.update(hashlib.sha256(self.model(precision)).digest())
+        return digest.hexdigest()
 
     def model(self, precision: str = "float32") -> bytes:
         """The ONNX model of that precision, serialised.
@@ -145,13 +154,16 @@ class Style:
         if GOLDEN not in self.files:
             return None
         try:
+            with zipfile.ZipFile(io.BytesIO(self.files[GOLDEN])) as archive:
+                _bounded(archive)
             with np.load(io.BytesIO(self.files[GOLDEN]), allow_pickle=False) as arrays:
                 image, stylized = arrays["image"], arrays["stylized"]
                 mix = {name: float(weight) for name, weight in zip(self.styles, arrays["mix"], strict=True)}
                 look = Look(mix, float(arrays["strength"][0]))
-        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy lets through what it meets in damaged arrays
             raise StyleError(f"{self.name}: {GOLDEN} is broken: {error}") from error
-        if image.dtype != np.uint8 or image.ndim != 3 or stylized.shape != image.shape:
+        pictures = all(a.dtype == np.uint8 and a.ndim == 3 and a.shape[2] == 3 for a in (image, stylized))
+        if not pictures or stylized.shape != image.shape or not image.size:
             raise StyleError(f"{self.name}: {GOLDEN} does not hold two uint8 pictures of one size")
         return Golden(image, look, stylized)
 
@@ -191,10 +203,10 @@ def write_pack(
         force: replace a pack that is there.
 
     Raises:
-        StyleError: `folder` is there and `force` is not given, or what was given is no valid pack.
+        StyleError: as `refuse_what_is_there`, or what was given is no valid pack, or it cannot be written.
     """
-    if folder.exists() and not force:
-        raise StyleError(f"{folder} is there already; give another name or --force")
+    refuse_what_is_there(folder, force)
+    folder = folder.resolve()
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -212,19 +224,31 @@ def write_pack(
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     style = _parse({**files, MANIFEST: text.encode()}, str(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for file, content in {**files, MANIFEST: text.encode()}.items():
-            (temporary / file).write_bytes(content)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            for file, content in {**files, MANIFEST: text.encode()}.items():
+                (new / file).write_bytes(content)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    except OSError as error:
+        raise StyleError(f"{folder}: cannot be written: {error.strerror}") from error
     return style
+
+
+def refuse_what_is_there(folder: Path, force: bool) -> None:
+    """See that a pack can be written to `folder`.
+
+    Raises:
+        StyleError: it is there and `force` is not given, or it is something else than a pack.
+    """
+    if folder.exists() and not force:
+        raise StyleError(f"{folder} is there already; give another name or --force")
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise StyleError(f"{folder} is no style pack, and --force replaces nothing else; give another name")
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -284,7 +308,7 @@ def read_graph(model: bytes, where: str) -> Any:
         raise StyleError(f"{where}: not an ONNX model, or only a part of one") from error
     if not proto.graph.node:
         raise StyleError(f"{where}: an ONNX model without a graph")
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise StyleError(
@@ -293,16 +317,17 @@ def read_graph(model: bytes, where: str) -> Any:
     return proto.graph
 
 
-def _tensors(graph: Any) -> Any:
-    """Every stored tensor of a graph, those of its subgraphs and constants included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _tensors(inner)
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor that is stored in a message of ONNX, however deep: in subgraphs, functions, constants."""
+    from google.protobuf.message import Message
+
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field_, value in message.ListFields():
+        if field_.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                yield from _tensors(each)
 
 
 def _not_found(pack: str) -> str:
@@ -316,14 +341,16 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     root = folder.resolve()
     if not (folder / MANIFEST).is_file():
         raise StyleError(f"{folder}: no style pack: {MANIFEST} is missing")
-    contents = {}
+    contents: dict[str, bytes] = {}
+    left = LARGEST
     for name in [MANIFEST, *_listed((folder / MANIFEST).read_bytes(), str(folder))]:
         path = folder / name
         if not path.resolve().is_relative_to(root):
             raise StyleError(f"{folder}: {name} leads out of the pack; it may be hostile, do not use it")
         try:
-            if path.stat().st_size > LARGEST_FILE:
-                raise StyleError(f"{folder}: {name} is larger than {LARGEST_FILE >> 20} MiB")
+            left -= path.stat().st_size
+            if left < 0:
+                raise StyleError(f"{folder}: is larger than {LARGEST >> 20} MiB")
             contents[name] = path.read_bytes()
         except OSError as error:
             raise StyleError(
@@ -335,6 +362,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 def _read_zip(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
+            _bounded(archive)
             names = archive.namelist()
             manifest = min((n for n in names if PurePosixPath(n).name == MANIFEST), key=len, default=None)
             if manifest is None:
@@ -346,9 +374,9 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                     info = archive.getinfo(prefix + name)
                 except KeyError:
                     raise StyleError(f"{path}: {name} is missing; get the pack again") from None
-                if info.file_size > LARGEST_FILE:
-                    raise StyleError(f"{path}: {name} is larger than {LARGEST_FILE >> 20} MiB")
-                return archive.read(info)
+                with archive.open(info) as member:
+                    # Not all that there is: the archive's table may tell too small a size.
+                    return member.read(info.file_size)
 
             text = read(MANIFEST)
             return {MANIFEST: text, **{name: read(name) for name in _listed(text, str(path))}}
@@ -356,6 +384,16 @@ def _read_zip(path: Path) -> dict[str, bytes]:
         raise
     except Exception as error:  # zipfile lets through what any decompressor raises on damaged data
         raise StyleError(f"{path}: not a style pack, or a damaged .zip of one ({error})") from error
+
+
+def _bounded(archive: zipfile.ZipFile) -> None:
+    """Refuse, by a ValueError, an archive that would fill the memory."""
+    members = archive.infolist()
+    # Python bounds what comes of these two only.
+    if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
+        raise ValueError("something in it is compressed otherwise than by deflate")
+    if sum(each.file_size for each in members) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
 
 
 def _manifest(text: bytes, where: str) -> dict[str, Any]:
@@ -406,13 +444,14 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
     except TypeError as error:
         raise StyleError(f"{where}: 'styles' in {MANIFEST} is malformed: {error}") from error
     names = tuple(credit.name for credit in credits)
-    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise StyleError(f"{where}: 'styles' in {MANIFEST} must list styles with names of their own")
     models = cast(dict[str, str], entry("models", dict))
-    if "float32" not in models or not set(models.values()) <= set(manifest["files"]):
+    known = all(isinstance(file, str) and file in manifest["files"] for file in models.values())
+    if "float32" not in models or not known:
         raise StyleError(f"{where}: 'models' in {MANIFEST} must name a float32 model among the files")
     multiple, native_height = entry("multiple", int), entry("native_height", int)
-    if multiple < 1 or native_height < 1:
+    if not 1 <= multiple <= LARGEST_MULTIPLE or not 1 <= native_height <= LARGEST_HEIGHT:
         raise StyleError(f"{where}: 'multiple' or 'native_height' in {MANIFEST} is out of range")
     for file in models.values():
         check_contract(contents[file], len(names), f"{where}: {file}")

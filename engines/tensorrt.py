@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from engines.cuda import gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
-from engines.network import cast_first, working_memory
 from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
 from engines.style import Size, Style
+from engines.tensorrt_graph import cast_first, working_memory
 
 INSTALL = 'pip install "fauve[tensorrt]"'
 
@@ -109,6 +109,7 @@ class TensorRtEngine(Engine):
         hint: "throughput" has two pictures in flight, so that one is copied while the other is painted.
         build: whether a plan may be built at the first picture. If not, there must be one of this style.
         cache: where the plans are; the user's own if not given.
+        stop: ends a build when it is set.
 
     Raises:
         EngineUnavailable: TensorRT, the GPU, the precision or, if none is to be built, the plan is not here.
@@ -125,6 +126,7 @@ class TensorRtEngine(Engine):
         hint: Hint = "latency",
         build: bool = True,
         cache: PlanCache | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         super().__init__(style)
         self.precision = _precision(style, precision)
@@ -132,6 +134,7 @@ class TensorRtEngine(Engine):
         self._gpu = gpu()
         self.device = self._gpu.name
         self._cache = cache or PlanCache()
+        self._stop = stop
         self._messages = Messages()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -202,7 +205,7 @@ class TensorRtEngine(Engine):
             *best,
             self.precision,
         )
-        plan = build(self.style, best, self.precision, tell=Said(), cache=self._cache)
+        plan = build(self.style, best, self.precision, tell=Said(), cache=self._cache, stop=self._stop)
         compiled = self._deserialized(plan)
         if compiled is None:
             raise EngineBuildError(
@@ -462,15 +465,22 @@ def target(style: Style, precision: str) -> Target:
 
 
 def build(
-    style: Style, size: Size, precision: str = "auto", *, tell: Tell, cache: PlanCache | None = None
+    style: Style,
+    size: Size,
+    precision: str = "auto",
+    *,
+    tell: Tell,
+    cache: PlanCache | None = None,
+    stop: threading.Event | None = None,
 ) -> Plan:
     """Build the plan of `style` that is best at `size` (width, height) and keep it, if it is not there.
 
-    Ctrl-C ends it.
+    Ctrl-C ends it, and so does `stop` when it is set.
 
     Raises:
         EngineUnavailable: the precision is not in the pack.
-        EngineBuildError: TensorRT refuses the model, or the GPU's memory is too small.
+        EngineBuildError: TensorRT refuses the model, the GPU's memory is too small, the plan cannot be kept,
+            or `stop` was set.
     """
     precision = _precision(style, precision)
     cache = cache or PlanCache()
@@ -495,7 +505,8 @@ def build(
             future = pool.submit(compiled)
             try:
                 while not wait([future], 0.2).done:
-                    pass
+                    if stop is not None and stop.is_set():
+                        raise EngineBuildError(f"tensorrt: the build of {style.name} was given up")
             except BaseException as error:
                 progress.stopped = error
                 raise

@@ -138,7 +138,7 @@ class TorchEngine(Engine):
             try:
                 for _ in range(self.streams):
                     made.put(kind(self._program, shape, len(self.style.styles), self._place))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except Exception as error:  # what an operator raises that was given something else than it knows
                 size = f"{shape[2]}x{shape[1]}"
                 raise EngineBuildError(
                     f"{self.name} refuses {self.style.name} at {size}: {_first_line(error)}"

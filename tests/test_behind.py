@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import engines
-from engines import EngineUnavailable, InferenceError, Look
+from engines import EngineBuildError, EngineUnavailable, InferenceError, Look
 from engines.behind import Behind
 from engines.torch import TorchEngine
 from pipeline.controls import Controls, Scene
@@ -44,7 +44,7 @@ class Slow:
         self.go, self.asked = threading.Event(), threading.Event()
         self.engine, self.sizes, self.closed = None, [], False
 
-    def __call__(self):
+    def __call__(self, stop):
         self.asked.set()
         assert self.go.wait(10)
         if self.error:
@@ -121,8 +121,8 @@ def test_one_that_cannot_paint_the_size_in_use_is_closed_and_not_used(style, cap
     slow = Slow(style)
     slow.go.set()
 
-    def broken():
-        engine = slow()
+    def broken(stop):
+        engine = slow(stop)
 
         def fail(*arguments):
             raise InferenceError("out of memory at 64x48")
@@ -148,6 +148,34 @@ def test_one_that_comes_after_the_end_is_closed(style, monkeypatch):
     slow.go.set()
     wait_for(lambda: slow.closed)
     assert engine.name == "onnxruntime"
+
+
+def test_one_that_is_being_built_at_the_end_is_told_to_give_up(style, caplog):
+    told = threading.Event()
+
+    def build(stop):
+        assert stop.wait(10)
+        told.set()
+        raise EngineBuildError("given up")
+
+    engine = Behind(first(style), [("tensorrt", build)])
+    engine(IMAGE, Look())
+    engine.close()
+    assert told.is_set()
+    assert "does not take over" not in caplog.text, "nobody waits for it any more"
+
+
+def test_one_that_fails_in_an_unknown_way_is_said_and_the_next_one_takes_over(style, caplog):
+    slow = Slow(style)
+    slow.go.set()
+
+    def broken(stop):
+        raise NotADirectoryError("no cache")
+
+    with Behind(first(style), [("tensorrt", broken), ("torch:cpu", slow)]) as engine:
+        engine(IMAGE, Look())
+        wait_for(lambda: engine.name == "torch:cpu")
+    assert "engine tensorrt does not take over from onnxruntime: no cache" in caplog.text
 
 
 def test_no_picture_is_lost_or_torn_when_several_threads_paint(style):

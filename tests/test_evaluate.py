@@ -210,6 +210,11 @@ def test_a_style_of_one_painting_is_judged_and_not_reported_on(network):
     red = [crop for crops in coloured(rng, (200, 30, 30), 3) for crop in crops]
     found = classifier.judge({"red": red}, [crop for crops in photographs for crop in crops])
     assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": None, "taken_for": {}}
+    blue = coloured(rng, (30, 30, 200), 2)
+    crops = {"red": coloured(rng, (200, 30, 30), 1), "blue": blue, PHOTOGRAPH: photographs}
+    report = StyleClassifier(network, crops).report()
+    assert list(report)[:2] == ["blue", PHOTOGRAPH], "what it could not know counts in no mean"
+    assert report["macro avg"]["support"] == 14
 
 
 def test_crops_are_of_the_picture():

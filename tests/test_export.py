@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -154,7 +155,12 @@ def test_an_output_that_is_there_stays_unless_forced(folder, tmp_path, monkeypat
     result = CliRunner().invoke(export, arguments)
     assert result.exit_code != 0
     assert "there already" in result.output
+    result = CliRunner().invoke(export, [*arguments, "--force"])
+    assert result.exit_code != 0
+    assert "no style pack, and --force replaces nothing else" in result.output
     assert (there / "note.txt").read_text() == "precious"
+    shutil.rmtree(there)
+    shutil.copytree(folder / "trial", there)
     result = CliRunner().invoke(export, [*arguments, "--force"])
     assert result.exit_code == 0, result.output
     assert Style.load(there).styles == ("one", "two")

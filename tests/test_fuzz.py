@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.packs import tiny_pack
+from tests.packs import fast_neural_style, tiny_pack
 from tests.videos import make_video
 
 ROOT = Path(__file__).parent.parent
@@ -115,7 +115,7 @@ def test_damaged_packs(tmp_path):
         for file in (tmp_path / "tiny").iterdir():
             archive.write(file, file.name)
     whole = (tmp_path / "whole.zip").read_bytes()
-    model = (tmp_path / "tiny" / "model.onnx").read_bytes()
+    model = fast_neural_style()
     (tmp_path / "damaged").mkdir()
     rng = np.random.default_rng(SEED)
     for index in range(ROUNDS):

@@ -8,6 +8,13 @@ def test_no_mix_is_the_first_style():
     assert Look().weights(["a", "b"]).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-50, 1e39, 1e308])
+def test_weights_are_of_any_scale(scale):
+    weights = Look({"a": scale, "b": scale}).weights(["a", "b", "c"])
+    assert weights.tolist() == [0.5, 0.5, 0]
+    assert weights.dtype == np.float32
+
+
 def test_weights_go_by_name_and_sum_to_one():
     weights = Look({"b": 3, "a": 1}).weights(["a", "b", "c"])
     assert weights.tolist() == [0.25, 0.75, 0]

@@ -223,3 +223,18 @@ def test_a_grid_is_told_from_detail_that_lies_anywhere(rng):
     half = torch.cat([enlarged / 5 + 0.4, noise], 3)
     assert (losses.grid(half, 8) > losses.grid(enlarged, 8) / 8).all(), "not drowned by what is next to it"
     assert torch.isfinite(losses.grid(torch.full((1, 3, 16, 16), 0.5), 8)).all()
+
+
+def test_a_line_is_no_grid():
+    image = torch.full((1, 3, 160, 160), 0.4)
+    image[..., 75:79] = 0.9
+    image[..., 41:43, :] = 0.1
+    assert losses.grid(image, 8).max() < 0.02
+    assert losses.grid(image[..., :8, 72:80], 8).max() == 0, "of one block, nothing can be said"
+
+
+def test_discriminators_may_see_more_of_one_kind_than_of_the_other(rng):
+    real, fake = [torch.randn(2, 1, 4, 4, generator=rng)], [torch.randn(4, 1, 4, 4, generator=rng)]
+    for discriminator, _ in losses.ADVERSARIAL.values():
+        halves = torch.stack([discriminator(real, [fake[0][half]]) for half in (slice(2), slice(2, 4))])
+        torch.testing.assert_close(discriminator(real, fake), halves.mean())

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from engines.errors import EngineBuildError
 from engines.plans import Plan, PlanCache, SizeRange, Target
 
 TARGET = Target("ab" * 32, "float16", "11.4.0", "NVIDIA Test GPU", "9.0", "level 3")
@@ -107,6 +108,15 @@ def test_timings_are_of_a_version_and_a_gpu(tmp_path):
     assert cache.timings(dataclasses.replace(TARGET, model="other", precision="float32")) == b"measured"
     assert cache.timings(dataclasses.replace(TARGET, gpu="other")) == b""
     assert cache.timings(dataclasses.replace(TARGET, tensorrt="12")) == b""
+
+
+def test_where_nothing_can_be_kept_it_is_one_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    cache = PlanCache(tmp_path / "file" / "plans")
+    with pytest.raises(EngineBuildError, match="plans cannot be kept there: Not a directory"):
+        cache.write(plan(), b"compiled")
+    with pytest.raises(EngineBuildError, match="plans cannot be kept there"), cache.building():
+        pass
 
 
 def test_clean_leaves_nothing(tmp_path):

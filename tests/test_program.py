@@ -235,6 +235,27 @@ def test_older_spellings():
     check(nodes, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9)
 
 
+def test_parts_before_they_were_counted():
+    """Before opset 18, `Split` made as many equal parts as it has outputs."""
+    nodes = [
+        node("Split", "x", outputs=["a", "b", "c"], axis=1),
+        node("Concat", "c", "a", "b", axis=1),
+    ]
+    check(nodes, {}, opset=13)
+
+
+def test_sizes_of_opset_10():
+    check([node("Resize", "x", "s", mode="nearest")], {"s": np.array([1, 1, 2, 3], np.float32)}, opset=10)
+
+
+def test_bounds_that_change_with_the_look():
+    nodes = [
+        node("Reshape", "strength", "scalar", outputs=["low"]),
+        node("Clip", "x", "low"),
+    ]
+    check(nodes, {"scalar": np.zeros(0, np.int64)})
+
+
 AFFINE = [
     node("Mul", "mix", "strength", outputs=["weights"]),
     node("Unsqueeze", "weights", "zero", outputs=["row"]),

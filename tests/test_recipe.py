@@ -47,6 +47,15 @@ def test_overrides_take_the_type_of_the_field(path):
         (("--style-features", '["vgg16"]'), "style_features is one of .*, not 'vgg16'"),
         (("--crop", "100"), "crop is a multiple of 8"),
         (("--temporal-loss", "frame_difference"), "clip_share = 1"),
+        (("--steps", "0"), "steps is at least 1, not 0"),
+        (("--checkpoint-every", "0"), "checkpoint_every is at least 1"),
+        (("--betas", "[0.5]"), "betas are two numbers"),
+        (("--betas", '["a", "b"]'), "betas is a float, not 'a'"),
+        (("--average-decay", "2.0"), "average_decay is from 0 to below 1"),
+        (("--widths", "[]"), "widths are channels"),
+        (("--distances", '["1"]'), "distances is a int, not '1'"),
+        (("--styles", "5"), r"styles are \[\[styles\]\] tables, not 5"),
+        (("--title", "7"), "title is a str, not 7"),
     ],
 )
 def test_bad_overrides_are_named(path, override, message):
@@ -66,6 +75,8 @@ def test_overrides_come_in_pairs(arguments):
         ("name = ", "not a TOML file"),
         ('name = "x"', r"\[\[styles\]\]"),
         (MINIMAL.replace('name = "test"', ""), "name"),
+        (MINIMAL.replace("1900", '"1900"'), "year is a int"),
+        (MINIMAL + MINIMAL[MINIMAL.index("[[") :], "two styles have the same name"),
     ],
 )
 def test_a_broken_recipe_is_named(tmp_path, text, message):
@@ -79,6 +90,8 @@ def test_a_broken_recipe_is_named(tmp_path, text, message):
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.toml: no such recipe"):
         load_recipe(tmp_path / "none.toml")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        load_recipe(tmp_path)
 
 
 def test_the_digest_names_the_recipe(path):

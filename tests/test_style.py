@@ -1,10 +1,14 @@
 """Packs as they come: whole, damaged, altered, hostile."""
 
 import hashlib
+import io
 import json
 import shutil
+import tracemalloc
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -148,10 +152,71 @@ def test_a_link_that_leads_out_of_the_pack(pack):
 
 
 def test_an_archive_made_to_fill_the_memory(pack, monkeypatch):
-    monkeypatch.setattr(engines.style, "LARGEST_FILE", 100)
+    put(pack, "golden.npz", zipped(pack).read_bytes())
+    largest = 1000 + max(file.stat().st_size for file in pack.iterdir())
+    monkeypatch.setattr(engines.style, "LARGEST", largest)
     for path in (pack, zipped(pack)):
         with pytest.raises(StyleError, match="larger than"):
             Style.load(path)
+
+
+def test_an_archive_whose_table_lies_or_that_python_does_not_bound(pack):
+    path = zipped(pack)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.write(pack / "style.json", "style.json")
+    with pytest.raises(StyleError, match="otherwise than by deflate"):
+        Style.load(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(pack / "style.json", "style.json")
+        archive.writestr("model.onnx", bytes(50 << 20))
+        archive.getinfo("model.onnx").file_size = 100
+    tracemalloc.start()
+    with pytest.raises(StyleError, match="damaged"):
+        Style.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+def test_a_golden_pair_made_to_fill_the_memory(pack, monkeypatch):
+    content = io.BytesIO()
+    np.savez_compressed(content, image=np.zeros((1000, 1000, 3), np.uint8))
+    put(pack, "golden.npz", content.getvalue())
+    style = Style.load(pack)
+    monkeypatch.setattr(engines.style, "LARGEST", 1 << 20)
+    with pytest.raises(StyleError, match=r"golden\.npz is broken: it is larger than 1 MiB"):
+        style.golden()
+
+
+def test_a_folder_called_like_a_style_hides_none(pack, tmp_path, monkeypatch):
+    (tmp_path / "home" / "cubism").mkdir(parents=True)
+    (tmp_path / "home" / "orphism").write_text("not a pack")
+    monkeypatch.chdir(tmp_path / "home")
+    assert dict(Style.load("cubism").mix) == {"cubism": 1.0}
+    assert dict(Style.load("orphism").mix) == {"orphism": 1.0}
+    shutil.copytree(pack, "bauhaus")
+    assert Style.load("bauhaus").name == "tiny", "a pack is meant by its path"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(StyleError):
+        Style.load(name)
+
+
+@pytest.mark.parametrize("place", ["sparse", "function"])
+def test_weights_in_another_file_anywhere(pack, place):
+    model = onnx.load_model_from_string(tiny_model())
+    tensor = onnx.TensorProto(dims=[1], data_type=onnx.TensorProto.FLOAT)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret.bin")
+    if place == "sparse":
+        model.graph.sparse_initializer.add(values=tensor, dims=[1])
+    else:
+        node = model.functions.add(name="f").node.add(op_type="Constant")
+        node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, t=tensor)
+    put(pack, "model.onnx", model.SerializeToString())
+    with pytest.raises(StyleError, match=r"keeps weights in another file, 'secret\.bin'"):
+        Style.load(pack)
 
 
 def test_weights_in_another_file(pack):
@@ -192,6 +257,9 @@ def test_a_model_with_another_number_of_styles(pack):
         ({"multiple": 0}, "out of range"),
         ({"multiple": "8"}, "'multiple'"),
         ({"multiple": -1}, "out of range"),
+        ({"multiple": 1_000_000}, "out of range"),
+        ({"models": {"float32": "model.onnx", "float16": [1]}}, "among the files"),
+        ({"styles": [{"name": [1], "title": "A", "artist": "B", "year": 1}]}, "names of their own"),
         ({"native_height": True}, "'native_height'"),
         ({"models": {"float16": "model.onnx"}}, "float32"),
         ({"models": {"float32": "other.onnx"}}, "float32"),
@@ -215,9 +283,29 @@ def test_a_manifest_that_is_none(pack, text):
         Style.load(pack)
 
 
-def test_a_golden_pair_that_is_broken(pack):
-    put(pack, "golden.npz", b"PK")
-    with pytest.raises(StyleError, match=r"golden\.npz is broken"):
+def saved(**arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+PICTURE, MIX, ONE = np.zeros((8, 8, 3), np.uint8), np.float32([1, 0]), np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK",
+        saved(image=PICTURE, stylized=PICTURE, mix=np.zeros((2, 2)), strength=ONE),
+        saved(image=PICTURE[..., :1], stylized=PICTURE[..., :1], mix=MIX, strength=ONE),
+        saved(image=PICTURE[:0], stylized=PICTURE[:0], mix=MIX, strength=ONE),
+        saved(image=PICTURE, stylized=PICTURE.astype(np.float32), mix=MIX, strength=ONE),
+        saved(image=PICTURE, stylized=PICTURE[1:], mix=MIX, strength=ONE),
+    ],
+)
+def test_a_golden_pair_that_is_broken(pack, content):
+    put(pack, "golden.npz", content)
+    with pytest.raises(StyleError, match=r"golden\.npz (is broken|does not hold)"):
         Style.load(pack).golden()
 
 
@@ -254,3 +342,21 @@ def test_a_pack_that_is_there_stays_unless_forced(tmp_path):
     write(tmp_path / "pack", model=tiny_model(1, gain=0.5), force=True)
     assert (tmp_path / "pack" / "model.onnx").read_bytes() != before
     assert Style.load(tmp_path / "pack").multiple == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_pack_is_never_replaced(tmp_path, monkeypatch, force):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"hours")
+    monkeypatch.chdir(tmp_path / "run")
+    for folder in (tmp_path / "run", Path("."), tmp_path / "run" / "checkpoint.pt"):
+        with pytest.raises(StyleError, match="no style pack" if force else "there already"):
+            write(folder, force=force)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == b"hours"
+
+
+def test_where_nothing_can_be_written_it_is_one_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StyleError, match="cannot be written"):
+        write(tmp_path / "file" / "pack")

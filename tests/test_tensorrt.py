@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -352,6 +353,17 @@ def test_ctrl_c_in_the_waiting_thread_ends_it_too(trt, machine, style, monkeypat
     assert PlanCache().plans() == []
 
 
+def test_a_build_behind_ends_with_what_it_was_for(trt, machine, style):
+    stop = threading.Event()
+    stop.set()
+    machine.during_build = lambda: time.sleep(0.3)  # longer than it takes to look at what stops it
+    engine = trt.TensorRtEngine(style, stop=stop)
+    with pytest.raises(EngineBuildError, match="the build of tiny was given up"):
+        engine(picture(64, 64), Look())
+    engine.close()
+    assert PlanCache().plans() == []
+
+
 def test_a_build_that_does_not_fit_is_refused_before_it_begins(trt, machine, style):
     machine.free = 900 << 20
     with pytest.raises(EngineBuildError) as raised:
@@ -495,6 +507,7 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     assert fauve("list") == f"plans: 0, in {folder}\n"
     built = fauve("build", "live", "--size", "1920x1080")
     assert built == "live: float16 plan for 64x64 to 1920x1920 on NVIDIA Test GPU; it took 0 s\n"
+    assert fauve("build", "live", "--size", "1920x1080").endswith("on NVIDIA Test GPU; it is there already\n")
     lines = [
         json.loads(line) for line in fauve("build", "live", "--precision", "float32", "--json").splitlines()
     ]

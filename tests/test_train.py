@@ -20,7 +20,7 @@ from tests.videos import make_video
 from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.data import Clips, Pictures, held_out, read_image
 from training.export import export_pack
-from training.flow import DisFlow, warp
+from training.flow import DisFlow, identity_grid, warp
 from training.inspection import HEIGHT, LABEL, inspect
 from training.losses import gram
 from training.networks import Generator, of_styles
@@ -272,6 +272,17 @@ def test_clips_deal_out_pairs_with_their_motion(material):
     assert moved.sum() / pair.mask.sum() / 3 < (pair.after - pair.before).abs().mean() + 1e-3
 
 
+def test_motion_is_exact_at_every_place_of_a_wide_clip(tmp_path):
+    make_video(tmp_path / "wide.mp4", frames=2, size=(1024, 64), audio=False)
+
+    def by_a_third(before, after):
+        return torch.full((*after.shape[-2:], 2), 1 / 3)
+
+    pair = Clips(tmp_path, 64, by_a_third).crops(40, 64, torch.Generator().manual_seed(0))
+    moved = (pair.grid - identity_grid(40, 64, 64)).abs() * 32
+    torch.testing.assert_close(moved, torch.full_like(moved, 1 / 3), atol=2e-3, rtol=0)
+
+
 def test_a_recipe_that_needs_clips_says_so(material, tmp_path):
     recipe = dataclasses.replace(RECIPE, clip_share=0.5)
     with pytest.raises(ValueError, match="needs a folder of clips"):
@@ -291,6 +302,51 @@ def test_the_way_back_becomes_a_pack(material, tmp_path):
     one_way = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path / "one_way")
     with pytest.raises(ValueError, match="one direction only"):
         export_pack(one_way, tmp_path / "none", preview=photo, back=True)
+
+
+def test_a_training_that_is_there_stays(material, tmp_path):
+    checkpoint = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is there already: --resume goes on with it"):
+        train(RECIPE, material, run=tmp_path)
+    assert checkpoint.read_bytes() == before
+
+
+def test_what_is_no_painting_of_the_style_is_another_ones_or_the_photograph(material):
+    others = dataclasses.replace(RECIPE.styles[0], name="other", painting="1.png", reals=())
+    recipe = dataclasses.replace(RECIPE, styles=(dataclasses.replace(RECIPE.styles[0], reals=()), others))
+    training = StyleTraining(recipe, material, torch.device("cpu"))
+    kinds = []
+    for step in range(1, 9):
+        batch = training.batch(step)
+        assert batch.styles[0] != batch.styles[1]
+        for index in (0, 1):
+            photo = torch.equal(batch.mismatched[index], batch.photo[index])
+            assert photo != torch.equal(batch.mismatched[index], batch.real[1 - index])
+            kinds.append(photo)
+    assert 0 < sum(kinds) < len(kinds)
+    alone = StyleTraining(RECIPE, material, torch.device("cpu")).batch(1)
+    assert torch.equal(alone.mismatched, alone.photo), "of one style, there is no other"
+
+
+def test_the_discriminator_is_begun_with_too(material, tmp_path):
+    checkpoint = train(dataclasses.replace(RECIPE, steps=2), material, run=tmp_path)
+    kept = load_checkpoint(checkpoint)["discriminator"]
+    training = StyleTraining(RECIPE, material, torch.device("cpu"))
+    training.start_from(checkpoint)
+    assert all(torch.equal(value, kept[name]) for name, value in training.discriminator.state_dict().items())
+    larger = StyleTraining(dataclasses.replace(RECIPE, discriminator_scales=2), material, torch.device("cpu"))
+    larger.start_from(checkpoint)
+    state = larger.discriminator.state_dict()
+    assert len(state) == 2 * len(kept)
+    assert all(torch.equal(state[name], value) for name, value in kept.items())
+    another = dataclasses.replace(RECIPE, styles=(dataclasses.replace(RECIPE.styles[0], name="another"),))
+    training = StyleTraining(another, material, torch.device("cpu"))
+    before = {name: value.clone() for name, value in training.discriminator.state_dict().items()}
+    training.start_from(checkpoint)
+    assert all(
+        torch.equal(value, before[name]) for name, value in training.discriminator.state_dict().items()
+    )
 
 
 def test_it_learns(material, tmp_path):
@@ -412,7 +468,9 @@ def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
 
 
 def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):
-    photos, output = material.photos, tmp_path / "mine"
+    photos, output = tmp_path / "photos", tmp_path / "mine"
+    shutil.copytree(material.photos, photos)
+    (photos / "._0.png").write_bytes(b"what macOS leaves beside a picture")
     painting = material.paintings / "0.png"
     arguments = [painting, "-o", output, "--photos", photos, "--weights", material.weights, "--steps", "3"]
     learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")

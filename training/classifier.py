@@ -80,15 +80,19 @@ class StyleClassifier:
     def report(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support by class on pictures it has not seen, with their means.
 
-        Each picture is judged, with all of its crops, by a classifier that was trained without it. Where only
-        one class has pictures to spare, nothing can be said, and it is empty.
+        Each picture is judged, with all of its crops, by a classifier that was trained without it. A class of
+        one picture would then not be known at all, and is left out; where less than two are left, nothing can
+        be said, and the report is empty.
         """
-        if sum(count > 1 for count in self._pictures.values()) < 2:
+        known = [name for name in self.classes if self._pictures[name] > 1]
+        if len(known) < 2:
             return {}
-        folds = GroupKFold(min(5, len(set(self._groups))))
-        taken = cross_val_predict(_model(), self._statistics, self._names, groups=self._groups, cv=folds)
+        judged = np.isin(self._names, known)
+        statistics, names, groups = (x[judged] for x in (self._statistics, self._names, self._groups))
+        folds = GroupKFold(min(5, len(set(groups))))
+        taken = cross_val_predict(_model(), statistics, names, groups=groups, cv=folds)
         report: dict[str, Any] = classification_report(
-            self._names, taken, labels=self.classes, output_dict=True, zero_division=0
+            names, taken, labels=known, output_dict=True, zero_division=0
         )
         if "accuracy" in report:  # what scikit-learn calls the micro mean over all classes
             accuracy = report.pop("accuracy")

@@ -223,8 +223,12 @@ def learn(
     Begins with the trunk of the bundled styles, so that only what is new must be learned. Judges the pack in
     the end, into its card and on a sheet. Stopped by Ctrl-C, the same command goes on.
     """
-    if output.exists() and not force:
-        raise click.ClickException(f"{output} is there already; give another name or --force")
+    from engines.style import refuse_what_is_there
+
+    try:
+        refuse_what_is_there(output, force)
+    except ValueError as error:
+        raise _unusable(error) from error
     recipe = quick_recipe(
         list(paintings),
         name=output.name,
@@ -237,7 +241,7 @@ def learn(
     )
     import torch
 
-    from training.data import image_files
+    from training.data import image_files, readable
     from training.evaluate import Material as Judged
     from training.export import export_pack
     from training.stylization import Material
@@ -246,7 +250,9 @@ def learn(
     if threads:
         torch.set_num_threads(threads)
     run = output.with_name(output.name + ".training")
-    resume = (run / "checkpoint.pt").exists() and not force
+    if force:
+        (run / "checkpoint.pt").unlink(missing_ok=True)
+    resume = (run / "checkpoint.pt").exists()
     try:
         checkpoint = run_training(
             recipe,
@@ -256,8 +262,9 @@ def learn(
             start_from=TRUNK,
             progress=_Progress(recipe),
         )
-        style = export_pack(checkpoint, output, preview=image_files([photos])[0], force=force)
-    except ValueError as error:
+        preview, _ = next(readable(image_files([photos])))
+        style = export_pack(checkpoint, output, preview=preview, force=force)
+    except (ValueError, FloatingPointError) as error:
         raise _unusable(error) from error
     try:
         material = Judged(photos, Path("/"), clips, weights, recipe)

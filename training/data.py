@@ -1,7 +1,7 @@
 """Photographs to paint, paintings to learn from and clips that move, as random crops."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from zlib import crc32
@@ -16,7 +16,7 @@ from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
-from training.flow import Pair, motion, normalised, warp
+from training.flow import Pair, motion, normalised, pixels, warp
 from training.losses import luminance_change
 
 log = logging.getLogger("fauve")
@@ -34,6 +34,17 @@ def read_image(path: Path) -> Tensor:
     if pixels is None:
         raise ValueError(f"{path}: no image that OpenCV can read")
     return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).contiguous()
+
+
+def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor]]:
+    """Each of `paths` that is an image, with what is in it; others are reported and skipped."""
+    for path in paths:
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            log.warning("skipped %s", error)
+            continue
+        yield path, image
 
 
 def resize_shorter(image: Tensor, size: int) -> Tensor:
@@ -76,13 +87,9 @@ class Pictures:
             images = dataset_images(name)
             kept = [image for index, image in enumerate(images) if not hold_out or index % 10]
             self.images += [resize_shorter(image, size) for image in kept]
-        for path in image_files([path for path in paths if str(path) not in datasets]):
-            if hold_out and held_out(path):
-                continue
-            try:
-                self.images.append(resize_shorter(read_image(path), size))
-            except ValueError as error:
-                log.warning("skipped %s", error)
+        files = image_files([path for path in paths if str(path) not in datasets])
+        kept_files = [path for path in files if not (hold_out and held_out(path))]
+        self.images += [resize_shorter(image, size) for _, image in readable(kept_files)]
         if not self.images:
             raise ValueError(f"no images in {', '.join(map(str, paths))}")
 
@@ -160,7 +167,8 @@ class Clips:
                 continue
             for before, after in frames:
                 place, holds = motion(flow, before, after)
-                self._pairs.append((before, after, place.half(), holds))
+                # How far, and not where: half of the precision is enough for that.
+                self._pairs.append((before, after, (place - pixels(*place.shape[:2])).half(), holds))
             self.names.append(path.name)
         if not self._pairs:
             raise ValueError(f"no clips of two frames or more in {folder}")
@@ -181,11 +189,11 @@ class Clips:
 
         crops = []
         for _ in range(n):
-            before, after, place, holds = self._pairs[below(len(self._pairs))]
+            before, after, displacement, holds = self._pairs[below(len(self._pairs))]
             height, width = before.shape[-2:]
             top, left = below(height - size + 1), below(width - size + 1)
             rows, columns = slice(top, top + size), slice(left, left + size)
-            grid = normalised(place[rows, columns].float() - torch.tensor([left, top]), size, size)
+            grid = normalised(displacement[rows, columns].float() + pixels(size, size), size, size)
             first, second = (frame[:, rows, columns].float() / 255 for frame in (before, after))
             mask = holds[None, rows, columns] & (grid.abs() <= 1).all(-1)
             if below(2):

@@ -20,7 +20,7 @@ from pipeline.frame import Frame
 from pipeline.scaling import stylizer
 from pipeline.sources.file import FileSource
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
-from training.data import held_out, image_files, read_image, resize_shorter
+from training.data import held_out, image_files, read_image, readable, resize_shorter
 from training.features import Pretrained, pretrained
 from training.inception import inception_features, load_inception
 from training.losses import content, gram, style
@@ -113,9 +113,13 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     pack = engine.style
     works = paintings_of(pack, material)
     paths, others = _divided(material.photos, material.pictures)
-    photos = [_read(path, pack.native_height) for path in paths]
-    files = [] if material.clips is None else material.clips.iterdir()
+    photos = [_small(image, pack.native_height) for _, image in readable(paths)]
+    if not photos:
+        raise ValueError(f"{material.photos}: none of its photographs can be read")
+    files = [] if material.clips is None else material.clips.rglob("*")
     clips = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    if material.clips is not None and not clips:
+        raise ValueError(f"{material.clips}: no folder with videos in it")
     squeezenet = pretrained("squeezenet1_1", material.weights)
     judge = squeezenet
     if material.network != "squeezenet1_1":
@@ -162,7 +166,8 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         for name, images in evaluation.painted.items()
     }
     raw = [crop for photo in photos for crop in random_crops(_tensor(photo), PHOTO_CROPS, rng)]
-    learned = [random_crops(_tensor(_read(path, pack.native_height)), PHOTO_CROPS, rng) for path in others]
+    seen = [_small(image, pack.native_height) for _, image in readable(others)]
+    learned = [random_crops(_tensor(photo), PHOTO_CROPS, rng) for photo in seen]
 
     def classify() -> Values:
         classifier = StyleClassifier(squeezenet, {**cut, PHOTOGRAPH: learned})
@@ -195,7 +200,8 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
                 raise ValueError(f"the recipe {recipe.name} has no style {name!r}, the pack has")
             paths = [material.paintings / path for path in (entry.painting, *entry.reals)]
             size = entry.painting_size or recipe.painting_size
-        works[name] = [resize_shorter(read_image(path), size) for path in image_files(paths)]
+        images = readable(image_files(paths)) if recipe is None else map(_named, image_files(paths))
+        works[name] = [resize_shorter(image, size) for _, image in images]
         if not works[name]:
             raise ValueError(f"{paths[0]}: no paintings of {name} there")
     return works
@@ -234,9 +240,13 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     return [items[place] for place in places]
 
 
-def _read(path: Path, height: int) -> Image:
+def _named(path: Path) -> tuple[Path, Tensor]:
+    """A painting that a recipe names, which must be there."""
+    return path, read_image(path)
+
+
+def _small(image: Tensor, height: int) -> Image:
     """A photograph with a shorter side of `height` pixels at most, [h, w, 3]."""
-    image = read_image(path)
     small = image if min(image.shape[1:]) <= height else resize_shorter(image, height)
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines import Image, Look, Style, parity
-from engines.style import Credit, write_pack
+from engines.style import Credit, refuse_what_is_there, write_pack
 from training.checkpoint import load_trunk
 from training.data import read_image
 from training.networks import (
@@ -121,10 +121,11 @@ def export_pack(
         force: replace a pack that is there.
 
     Raises:
-        StyleError: `output` is there and `force` is not given.
+        StyleError: `output` is there and `force` is not given, or it is no pack, or cannot be written.
         ValueError: the checkpoint or the photograph cannot be read, there is no way back in it, or int8
             would be another picture.
     """
+    refuse_what_is_there(output, force)
     state = load_trunk(checkpoint)
     recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
     styles, title = recipe.styles, recipe.title

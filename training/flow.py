@@ -154,12 +154,17 @@ def motion(flow: Callable[[Tensor, Tensor], Tensor], before: Tensor, after: Tens
     """
     height, width = after.shape[-2:]
     backward, forward = flow(after, before), flow(before, after)
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    place = torch.stack([columns, rows], -1) + backward
+    place = pixels(height, width) + backward
     grid = normalised(place, height, width)
     returned = warp(forward.permute(2, 0, 1)[None], grid[None])[0].permute(1, 2, 0)
     holds = ((backward + returned).norm(dim=-1) < HOLDS) & (inside(grid[None])[0, 0] > 0)
     return place, holds
+
+
+def pixels(height: int, width: int) -> Tensor:
+    """Position (x, y) of each pixel, [h, w, 2]."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([columns, rows], -1)
 
 
 def normalised(place: Tensor, height: int, width: int) -> Tensor:

@@ -83,7 +83,7 @@ def minimax_generator(fake: Scores) -> Tensor:
 
 def least_squares_discriminator(real: Scores, fake: Scores) -> Tensor:
     """Least squares towards 1 for paintings and 0 for others (Mao et al. 2017, arXiv 1611.04076, eq. 9)."""
-    return (_scales(real, lambda score: (score - 1).square()) + _scales(fake, torch.square)).mean() / 2
+    return (_scales(real, lambda score: (score - 1).square()).mean() + _scales(fake, torch.square).mean()) / 2
 
 
 def least_squares_generator(fake: Scores) -> Tensor:
@@ -93,9 +93,9 @@ def least_squares_generator(fake: Scores) -> Tensor:
 
 def hinge_discriminator(real: Scores, fake: Scores) -> Tensor:
     """Hinge loss of the discriminator (Lim and Ye 2017, arXiv 1705.02894)."""
-    return (
-        _scales(real, lambda score: F.relu(1 - score)) + _scales(fake, lambda s: F.relu(1 + s))
-    ).mean() / 2
+    paintings = _scales(real, lambda score: F.relu(1 - score)).mean()
+    others = _scales(fake, lambda score: F.relu(1 + score)).mean()
+    return (paintings + others) / 2
 
 
 def hinge_generator(fake: Scores) -> Tensor:
@@ -207,6 +207,9 @@ def grid(image: Tensor, period: int) -> Tensor:
     and pass it off as brushwork, since a Gram matrix knows no places. The variance, over the places in a
     block, of the mean absolute first and second steps along rows and columns. Each block counts the same,
     however much it shows: on flat ones, the grid is seen best.
+
+    It is estimated from the products of different columns of blocks, and so may be below 0: what only one
+    column has, such as an edge that runs along it, is no grid, and would be charged by a plain variance.
     """
     uneven = []
     for step in (image.float(), image.float().transpose(2, 3)):
@@ -215,9 +218,12 @@ def grid(image: Tensor, period: int) -> Tensor:
             height, width = (side // period * period for side in step.shape[2:])
             blocks = step[..., :height, :width].abs().mean(1)
             blocks = blocks.view(len(step), height // period, period, width // period, period).mean(2)
-            places = (blocks / (blocks.mean(-1, keepdim=True) + HARDLY)).mean((1, 2))
-            mean = places.mean(1, keepdim=True).clamp(min=EPSILON)
-            uneven.append((places / mean - 1).square().mean(1))
+            shares = (blocks / (blocks.mean(-1, keepdim=True) + HARDLY)).mean(1)
+            excess = shares / shares.mean((1, 2), keepdim=True).clamp(min=EPSILON)
+            excess = excess - excess.mean(2, keepdim=True)
+            columns = excess.shape[1]
+            products = excess.sum(1).square() - excess.square().sum(1)
+            uneven.append(products.mean(1) / max(1, columns * (columns - 1)))
     return torch.stack(uneven).mean(0)
 
 

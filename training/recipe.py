@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,18 @@ class Recipe:
             raise ValueError("not one of the styles is to be learned")
         if self.trunk and not all(style.learn for style in self.styles):
             raise ValueError("a style that is not learned stays the same only with trunk = false")
+        for name, least in AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths are channels, one number for each level, not {self.widths}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are two numbers from 0 to below 1, not {self.betas}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay is from 0 to below 1, not {self.average_decay}")
+        names = [style.name for style in self.styles]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two styles have the same name among {', '.join(names)}")
         if not self.distances or min(self.distances) < 1 or list(self.distances) != sorted(self.distances):
             raise ValueError(f"distances are whole numbers from 1 up, nearest first, not {self.distances}")
         multiple = 2 ** len(self.widths)
@@ -181,6 +193,20 @@ class Recipe:
         """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint."""
         return hashlib.sha256(json.dumps(self.changed(), sort_keys=True).encode()).hexdigest()
 
+
+AT_LEAST = {
+    "steps": 1,
+    "batch": 1,
+    "crop": 1,
+    "photo_size": 1,
+    "painting_size": 1,
+    "native_height": 1,
+    "blocks": 0,
+    "discriminator_scales": 1,
+    "history": 0,
+    "sheet_every": 1,
+    "checkpoint_every": 1,
+}
 
 CHOICES = {
     "generator": ("unet", "resnet"),
@@ -215,6 +241,8 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such recipe") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     for name, text in (overrides or {}).items():
@@ -228,7 +256,10 @@ def build_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         ValueError: an unknown field or a value of the wrong type.
     """
-    styles = tuple(_build(StyleRecipe, entry, where) for entry in table.get("styles", []))
+    entries = table.get("styles", [])
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{where}: styles are [[styles]] tables, not {entries!r}")
+    styles = tuple(_build(StyleRecipe, entry, where) for entry in entries)
     if not styles:
         raise ValueError(f"{where}: a recipe needs at least one [[styles]] table")
     return _build(Recipe, {**table, "styles": styles}, where)
@@ -247,14 +278,7 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
     for name, value in table.items():
         if name not in fields:
             raise ValueError(f"{where}: unknown field {name!r}; there are {', '.join(fields)}")
-        if isinstance(value, list):
-            value = tuple(value)
-        default = fields[name].default
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not dataclasses.MISSING and type(value) is not type(default):
-            raise ValueError(f"{where}: {name} is a {type(default).__name__}, not {value!r}")
-        values[name] = value
+        values[name] = _of_type(fields[name].type, value, f"{where}: {name}")
     missing = [name for name, entry in fields.items() if name not in values and _required(entry)]
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} missing")
@@ -262,6 +286,19 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _of_type(kind: Any, value: Any, what: str) -> Any:
+    """`value`, as TOML and JSON have it, as a `kind`: a list becomes a tuple, and a whole number a float."""
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{what} is a list, not {value!r}")
+        return tuple(_of_type(get_args(kind)[0], each, what) for each in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{what} is a {kind.__name__}, not {value!r}")
+    return value
 
 
 def _required(entry: "dataclasses.Field[Any]") -> bool:

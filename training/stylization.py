@@ -90,6 +90,8 @@ class Batch:
     """The photographs with sensor noise."""
     real: Tensor
     """A crop of a painting of each picture's style."""
+    mismatched: Tensor
+    """What is no painting of each picture's style: the photograph, or a crop of a painting of another one."""
     styles: Tensor
     mix: Tensor
     strength: Tensor
@@ -215,6 +217,8 @@ class StyleTraining:
     def start_from(self, checkpoint: Path) -> None:
         """Begin with the averaged generator of `checkpoint`: its trunk, and its styles by name.
 
+        If it has a discriminator of the same styles, that is begun with, too, as far as it has the shape.
+
         Raises:
             ValueError: the checkpoint cannot be read or is of a generator of another shape.
         """
@@ -226,6 +230,12 @@ class StyleTraining:
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         self.average.load_state_dict(self.generator.state_dict())
+        if names == [style.name for style in self.recipe.styles]:
+            judge = self.discriminator.state_dict()
+            for name, value in state.get("discriminator", {}).items():
+                if name in judge and judge[name].shape == value.shape:
+                    judge[name] = value
+            self.discriminator.load_state_dict(judge)
 
     def batch(self, step: int) -> Batch:
         """What step `step` (from 1) sees: drawn from the seed and its number, so that a resumed training sees
@@ -241,11 +251,14 @@ class StyleTraining:
         strength = torch.rand(recipe.batch, generator=rng)
         strength[torch.rand(recipe.batch, generator=rng) < recipe.full_strength] = 1
         real = self.targets.paintings(styles, rng)
+        another = (styles != styles.roll(1)) & (torch.rand(recipe.batch, generator=rng) < 0.5)
+        mismatched = torch.where(another[:, None, None, None], real.roll(1, 0), pair.before)
         noisy = with_sensor_noise(pair.before, recipe.noise, rng) if recipe.still else pair.before
         return Batch(
             pair=pair.each(self._mine),
             noisy=self._mine(noisy),
             real=self._mine(real),
+            mismatched=self._mine(mismatched),
             styles=self._mine(styles),
             mix=self._mine(torch.eye(len(recipe.styles))[styles]),
             strength=self._mine(strength),
@@ -321,8 +334,9 @@ class StyleTraining:
         """One step of `optimiser` down the gradient of `loss`."""
         self.optimisers[optimiser].zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimisers[optimiser])
+        # Before it is looked for what has overflowed, which all processes must find alike.
         average_gradients(parameters)
+        self.scaler.unscale_(self.optimisers[optimiser])
         if optimiser == "optimiser":
             nn.utils.clip_grad_norm_(parameters, self.recipe.clip_gradient)
         self.scaler.step(self.optimisers[optimiser])
@@ -368,7 +382,9 @@ class StyleTraining:
         if recipe.smoothness:
             terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
         if recipe.grid:
-            terms["grid"] = recipe.grid * losses.grid(painted, self.generator.multiple).mean()
+            uneven, own = (losses.grid(image, self.generator.multiple) for image in (painted, batch.real))
+            # A painting of straight lines has some unevenness of its own.
+            terms["grid"] = recipe.grid * F.relu(uneven - own).mean()
         if recipe.adversarial:
             scores, _ = self.discriminator(self.shown(painted, batch), batch.styles)
             loss = losses.ADVERSARIAL[recipe.adversarial_loss][1](scores)
@@ -437,8 +453,14 @@ class StyleTraining:
         return augment(image, batch.rng) if self.recipe.augment else image
 
     def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, float]:
-        """Train the discriminator on the batch's paintings and on what was painted; its losses by name."""
+        """Train the discriminator on the batch's paintings and on what was painted; its losses by name.
+
+        As often as what was painted, a photograph or a painting of another style is shown to it as no
+        painting of this one: it would tell what is painted by its artefacts alone, and take both for
+        paintings (Reed et al. 2016, arXiv 1605.05396, section 4.1).
+        """
         fake, fake_styles = self.history.exchange(painted.detach().float(), batch.styles, batch.rng)
+        fake, fake_styles = torch.cat([fake, batch.mismatched]), torch.cat([fake_styles, batch.styles])
         loss = self.discriminator_loss(
             self.discriminator, batch, (batch.real, batch.styles), (fake, fake_styles)
         )

@@ -71,8 +71,10 @@ def _train(
     device: torch.device,
     progress: Progress | None,
 ) -> Path:
-    run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} is there already: --resume goes on with it, another -o begins anew")
+    run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     training = (CycleTraining if recipe.cycle else StyleTraining)(recipe, material, device)
     done = 0

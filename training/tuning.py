@@ -22,7 +22,7 @@ log = logging.getLogger("fauve")
 RANGES = {
     "style": (5.0, 100.0),
     "content": (0.3, 3.0),
-    "temporal": (2.0, 50.0),
+    "temporal": (20.0, 1000.0),
     "adversarial": (0.05, 1.0),
     "learning_rate": (3e-4, 5e-3),
     "discriminator_learning_rate": (5e-5, 1e-3),
@@ -79,12 +79,13 @@ def tune(
         search = optuna.create_study(
             study_name=recipe.name,
             storage=f"sqlite:///{study}",
-            sampler=optuna.samplers.TPESampler(seed=recipe.seed),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=steps // 4),
             load_if_exists=True,
         )
     except Exception as error:  # SQLAlchemy's own, of many kinds
         raise ValueError(f"{study}: not a study that can be gone on with: {error}") from error
+    # One that goes on must not draw again what it has drawn.
+    search.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(search.trials))
     if not search.trials:
         # The recipe itself is the first one: a search that finds nothing better says so.
         search.enqueue_trial({name: getattr(recipe, name) for name in ranges}, skip_if_exists=True)
@@ -141,6 +142,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
         pair=pair.each(lambda x: x.to(training.device)),
         noisy=photos.to(training.device),
         real=training.targets.paintings(styles, rng).to(training.device),
+        mismatched=pair.before.to(training.device),
         styles=styles.to(training.device),
         mix=torch.eye(len(recipe.styles))[styles].to(training.device),
         strength=torch.ones(n, device=training.device),
@@ -149,7 +151,9 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
     )
     painted = training.average(batch.photo, batch.mix, batch.strength)
     repainted = training.average(batch.pair.after, batch.mix, batch.strength)
-    total = FLICKER * losses.temporal(repainted, warp(painted, batch.pair.grid), batch.pair.mask).mean()
+    seen = batch.pair.mask * losses.visible(batch.pair.after)
+    change = losses.temporal(repainted, warp(painted, batch.pair.grid), seen, batch.pair.luminance)
+    total = FLICKER * change.mean()
     # Only networks that do not learn: a discriminator's idea of style is another one in every trial.
     for name in training.pretrained:
         seen, target = (training.features(name, image, batch) for image in (painted, batch.photo))

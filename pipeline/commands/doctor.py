@@ -10,7 +10,6 @@ import click
 
 import engines
 from engines.cpu import cpu_name, instruction_sets
-from engines.style import Style
 from pipeline.commands.options import PRECISION
 
 PACKAGES = (
@@ -56,7 +55,7 @@ def doctor(context: click.Context, style: str, engine: str | None, precision: st
     An engine runs when it paints what the reference paints: the style's golden picture, and built-in frames.
     They are compared now, whatever earlier runs remember. The exit code is 0 if one runs.
     """
-    pack = Style.load(style)
+    pack = engines.load_style(style)
     probes = [engines.probe(name, pack, precision) for name in ([engine] if engine else engines.NAMES)]
     machine = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

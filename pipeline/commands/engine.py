@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 import engines
 from engines import Size
 from engines.plans import PlanCache
-from pipeline.commands.options import Dimensions
+from pipeline.commands.options import Dimensions, onnx_options
 from pipeline.progress import say
 
 
@@ -38,12 +39,14 @@ def engine() -> None:
     show_default=True,
     help="auto is float16 where the pack has it.",
 )
+@onnx_options
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")
-def build(pack: str, size: Size, precision: str, as_json: bool) -> None:
+def build(pack: str, size: Size, precision: str, layout: Any, value_range: Any, as_json: bool) -> None:
     """Build the plan of PACK, a style or an .onnx model, which takes a minute or more. Ctrl-C ends it."""
-    style = engines.load_style(pack)
+    style = engines.load_style(pack, layout=layout, value_range=value_range)
     from engines import tensorrt
 
+    known = {plan.digest for plan in PlanCache().plans()}
     if as_json:
         plan = tensorrt.build(style, size, precision, tell=_say)
         say({"event": "done", "digest": plan.digest, **asdict(plan)})
@@ -53,10 +56,8 @@ def build(pack: str, size: Size, precision: str, as_json: bool) -> None:
             plan = tensorrt.build(style, size, precision, tell=tell)
     else:
         plan = tensorrt.build(style, size, precision, tell=tensorrt.Said())
-    click.echo(
-        f"{style.name}: {plan.target.precision} plan for {plan.sizes} on {plan.target.gpu}; "
-        f"it took {plan.seconds:.0f} s"
-    )
+    how = "is there already" if plan.digest in known else f"took {plan.seconds:.0f} s"
+    click.echo(f"{style.name}: {plan.target.precision} plan for {plan.sizes} on {plan.target.gpu}; it {how}")
 
 
 def _say(done: float, left: float | None) -> None:

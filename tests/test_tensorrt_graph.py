@@ -8,7 +8,7 @@ from onnxruntime import InferenceSession
 
 import engines
 from engines import Style
-from engines.network import cast_first, working_memory
+from engines.tensorrt_graph import cast_first, working_memory
 from tests.packs import animegan, fast_neural_style, tiny_model
 
 
