@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.machine import write_results
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import Pictures, held_out, image_files
-from training.flow import synthetic_pair
+from training.flow import synthetic_pair, with_sensor_noise
 from training.networks import Generator
 from training.recipe import load_recipe
 from training.stylization import Batch, Material, StyleTraining
@@ -43,7 +43,8 @@ class ClassicGenerator(Generator):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.styles, self.multiple = 1, 4
+        # 4 would do; with ours, the losses look at the same places.
+        self.styles, self.multiple = 1, 8
 
         def layer(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
             convolution = nn.Conv2d(
@@ -122,7 +123,7 @@ class FrugalityTraining(StyleTraining):
             pair = synthetic_pair(photo, rng, noise=self.recipe.noise, brightness=0)
             batch = Batch(
                 pair=pair,
-                noisy=photo,
+                noisy=with_sensor_noise(photo, self.recipe.noise, rng),
                 real=photo,
                 mismatched=photo,
                 styles=torch.zeros(n, dtype=torch.long),

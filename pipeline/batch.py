@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import SinkError, SourceError
 from pipeline.sinks.container import FORMATS
+from pipeline.sources.demuxer import is_sequence, numbered
 
 VIDEO_SUFFIXES = (
     *(
@@ -43,10 +44,16 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
 
     Raises:
         SourceError: a folder without videos.
-        SinkError: two results would have one name, or the folder cannot be made.
+        SinkError: a result would be the video itself, two would have one name, or several are to go into one
+            file, or the folder cannot be made.
     """
     if len(videos) == 1 and not videos[0].is_dir() and not output.is_dir():
+        refuse_itself(videos[0], output)
         return [(videos[0], output)]
+    if str(output) == "-":
+        raise SinkError("-: standard output takes one video; give a folder for several")
+    if output.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES) and not output.is_dir():
+        raise SinkError(f"{output}: several videos go into a folder, and this is the name of a file")
     pairs: dict[Path, Path] = {}
     for video in _files(videos):
         kept = video.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES)
@@ -54,8 +61,7 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         result = output / (video.stem + suffix)
         if result in pairs:
             raise SinkError(f"{result}: would be the result of {pairs[result]} and of {video}; rename one")
-        if result.exists() and result.samefile(video):
-            raise SinkError(f"{result}: is the video itself; give another folder")
+        refuse_itself(video, result)
         pairs[result] = video
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -64,6 +70,24 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
             f"{output}: several videos go into a folder, which cannot be made: {error.strerror}"
         ) from error
     return [(video, result) for result, video in pairs.items()]
+
+
+def refuse_itself(video: Path, output: Path) -> None:
+    """Keep what is painted from being overwritten by its painting.
+
+    Args:
+        video: a file, or the name of a sequence of pictures; so is `output`.
+
+    Raises:
+        SinkError: `output` is `video`, or some of its pictures are.
+    """
+    if output.exists() and video.exists() and output.samefile(video):
+        raise SinkError(f"{output}: is the video itself; give another name or folder")
+    if is_sequence(output):
+        # One folder may have many names, a picture but one in it.
+        inputs = set(numbered(video.resolve()).values()) if is_sequence(video) else {video.resolve()}
+        if inputs & set(numbered(output.resolve()).values()):
+            raise SinkError(f"{output}: has pictures of {video} itself; give another name or folder")
 
 
 def _files(videos: Sequence[Path]) -> list[Path]:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from engines import Image
 
+IDENTITY = 0
+"""The matrix of what is R, G and B already."""
 UNSPECIFIED = 2
 BT709 = 1
 SMPTE170M = 6
@@ -53,13 +55,18 @@ class Colour:
     transfer: int = UNSPECIFIED
 
 
+def is_yuv(format: av.VideoFormat) -> bool:
+    """Whether a pixel format holds Y, Cb and Cr, and not R, G and B, grey, a palette or X, Y and Z."""
+    return not (format.is_rgb or format.name.startswith(("gray", "ya", "mono", "pal", "xyz")))
+
+
 def colour_of(frame: av.VideoFrame) -> Colour:
     """How to encode what was painted of `frame`: as the frame itself is, its matrix and range spelled out.
 
     Where a file does not tell its matrix, players take BT.709 for HD and BT.601 for less, and so does this.
     """
     matrix = frame.colorspace
-    if frame.format.is_rgb or frame.format.name.startswith(("gray", "mono", "pal")):
+    if not is_yuv(frame.format):
         matrix = BT709
     elif matrix not in LUMA:
         if frame.color_primaries == BT2020:
@@ -120,7 +127,7 @@ class Decoded:
 
     def image(self, frame: av.VideoFrame, colour: Colour) -> Image:
         """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
-        if not any(component.is_chroma for component in frame.format.components):
+        if not is_yuv(frame.format):
             return _packed(self._reformatter.reformat(frame, format="rgb24"))
         if frame.format.name not in PLANAR and frame.format.name != "nv12":
             # The same range on both sides: swscale must not touch the numbers.

@@ -13,6 +13,8 @@ from pipeline.sources import Source
 class ConstantRate(Source):
     """A source whose frames come at a constant rate, from the first frame's time to the last one's end.
 
+    There is one at least, also where that is shorter than half a tick.
+
     The packets of other tracks pass.
 
     Args:
@@ -34,7 +36,7 @@ class ConstantRate(Source):
 
     def __iter__(self) -> Iterator[Frame | Any]:
         waiting: Frame | None = None
-        tick = self._start or 0
+        tick = first = self._start or 0
         for item in self._source:
             if not isinstance(item, Frame):
                 yield item
@@ -45,12 +47,15 @@ class ConstantRate(Source):
                     yield self._at(waiting, number)
                 tick = max(tick, ticks.stop)
             elif self._start is None:
-                tick = round(item.time * self._rate)
+                tick = first = round(item.time * self._rate)
             waiting = item
             if tick == self._end:
                 return
         if waiting is not None:
-            for number in self._ticks(tick, waiting.time + waiting.duration * waiting.time_base):
+            last = self._ticks(tick, waiting.time + waiting.duration * waiting.time_base)
+            if self._start is None and not last and tick == first:
+                last = range(first, first + 1)
+            for number in last:
                 yield self._at(waiting, number)
 
     def _ticks(self, tick: int, end: Fraction) -> range:

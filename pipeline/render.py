@@ -29,7 +29,7 @@ from pipeline.sinks.images import ImageSink, holds_alpha, images_done, writes_im
 from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sinks.preview import PreviewPage, PreviewSink
 from pipeline.sources import Source
-from pipeline.sources.demuxer import is_sequence
+from pipeline.sources.demuxer import is_sequence, numbered
 from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
@@ -141,8 +141,6 @@ class Render:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`; nothing is left under the name of
                 `output`, but the finished parts of a long render stay beside it.
         """
-        if output.exists() and video.exists() and output.samefile(video):
-            raise SinkError(f"{output}: is the video itself; give another name")
         with FileSource(video, audio=self.audio, picture_rate=self.rate, decoder=self.decoder) as file:
             if self.pixels is not None and writes_images(output):
                 raise SinkError(f"{output}: pictures have no --pixel-format to choose; leave it out")
@@ -198,8 +196,12 @@ class Render:
         """Paint pictures, going on behind those that an earlier run has finished."""
         if self.workers > 1 or self.farm is not None:
             raise SinkError(f"{output}: pictures are written by one worker")
+        piped = str(video) == "-"
+        if piped and self.resume:
+            raise SinkError(f"{output}: what comes from standard input cannot be resumed")
         background = self._flatten(file, output, holds_alpha(output))
-        done = images_done(output) if self.resume else 0
+        journal = self._journal(video, None)
+        done = images_done(output, journal) if self.resume else 0
         segment = Segment()
         if done:
             index = read_index(video, self.rate)
@@ -209,23 +211,34 @@ class Render:
             if not left:
                 return Stats(before=done)
             segment = left[0]
-        elsewhere, source = segment.open(video, self.rate, self.decoder)
+        elsewhere, source = (
+            (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
+        )
         with source:
             if background is not None:
                 elsewhere.flatten(background)
             elsewhere.see(self.window)
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
-            with progress(info) as shown:
-                return run(
-                    staged(source, self.look, video, background),
-                    paint,
-                    [ImageSink(output, done=done, force=self.force), *self._preview()],
-                    look_at=looks(self.look),
-                    streams=self.engine.streams,
-                    progress=shown.show,
-                    stats=Stats(before=done),
-                    scored=any_look if self.score else None,
-                )
+            sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
+            try:
+                with progress(info) as shown:
+                    return run(
+                        staged(source, self.look, video, background),
+                        paint,
+                        [sink, *self._preview()],
+                        look_at=looks(self.look),
+                        streams=self.engine.streams,
+                        progress=shown.show,
+                        stats=stats,
+                        scored=any_look if self.score else None,
+                    )
+            except BaseException as error:
+                written = stats.before + stats.encoded
+                if is_sequence(output) and written:
+                    log.warning("%s: %d pictures are done; --resume goes on from there", output, written)
+                    if isinstance(error, KeyboardInterrupt):
+                        raise KeyboardInterrupt("stopped") from None
+                raise
 
     def _stream(
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -239,7 +252,7 @@ class Render:
         codec = self._codec(file, muxer)
         encoder = ENCODERS.get(codec)
         self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
-        source: Source = file if self.rate is None else ConstantRate(file, self.rate)
+        source = self._rated(file)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
         sink = FileSink(
             output, info, codec=codec, crf=self.crf, preset=self.preset, pixels=self.pixels, force=self.force
@@ -266,8 +279,7 @@ class Render:
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
     ) -> Stats:
         """Paint parts, and join them with the other tracks of the video."""
-        info = file.info if self.rate is None else ConstantRate(file, self.rate).info
-        info, _ = at_size(info, file.info, self.engine, self.detail, self.size)
+        info, _ = at_size(self._rated(file).info, file.info, self.engine, self.detail, self.size)
         muxer = muxer_of(output)
         codec = self._codec(file, muxer)
         transparent = codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
@@ -317,7 +329,7 @@ class Render:
             elif index is not None:
                 segments = missing(done, index, time_base, self.rate, places)
             else:
-                segments = [after(done)]
+                segments = [after(done, self.rate)]
                 if places > 1 or self.farm is not None:
                     log.warning(
                         "%s: does not tell when its frames are shown, so that one worker paints it",
@@ -328,13 +340,18 @@ class Render:
             self.farm.check(runtime)
             self.farm.paint(painting, segments, runtime, stats, progress)
         elif self.workers > 1 and len(segments) > 1:
-            threads = max(1, (os.cpu_count() or 1) // len(segments))
+            workers = min(self.workers, len(segments))
+            threads = max(1, (os.cpu_count() or 1) // workers)
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, threads)
-            paint_in_processes(painting.paint, segments, runtime, stats, progress)
+            paint_in_processes(painting.paint, segments, runtime, stats, progress, workers)
         else:
             for segment in segments:
                 painting.paint(self.engine, segment, stats, progress, self._preview())
         return stats
+
+    def _rated(self, file: FileSource) -> Source:
+        """The frames of `file` at the rate that is asked for."""
+        return file if self.rate is None else ConstantRate(file, self.rate)
 
     def _codec(self, file: FileSource, muxer: str) -> str:
         """What is asked for, or what suits the container and the range; few players show HDR in H.264."""
@@ -344,13 +361,16 @@ class Render:
     def _preview(self) -> Sequence[Sink]:
         return [] if self.page is None else [PreviewSink(self.page)]
 
-    def _journal(self, video: Path, encoding: Encoding) -> dict[str, Any]:
-        """All that the pictures of a render depend on, for whoever goes on with it."""
-        state = (video.parent if is_sequence(video) else video).stat()
+    def _journal(self, video: Path, encoding: Encoding | None) -> dict[str, Any]:
+        """All that the pictures of a render depend on, for whoever goes on with it.
+
+        Args:
+            encoding: None where each picture is a file.
+        """
         style = self.engine.style
         return {
             "fauve": metadata.version("fauve"),
-            "video": [str(video.resolve()), state.st_size, state.st_mtime_ns],
+            "video": _identity(video),
             "style": [style.name, style.digest],
             "engine": [self.engine.name, self.engine.precision, self.engine.device],
             "look": self.look.facts
@@ -363,7 +383,7 @@ class Render:
             "decoder": self.decoder,
             "size": self.size,
             "rate": None if self.rate is None else str(self.rate),
-            "encoder": encoding.facts(),
+            "encoder": None if encoding is None else encoding.facts(),
         }
 
     def differences(self, video: Path, output: Path) -> list[str]:
@@ -380,6 +400,16 @@ class Render:
         if self.rate is not None:
             before = dataclasses.replace(before, times=after.times, ends=after.ends)
         return differences(before, after)
+
+
+def _identity(video: Path) -> list[Any]:
+    """What tells one video from another, as JSON can hold it; standard input looks like any other."""
+    if str(video) == "-":
+        return ["-"]
+    files = list(numbered(video).values()) if is_sequence(video) else [video]
+    states = [file.stat() for file in files]
+    size, newest = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+    return [str(video.resolve()), len(files), size, newest]
 
 
 def staged(source: Source, look: Look | Show, video: Path, background: tuple[int, int, int] | None) -> Source:

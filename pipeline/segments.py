@@ -44,12 +44,17 @@ class Segment:
         return file, ConstantRate(file, rate, start=self.start, end=self.end)
 
 
-def after(parts: Sequence[Part]) -> Segment:
-    """All frames behind the last of `parts`, found by reading from the beginning."""
+def after(parts: Sequence[Part], rate: Fraction | None) -> Segment:
+    """All frames behind the last of `parts`, found by reading from the beginning.
+
+    Args:
+        rate: frames per second written; None for each frame at its own time.
+    """
     if not parts:
         return Segment()
     start = parts[-1].last + 1
-    return Segment(start, after=start)
+    # At another rate times are counted in its ticks, and not as in the source.
+    return Segment(start, after=start if rate is None else None)
 
 
 def missing(
@@ -105,6 +110,5 @@ def _segment(
 
 def _ticks(index: Index, time_base: Fraction, rate: Fraction) -> range:
     """The pts that `ConstantRate` gives for the whole video."""
-    return range(
-        round(index.times[0] * time_base * rate), floor(index.end * time_base * rate + Fraction(1, 2))
-    )
+    first = round(index.times[0] * time_base * rate)
+    return range(first, max(first + 1, floor(index.end * time_base * rate + Fraction(1, 2))))

@@ -115,6 +115,8 @@ def run(
                     if len(painting) >= streams and not hand_over(*painting.popleft()):
                         decoded.cancel()
                         neighbours.close()
+                        for channel in styled:
+                            channel.cancel()
                         return
                 while painting:
                     hand_over(*painting.popleft())
@@ -132,7 +134,8 @@ def run(
         taken = [channel.put(finished) for channel in styled]
         if scored is not None:
             pair_up(frame, finished, look)
-        return any(taken)
+        # Of a file no output may lack frames; live the others go on.
+        return any(taken) if live else all(taken)
 
     def pair_up(frame: Frame, finished: Frame, look: L) -> None:
         """Have the first two frames scored, and the two on either side of every full second or so."""

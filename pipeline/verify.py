@@ -13,15 +13,16 @@ from typing import Any
 import av
 import av.error
 
-from pipeline.colour import Colour, colour_of
+from pipeline.colour import Colour, colour_of, is_yuv
 from pipeline.errors import SourceError
 from pipeline.hdr import HLG, PQ
 from pipeline.languages import same_language
 from pipeline.mastering import Mastering, mastering_of
 from pipeline.orientation import Orientation, orientation_of
-from pipeline.sinks.container import FORMATS
+from pipeline.sinks.container import ANIMATIONS, FORMATS
+from pipeline.sinks.images import writes_images
 from pipeline.sinks.tracks import TEXT_SUBTITLES, codecs_of
-from pipeline.sources.demuxer import open_input, picture_stream
+from pipeline.sources.demuxer import open_input, picture_stream, usual_duration
 from pipeline.sources.timeline import Timeline
 
 KINDS = ("audio", "subtitle", "data")
@@ -74,8 +75,14 @@ class Contents:
     title: str
     holds: frozenset[str]
     """Codecs that its container can hold; empty if FFmpeg cannot write that kind."""
+    yuv: bool = True
+    """Whether the picture is of Y, Cb and Cr; what is not has no matrix."""
     broadcast: bool = False
     """A transport stream, whose times are above 0, and which has neither chapters nor a title."""
+    bare: bool = False
+    """Pictures, moving or not: such a file has no sound, colour tags, chapters or title."""
+    timeless: bool = False
+    """One picture or numbered ones, which have no times either."""
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -85,14 +92,14 @@ def read_contents(path: str | Path) -> Contents:
         SourceError: it cannot be read, or there is no picture in it.
     """
     try:
-        return _read(path)
+        return _read(Path(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _read(path: str | Path) -> Contents:
+def _read(path: Path) -> Contents:
     with open_input(path) as container:
         video: Any = picture_stream(container)
         if video is None:
@@ -127,9 +134,8 @@ def _read(path: str | Path) -> Contents:
                 continue
             for frame in decoded:
                 first = first or frame
-                if not timeline.rises(frame.pts):
-                    continue
-                frames.append((frame.pts, frame.duration or 0))
+                shown = timeline.show(frame.pts, frame.duration or usual_duration(video))
+                frames.append((None if frame.pts is None else shown, frame.duration or 0))
         if first is None:
             raise SourceError(f"{path}: none of its frames can be decoded")
         for index, whole in samples.items():
@@ -165,8 +171,11 @@ def _read(path: str | Path) -> Contents:
                 for c in container.chapters()
             ),
             title=container.metadata.get("title", ""),
-            holds=_holds(Path(path).suffix.lower(), container.format.name),
+            holds=_holds(path.suffix.lower(), container.format.name),
+            yuv=is_yuv(first.format),
             broadcast=container.format.name == "mpegts",
+            bare=writes_images(path) or FORMATS.get(path.suffix.lower()) in ANIMATIONS,
+            timeless=writes_images(path) or container.format.name.endswith("_pipe"),
         )
 
 
@@ -227,12 +236,15 @@ def differences(source: Contents, output: Contents) -> list[str]:
     tick = output.time_base
     if output.broadcast:
         source = _broadcast(source, output)
+    if output.bare:
+        source = _bare(source, output)
     if len(output.times) != len(source.times):
         found.append(f"frames: {len(source.times)} in the source, {len(output.times)} in the output")
     else:
         found += _moved("frames", source.times, output.times, tick)
     ends = [(a, b) for a in source.ends for b in output.ends]
-    if ends and not any(abs(before - after) <= tick for before, after in ends):
+    # Headers tell it in milliseconds.
+    if ends and not any(abs(before - after) <= max(tick, Fraction(1, 1000)) for before, after in ends):
         before, after = map(float, ends[0])
         found.append(f"end: at {before:.4f} s in the source, {after:.4f} s in the output")
     if output.orientation != Orientation():
@@ -242,6 +254,10 @@ def differences(source: Contents, output: Contents) -> list[str]:
     high = (PQ, HLG)
     mapped = source.colour.transfer in high and output.colour.transfer not in high
     colour = Colour(1, 1, 1, 1) if mapped else source.colour
+    if output.bare:
+        colour = output.colour
+    elif not (source.yuv and output.yuv):
+        colour = replace(colour, matrix=output.colour.matrix, range=output.colour.range)
     for name, expected, actual in (
         ("size", "{}x{}".format(*source.size), "{}x{}".format(*output.size)),
         ("pixel aspect", source.aspect, output.aspect),
@@ -290,6 +306,13 @@ def _broadcast(source: Contents, output: Contents) -> Contents:
     )
 
 
+def _bare(source: Contents, output: Contents) -> Contents:
+    """`source` as pictures can hold it."""
+    if output.timeless:
+        source = replace(source, times=(None,) * len(source.times), ends=())
+    return replace(source, tracks=(), chapters=(), title="")
+
+
 def _track_differences(kind: str, source: Contents, output: Contents) -> list[str]:
     found = []
     # Sound is re-encoded where its codec cannot be held; other tracks may then be missing.
@@ -299,7 +322,12 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
         for track in source.tracks
         if track.kind == kind
         and track.times
-        and (kind == "audio" or track.codec in output.holds or _converted(track, output))
+        # What FFmpeg has no decoder for can be neither copied nor re-encoded.
+        and (
+            (kind == "audio" and track.codec != "unknown")
+            or track.codec in output.holds
+            or _converted(track, output)
+        )
     ]
     # A track of timecode is made anew by the muxer.
     after = [

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -49,8 +50,12 @@ def paint_in_processes(
     runtime: Runtime,
     stats: Stats,
     progress: Callable[[Stats], None],
+    workers: int,
 ) -> None:
-    """Paint each of `segments` in a process of its own, all at the same time.
+    """Paint each of `segments` in a process of its own.
+
+    Args:
+        workers: how many of them there are at the same time.
 
     Raises:
         SourceError, SinkError, EngineError: the first that a process met; the others are stopped.
@@ -58,16 +63,19 @@ def paint_in_processes(
     context = get_context("spawn")
     processes = []
     painted: dict[Any, Stats] = {}
+    working: list[Any] = []
+    waiting = deque(segments)
     try:
-        for segment in segments:
-            receiving, sending = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(sending, paint, segment, runtime), daemon=True)
-            process.start()
-            sending.close()
-            processes.append(process)
-            painted[receiving] = Stats()
-        working = list(painted)
-        while working:
+        while waiting or working:
+            while waiting and len(working) < workers:
+                receiving, sending = context.Pipe(duplex=False)
+                work = (sending, paint, waiting.popleft(), runtime)
+                process = context.Process(target=_work, args=work, daemon=True)
+                process.start()
+                sending.close()
+                processes.append(process)
+                painted[receiving] = Stats()
+                working.append(receiving)
             for connection in wait(working, TICK):
                 _receive(connection, painted, working)
             stats.encoded = sum(each.encoded for each in painted.values())

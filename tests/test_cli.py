@@ -11,14 +11,20 @@ import time
 from fractions import Fraction
 
 import av
+import click
 import cv2
 import numpy as np
 import pytest
 
 from engines import Look, Style, bundled, load
+from pipeline import stream
+from pipeline.commands.options import Dimensions, Rate
+from pipeline.commands.preview import preview
+from pipeline.commands.run import run
+from pipeline.errors import SinkError
 from pipeline.sinks.parts import GRID
 from tests.packs import animegan, tiny_pack
-from tests.videos import bar, make_video, read_video
+from tests.videos import bar, make_video, picture, read_video
 
 FAUVE = [sys.executable, "-m", "pipeline.cli"]
 
@@ -27,6 +33,32 @@ def fauve(*arguments, **options):
     return subprocess.run(
         [*FAUVE, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
     )
+
+
+def invoke(*arguments):
+    """`fauve run` in this process; what it raises comes out."""
+    with run.make_context("run", list(map(str, arguments))) as context:
+        run.invoke(context)
+
+
+@pytest.fixture
+def stops_after(monkeypatch):
+    """Has every run stopped, as by Ctrl-C, when so many frames are painted."""
+
+    def after(frames):
+        left = iter(range(frames))
+
+        def run_and_stop(source, paint, sinks, **options):
+            def paint_some(image, look):
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return paint(image, look)
+
+            return stream.run(source, paint_some, sinks, **options)
+
+        monkeypatch.setattr("pipeline.render.run", run_and_stop)
+
+    return after
 
 
 @pytest.fixture
@@ -397,6 +429,56 @@ def test_preview_keeps_a_file_that_is_there(tmp_path, video, pack):
     assert_one_line(fauve("preview", video, "-o", tmp_path / "sheet.gif", "--style", pack), ".png")
 
 
+def test_preview_of_a_picture_and_where_it_cannot_be_written(tmp_path, pack, capsys):
+    def sheet_of(output, *options):
+        arguments = [tmp_path / "a.png", "-o", tmp_path / output, "--style", pack, *options]
+        with preview.make_context("preview", list(map(str, arguments))) as context:
+            preview.invoke(context)
+
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(SinkError, match="is the video itself"):
+        sheet_of("a.png", "--force")
+    assert (tmp_path / "a.png").read_bytes() == before
+    with pytest.raises(SinkError, match="there is no folder"):
+        sheet_of("none/sheet.png", "--engine", "abacus")
+    sheet_of("sheet.jpg", "--engine", "onnxruntime", "--height", "16")
+    assert "sheet.jpg: 1 frames, 4 columns" in capsys.readouterr().out
+
+
+def test_a_sheet_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.commands.preview.sheet", lambda *_: np.zeros((65600, 1, 3), np.uint8))
+    monkeypatch.setattr("pipeline.commands.preview.bundled", list)
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.jpg")]
+    with preview.make_context("preview", arguments) as context, pytest.raises(SinkError, match="too large"):
+        preview.invoke(context)
+    assert not (tmp_path / "sheet.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Rate(), "23.976023976", Fraction(24000, 1001)),
+        (Rate(), "30000/1001", Fraction(30000, 1001)),
+        (Rate(), "0.001", Fraction(1, 1000)),
+        (Rate(), "0.0001", None),
+        (Rate(), "1001", None),
+        (Dimensions(), "1280x720", (1280, 720)),
+        (Dimensions(), "65535x1", (65535, 1)),
+        (Dimensions(), "65536x1", None),
+        (Dimensions(), "2x" + "9" * 5000, None),
+        (Dimensions(), "0x2", None),
+    ],
+)
+def test_sizes_and_rates_have_bounds(kind, text, value):
+    if value is None:
+        with pytest.raises(click.BadParameter, match="is no"):
+            kind.convert(text, None, None)
+    else:
+        assert kind.convert(text, None, None) == value
+
+
 def test_verbose_tells_which_engine_runs(tmp_path, video, pack):
     result = fauve("--verbose", "run", video, "-o", tmp_path / "out.mp4", "--style", pack)
     assert "fauve: engine openvino runs" in result.stderr
@@ -456,6 +538,35 @@ def test_a_folder_into_a_folder(tmp_path, pack):
     assert (out / "one.mp4").stat().st_mtime_ns == before
 
 
+def test_what_was_stopped_in_a_folder_goes_on_by_itself(tmp_path, pack, stops_after, capsys):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", frames=150, audio=False)
+    make_video(tmp_path / "in" / "b.mp4", frames=5)
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    stops_after(140)
+    with pytest.raises(KeyboardInterrupt):
+        invoke(*asked)
+    stops_after(5)
+    with pytest.raises(click.exceptions.Exit):
+        invoke(*asked, "--strength", "0.5")
+    assert "a.mp4: the earlier run had look" in capsys.readouterr().err
+    (tmp_path / "out" / "b.mp4").unlink(missing_ok=True)
+    # What is left of the first, and the second.
+    stops_after(30 + 5)
+    invoke(*asked)
+    assert "a.mp4: 150 frames painted" in capsys.readouterr().out
+    assert [len(read_video(tmp_path / "out" / name).times) for name in ("a.mp4", "b.mp4")] == [150, 5]
+
+
+@pytest.mark.parametrize(("output", "words"), [("-", "takes one video"), ("out.mp4", "the name of a file")])
+def test_several_videos_do_not_go_into_one_file(tmp_path, video, output, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for videos in ([video, video], [tmp_path]):
+        with pytest.raises(SinkError, match=f"{output}: .*{words}"):
+            invoke(*videos, "-o", output)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mp4"}
+
+
 def test_two_videos_that_would_have_one_name(tmp_path, pack):
     make_video(tmp_path / "a.mkv", frames=3)
     make_video(tmp_path / "a.avi", frames=3, audio=False, codec="mpeg4")
@@ -513,6 +624,7 @@ def test_the_pixel_format_that_is_asked_for(tmp_path, video, pack, codec, pixels
         ("out.mkv", ["--pixel-format", "yuv999"], ["h264 takes yuv420p, ", "not yuv999"]),
         ("out.mkv", ["--codec", "av1", "--pixel-format", "yuv444p"], ["av1 takes yuv420p, yuv420p10le, not"]),
         ("out.mkv", ["--codec", "ffv1", "--pixel-format", "yuva420p"], ["ffv1 takes", "not yuva420p"]),
+        ("out.mkv", ["--pixel-format", "gray"], ["h264 takes yuv420p, ", "yuv444p10le, nv20le, not gray"]),
         ("out.gif", ["--pixel-format", "pal8"], ["no choice for gif"]),
         ("out%03d.png", ["--pixel-format", "rgb24"], ["pictures have no --pixel-format"]),
     ],

@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from pipeline.colour import BT709, BT2020, FULL, LIMITED, SMPTE170M, Colour, Decoded, colour_of, to_yuv
+from pipeline.colour import (
+    BT709,
+    BT2020,
+    FULL,
+    LIMITED,
+    SMPTE170M,
+    Colour,
+    Decoded,
+    colour_of,
+    is_yuv,
+    to_yuv,
+)
 from tests.videos import picture
 
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -91,6 +102,22 @@ def test_rgb_and_grey_are_read_as_they_are(name):
         image = np.repeat(image[..., :1], 3, -1)
     frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=name)
     assert np.abs(Decoded().image(frame, colour_of(frame)).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["yuv444p", "yuv444p10le", "yuva444p", "nv24"])
+def test_full_chroma_is_read_by_the_matrix_that_is_guessed(name):
+    """HD without a tag is BT.709, also where swscale would take BT.601."""
+    image = picture(3, 1280, 720)
+    tagged = to_yuv(image, Colour(BT709, LIMITED), "yuv444p")
+    frame = VideoReformatter().reformat(tagged, format=name, src_color_range=LIMITED, dst_color_range=LIMITED)
+    frame.colorspace, frame.color_range = 2, 0
+    assert is_yuv(frame.format)
+    assert np.abs(Decoded().image(frame, colour_of(frame)).astype(int) - image).max() <= 4
+
+
+@pytest.mark.parametrize("name", ["gray10le", "ya8", "monow", "pal8", "xyz12le", "gbrp", "bgr0"])
+def test_what_has_no_matrix(name):
+    assert not is_yuv(av.VideoFormat(name))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Pictures, animations and what is transparent, in and out."""
 
+import os
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -9,12 +11,17 @@ import numpy as np
 import pytest
 
 from engines import Look, load
+from pipeline.batch import plan
 from pipeline.colour import Colour, over
+from pipeline.errors import SinkError
 from pipeline.frame import Frame
+from pipeline.sinks.images import ImageSink, images_done
 from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
-from tests.test_cli import assert_one_line, fauve
+from tests.test_cli import assert_one_line, fauve, invoke, stops_after
 from tests.videos import bar, make_video, picture, read_video
+
+__all__ = ["stops_after"]
 
 KINDS = ["png", "jpg", "tif", "webp"]
 
@@ -45,7 +52,7 @@ def run(*arguments):
 def test_a_sequence_of_pictures_out_and_in(tmp_path, video, pack, kind):
     (tmp_path / "out").mkdir()
     run(video, "-o", tmp_path / "out" / f"f%04d.{kind}", "--style", pack, "--strength", "0")
-    written = sorted((tmp_path / "out").iterdir())
+    written = sorted((tmp_path / "out").glob("f*"))
     assert [path.name for path in written] == [f"f{number:04d}.{kind}" for number in range(1, 31)]
     first = cv2.imread(str(written[4]), cv2.IMREAD_UNCHANGED)
     assert first.shape == (64, 96, 3)
@@ -124,22 +131,117 @@ def test_pictures_that_are_there_stay_unless_forced(tmp_path, video, pack):
     assert len(list(tmp_path.glob("f*.png"))) == 30
 
 
+@pytest.mark.parametrize(
+    ("video", "output"),
+    [
+        ("%04d.png", "%04d.png"),
+        ("%04d.png", "link/%04d.png"),
+        ("link/%04d.png", "%4d.png"),
+        ("0002.png", "%04d.png"),
+        ("0002.png", "link/0002.png"),
+    ],
+)
+def test_source_pictures_are_never_replaced(tmp_path, video, output):
+    for index in range(1, 4):
+        (tmp_path / f"{index:04d}.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(SinkError, match="itself; give another name or folder"):
+        plan([tmp_path / video], tmp_path / output)
+    none = [(tmp_path / "none" / "%d.png", tmp_path / "out" / "%d.png")]
+    assert plan([none[0][0]], none[0][1]) == none
+    pair = (tmp_path / video, tmp_path / f"o{Path(output).name}")
+    assert plan([pair[0]], pair[1]) == [pair]
+
+
+def test_forced_source_pictures_stay(tmp_path, pack):
+    cv2.imwrite(str(tmp_path / "0001.png"), picture(1)[..., ::-1])
+    before = (tmp_path / "0001.png").read_bytes()
+    result = fauve("run", tmp_path / "%04d.png", "-o", tmp_path / "%04d.png", "--style", pack, "--force")
+    assert_one_line(result, "itself; give another name or folder")
+    assert (tmp_path / "0001.png").read_bytes() == before
+
+
 @pytest.mark.parametrize("options", [[], ["--fps", "10"]])
 def test_a_sequence_goes_on_where_it_was(tmp_path, video, pack, options):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         run(video, "-o", tmp_path / folder / "%03d.png", "--style", pack, *options)
-    whole = sorted(path.name for path in (tmp_path / "a").iterdir())
+    whole = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
     for name in whole[7:]:
         (tmp_path / "b" / name).unlink()
     kept = (tmp_path / "b" / whole[6]).stat().st_mtime_ns
     run(video, "-o", tmp_path / "b" / "%03d.png", "--style", pack, "--resume", *options)
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == whole
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [".%03d.png.json", *whole]
     assert (tmp_path / "b" / whole[6]).stat().st_mtime_ns == kept
     for name in whole:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     result = run(video, "-o", tmp_path / "b" / "%03d.png", "--style", pack, "--resume", *options)
     assert f"{len(whole)} frames" in result.stdout
+    asked = ["-o", tmp_path / "b" / "%03d.png", "--style", pack, "--resume", *options, "--strength", "0.5"]
+    with pytest.raises(SinkError, match=r"the earlier run had look .*; give the same, or --force"):
+        invoke(video, *asked)
+
+
+def test_pictures_of_which_nothing_is_known_are_not_gone_on_with(tmp_path):
+    path = tmp_path / "f%02d.png"
+    assert images_done(path, {"look": 1}) == 0
+    sink = ImageSink(path, {"look": 1})
+    for index in range(3):
+        sink.write(Frame(picture(index), index, 1, Fraction(1, 25)))
+    sink.close()
+    assert images_done(path, {"look": 1}) == 3
+    with pytest.raises(SinkError, match=r"the earlier run had look 1 and not 2; give the same, or --force"):
+        images_done(path, {"look": 2})
+    with pytest.raises(SinkError, match="there is a file already"):
+        ImageSink(path, {"look": 2})
+    assert images_done(path, {"look": 1}) == 3
+    (tmp_path / ".f%02d.png.json").unlink()
+    with pytest.raises(SinkError, match=r"3 pictures are there, and nothing tells .* --force begins anew"):
+        images_done(path, {"look": 1})
+
+
+def test_ctrl_c_tells_of_the_pictures_that_are_there(tmp_path, video, pack, stops_after, caplog):
+    asked = (video, "-o", tmp_path / "%03d.png", "--style", pack, "--engine", "onnxruntime")
+    stops_after(7)
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped$"):
+        invoke(*asked)
+    assert "%03d.png: 7 pictures are done; --resume goes on from there" in caplog.text
+    assert len(list(tmp_path.glob("*.png"))) == 7
+    stops_after(23)
+    invoke(*asked, "--resume")
+    assert len(list(tmp_path.glob("*.png"))) == 30
+
+
+def test_pictures_out_of_a_pipe(tmp_path, pack):
+    make_video(tmp_path / "in.mkv", frames=12)
+    with open(tmp_path / "in.mkv", "rb") as pipe:
+        result = fauve(
+            "run", "-", "-o", tmp_path / "%02d.png", "--style", pack, "--strength", "0", stdin=pipe
+        )
+    assert result.returncode == 0, result.stderr
+    after = [cv2.imread(str(tmp_path / f"{number:02d}.png"))[..., ::-1] for number in range(1, 13)]
+    assert [bar(image) for image in after] == [bar(picture(index)) for index in range(12)]
+    assert len(list(tmp_path.glob("*.png"))) == 12
+
+
+def test_what_is_stopped_of_numbered_pictures_goes_on_beside_them(tmp_path, pack, stops_after):
+    for index in range(1, 131):
+        cv2.imwrite(str(tmp_path / f"{index:03d}.png"), picture(index)[..., ::-1])
+    output = tmp_path / "out.mp4"
+    asked = (tmp_path / "%03d.png", "-o", output, "--style", pack, "--engine", "onnxruntime", "--resume")
+    stops_after(125)
+    with pytest.raises(KeyboardInterrupt):
+        invoke(*asked)
+    before = (tmp_path / "007.png").read_bytes()
+    (tmp_path / "007.png").write_bytes((tmp_path / "008.png").read_bytes() + bytes(1))
+    with pytest.raises(SinkError, match="the earlier run had video"):
+        invoke(*asked)
+    (tmp_path / "007.png").write_bytes(before)
+    # Its time is another now, but that of no other file.
+    os.utime(tmp_path / "007.png", ns=(0, (tmp_path / "006.png").stat().st_mtime_ns))
+    stops_after(10)
+    invoke(*asked)
+    assert len(read_video(output).times) == 130
 
 
 def test_a_folder_of_pictures(tmp_path, pack):

@@ -1,11 +1,16 @@
 """Renders in parts: joined, resumed and divided, they are what an undisturbed one is."""
 
+import multiprocessing
+import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from fractions import Fraction
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,12 +20,14 @@ from pipeline.colour import Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.rate import ConstantRate
-from pipeline.segments import missing
+from pipeline.segments import Segment, after, missing
 from pipeline.sinks.container import Container, muxer_of
 from pipeline.sinks.encoders import choose
 from pipeline.sinks.parts import GRID, Part, Parts, PartSink, join, one_stream
 from pipeline.sources.file import FileSource
 from pipeline.sources.index import Index, read_index
+from pipeline.stats import Stats
+from pipeline.workers import paint_in_processes
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import bar, make_video, picture, read_video
@@ -197,6 +204,63 @@ def test_several_workers_make_the_same_file(tmp_path, long_video, pack, options)
     assert len(a.pts) > 3 * GRID
     assert same_pictures(a, b)
     assert a.packets == b.packets
+
+
+class Counted:
+    """Processes that only count how many of them there are at the same time."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+
+    def __init__(self):
+        self.now = self.most = 0
+        self.segments = []
+
+    def Process(self, *, target, args, daemon):  # noqa: N802  as multiprocessing calls it
+        sending, _, segment, _ = args
+        self.segments.append(segment)
+        # The one that waits closes its own end.
+        connection = Connection(os.dup(sending.fileno()))
+
+        def work():
+            time.sleep(0.03)
+            connection.send(Stats(encoded=10))
+            self.now -= 1
+            connection.send(None)
+
+        def start():
+            self.now += 1
+            self.most = max(self.most, self.now)
+            thread.start()
+
+        thread = threading.Thread(target=work)
+        return SimpleNamespace(start=start, join=thread.join, terminate=lambda: None)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_there_are_never_more_workers_than_asked_for(monkeypatch, workers):
+    counted, stats, told = Counted(), Stats(), []
+    monkeypatch.setattr("pipeline.workers.get_context", lambda way: counted)
+    segments = [Segment(start) for start in range(7)]
+    paint_in_processes(None, segments, None, stats, lambda stats: told.append(stats.encoded), workers)
+    assert counted.segments == segments
+    assert counted.most == workers
+    assert stats.encoded == told[-1] == 70
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(50), Fraction(24000, 1001)])
+def test_what_has_no_index_goes_on_at_the_frame_behind(tmp_path, rate):
+    path = make_video(tmp_path / "in.avi", frames=40, time_base=Fraction(1, 25), audio=False)
+    assert read_index(path) is None
+
+    def painted(segment):
+        _, source = segment.open(path, rate)
+        with source:
+            return [(frame.pts, bar(frame.image)) for frame in source]
+
+    whole = painted(Segment())
+    done = Part(Path(), tuple((pts, 1, 1, True) for pts, _ in whole[:15]), "")
+    assert len(whole) >= 38
+    assert painted(after([done], rate)) == whole[15:]
 
 
 def test_a_dead_worker_is_said_and_its_part_can_be_painted_again(tmp_path, pack):

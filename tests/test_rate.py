@@ -6,7 +6,9 @@ import pytest
 
 from pipeline.frame import Frame
 from pipeline.rate import ConstantRate
+from pipeline.segments import missing
 from pipeline.sources.file import FileSource
+from pipeline.sources.index import read_index
 from tests.videos import bar, make_video
 
 
@@ -37,6 +39,18 @@ def test_doubling_shows_each_frame_twice_and_halving_every_other(tmp_path):
     assert [bar(frame.image) for frame in twice] == [bar(image) for image in images for _ in (0, 1)]
     _, half, _ = resampled(path, Fraction(25, 2))
     assert [bar(frame.image) for frame in half] == [bar(image) for image in images[::2]]
+
+
+@pytest.mark.parametrize("rate", [Fraction(10), Fraction(1, 1000)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_shorter_than_a_tick_is_shown_once(tmp_path, rate, count):
+    path = make_video(tmp_path / "a.mp4", frames=count, audio=False, rate=100)
+    _, frames, _ = resampled(path, rate)
+    assert [(frame.pts, frame.duration, frame.time_base) for frame in frames] == [(0, 1, 1 / rate)]
+    (segment,) = missing([], read_index(path), Fraction(1, 12800), rate, 4)
+    _, source = segment.open(path, rate)
+    with source:
+        assert [frame.pts for frame in source] == [0]
 
 
 def test_variable_rate_and_a_late_start(tmp_path):

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import pairwise
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.codec.hwaccel import HWAccel
@@ -13,6 +14,8 @@ from pipeline.colour import Colour
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
+from pipeline.sources.index import read_index
+from pipeline.sources.timeline import Timeline
 from pipeline.verify import differences, read_contents
 from tests.videos import bar, copy, make_video, picture, read_video
 
@@ -89,6 +92,71 @@ def test_a_stream_without_pts_counts_them(tmp_path):
     assert len(frames) == 10
     steps = {b.pts - a.pts for a, b in pairwise(frames)}
     assert steps == {frames[0].duration}
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mpg"])
+def test_pictures_whose_time_is_guessed_are_all_there(tmp_path, suffix, caplog):
+    """FFmpeg writes both without times of showing, or with wrong ones, where there are B-frames."""
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264" if suffix == "avi" else "mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        video.codec_context.options = {"bf": "2"}
+        video.bit_rate = 3_000_000
+        for index in range(160):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    _, frames, _ = read(path)
+    assert [bar(frame.image) for frame in frames] == [bar(picture(index)) for index in range(160)]
+    steps = [b.pts - a.pts for a, b in pairwise(frames)]
+    assert all(step > 0 for step in steps)
+    # What is late does not make the whole longer.
+    assert frames[-1].time - frames[0].time <= Fraction(163, 25)
+    assert "pictures go back in time, and follow on those before them" in caplog.text
+    assert read_index(path) is None
+    copy(path, tmp_path / "out.mkv")
+    before, after = read_contents(path), read_contents(tmp_path / "out.mkv")
+    assert len(before.times) == len(after.times) == 160
+    assert differences(before, after) == []
+
+
+def test_what_is_late_follows_on_and_time_catches_up():
+    timeline = Timeline()
+    shown = [timeline.show(pts, 40) for pts in (0, 40, 40, 40, 80, 120, None, 90, 200)]
+    assert shown == [0, 40, 60, 80, 100, 120, 160, 180, 200]
+    assert timeline.late == 4
+
+
+def numbered_pictures(folder, name, numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / (name % number)), picture(number)[..., ::-1])
+    return folder / name.replace("%%", "%")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "first"),
+    [("100% [x]:y", "50%%_%04d.png", 1), ("s", "%d.png", 9), ("s", "f%03d.png", 1001)],
+)
+def test_pictures_are_numbered_from_anywhere_in_any_folder(tmp_path, folder, name, first):
+    path = numbered_pictures(tmp_path / folder, name, range(first, first + 12))
+    (tmp_path / folder / "00012.png").write_text("another")
+    _, frames, _ = read(path)
+    assert [bar(frame.image) for frame in frames] == [bar(picture(first + index)) for index in range(12)]
+    assert [frame.time for frame in frames] == [Fraction(index, 25) for index in range(12)]
+
+
+@pytest.mark.parametrize("missing", [2, 4, 8, 28])
+def test_a_picture_that_is_missing_is_named(tmp_path, missing):
+    path = numbered_pictures(tmp_path, "%04d.png", sorted({*range(1, 30)} - {missing}))
+    with pytest.raises(
+        SourceError, match=rf"%04d\.png: number {missing} is missing between {missing - 1} and"
+    ):
+        FileSource(path)
+    with pytest.raises(SourceError, match=r"x%d\.png: no such file"):
+        FileSource(tmp_path / "x%d.png")
 
 
 def test_names_that_mean_something_to_ffmpeg(tmp_path):

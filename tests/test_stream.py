@@ -135,12 +135,15 @@ def test_a_failing_sink_stops_the_source():
     assert source.read < 60
 
 
-def test_one_failing_sink_leaves_the_other_its_frames():
-    broken, whole = FakeSink(fails_after=5), FakeSink()
-    with pytest.raises(SinkError):
-        run(FakeSource(100), invert, [broken, whole], look_at=still)
-    assert len(whole.frames) == 100
-    assert whole.ended == ["closed"]
+@pytest.mark.parametrize("fails", [0, 1])
+def test_one_failing_sink_stops_a_file_for_all(fails):
+    """Without an output that has all frames, hours of painting would be for nothing."""
+    source, sinks = FakeSource(10_000), [FakeSink(), FakeSink()]
+    sinks[fails] = FakeSink(fails_after=5)
+    with pytest.raises(SinkError, match="disk"):
+        run(source, invert, sinks, look_at=still)
+    assert source.read < 60
+    assert [sink.ended for sink in sinks] == [["aborted"], ["aborted"]]
 
 
 def test_a_sink_that_cannot_finish_is_aborted_and_raised():

@@ -4,6 +4,7 @@ import re
 import subprocess
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import imageio_ffmpeg
@@ -214,8 +215,126 @@ def test_sound_whose_time_does_not_rise_is_moved_and_counted(tmp_path, caplog):
                     item.pts -= 50
                 sink.mux(item)
         sink.close()
-    assert "2 packets of sound did not rise in time and were moved" in caplog.text
+    assert "2 packets did not rise in time and were moved" in caplog.text
     assert len(read_video(tmp_path / "out.mp4").packets) == count
+
+
+def test_subtitles_that_come_at_once_stay_and_one_that_comes_too_early_is_moved(tmp_path, caplog):
+    (tmp_path / "words.srt").write_text(SRT)
+    path = tmp_path / "in.mkv"
+    with av.open(str(tmp_path / "words.srt")) as words, av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "bgr0"
+        twin = out.add_stream_from_template(words.streams.subtitles[0])
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        for index in range(6):
+            sign = av.Packet(b"sign %d" % index)
+            sign.pts = sign.dts = 400 + 100 * (index == 5)
+            sign.duration, sign.time_base, sign.stream = 300, Fraction(1, 1000), twin
+            out.mux(sign)
+    copy(path, tmp_path / "out.mkv")
+    _, (_, _, _, before) = contents(path)[0]
+    _, (_, _, _, after) = contents(tmp_path / "out.mkv")[0]
+    assert after == before
+    assert [time for time, _ in after] == [400] * 5 + [500]
+    assert caplog.text == ""
+    with FileSource(path) as source:
+        sink = FileSink(tmp_path / "moved.mkv", source.info)
+        early = 0
+        for item in source:
+            if isinstance(item, Frame):
+                sink.write(item)
+            else:
+                if item.pts == 500:
+                    item.pts = item.dts = 300
+                    early += 1
+                sink.mux(item)
+        sink.close()
+    assert early == 1
+    assert "1 packets did not rise in time and were moved" in caplog.text
+    _, (_, _, _, after) = contents(tmp_path / "moved.mkv")[0]
+    assert [time for time, _ in after] == [400] * 6
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+def test_sound_that_ffmpeg_cannot_decode_is_left_out_and_named(tmp_path, suffix, caplog):
+    """As the spatial sound of some phones."""
+    path = make_video(tmp_path / "in.mov", frames=10, audio_codec="pcm_s16le")
+    content = path.read_bytes()
+    assert content.count(b"sowt") == 1
+    path.write_bytes(content.replace(b"sowt", b"apac"))
+    copy(path, tmp_path / f"out.{suffix}")
+    assert f"a .{suffix} file cannot hold audio (unknown); track 1 is left out" in caplog.text
+    before, after = read_contents(path), read_contents(tmp_path / f"out.{suffix}")
+    assert [track.kind for track in before.tracks] == ["audio"]
+    assert (len(after.times), after.tracks) == (10, ())
+    assert differences(before, after) == []
+
+
+def heard(path):
+    """Layout, samples and the largest step between two frames in samples, of the sound of `path`."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    layout = frames[0].layout.name
+    times = [frame.pts * frame.time_base for frame in frames]
+    steps = [b - a for a, b in pairwise(times)]
+    return layout, sum(frame.samples for frame in frames), float(max(steps))
+
+
+def test_a_damaged_packet_of_sound_that_is_re_encoded_is_left_out_and_counted(tmp_path, caplog):
+    plain, path = make_video(tmp_path / "plain.mp4", frames=50), tmp_path / "in.mkv"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        twins = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        count = 0
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            twin = twins[packet.stream_index]
+            if packet.stream.type == "audio":
+                count += 1
+                if count == 20:
+                    damaged = av.Packet(b"\xff\x00\x13\x55" * 20)
+                    damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+                    damaged.duration = packet.duration
+                    packet = damaged
+            packet.stream = twin
+            out.mux(packet)
+    copy(path, tmp_path / "out.webm")
+    assert "track 1: 1 damaged packets of sound were left out" in caplog.text
+    layout, samples, step = heard(tmp_path / "out.webm")
+    assert layout == "mono"
+    assert abs(samples - 93 * 1024) <= 2 * 1024
+    assert step < 0.06
+    assert read_video(tmp_path / "out.webm").times == read_video(path).times
+
+
+def test_sound_that_changes_its_channels_is_re_encoded_as_it_began(tmp_path, caplog):
+    films = [
+        make_video(tmp_path / f"{layout}.ts", frames=50, audio_codec="ac3", layout=layout)
+        for layout in ("stereo", "5.1(side)", "mono")
+    ]
+    path = tmp_path / "in.ts"
+    path.write_bytes(b"".join(film.read_bytes() for film in films))
+    copy(path, tmp_path / "out.webm")
+    layout, samples, step = heard(tmp_path / "out.webm")
+    assert layout == "stereo"
+    assert abs(samples / 48000 - 6) < 0.15
+    assert step < 0.15
+    assert len(read_video(tmp_path / "out.webm").times) == 150
+
+
+@pytest.mark.parametrize(
+    ("layout", "after"), [("5.1(side)", "5.1"), ("4.0", "quad"), ("2.1", "3.0"), ("stereo", "stereo")]
+)
+def test_channels_are_kept_in_a_layout_that_opus_takes(tmp_path, layout, after):
+    path = make_video(tmp_path / "in.mkv", frames=25, audio_codec="flac", layout=layout)
+    copy(path, tmp_path / "out.webm")
+    found, samples, _ = heard(tmp_path / "out.webm")
+    assert found == after
+    assert abs(samples - 48000) < 3000
 
 
 def test_a_second_picture_is_named(tmp_path, caplog):

@@ -10,6 +10,8 @@ import pytest
 from pipeline.colour import Colour
 from pipeline.errors import SourceError
 from pipeline.orientation import Orientation
+from pipeline.sinks.images import ImageSink
+from pipeline.sources.file import FileSource
 from pipeline.verify import differences, read_contents
 from tests.test_tracks import rich
 from tests.videos import copy, make_video, picture, turn
@@ -105,6 +107,52 @@ def test_a_language_that_is_lost(contents):
     assert differences(german, contents) == ["audio 0: language deu became und"]
 
 
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory):
+    """SD in the colours of television, with sound and a title."""
+    folder = tmp_path_factory.mktemp("standard")
+    return make_video(folder / "in.mp4", frames=8, colour=(6, 1, 6, 6), metadata={"title": "A"})
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "codec"),
+    [
+        ("out.mp4", "parts", "ffv1"),
+        ("out.mkv", "parts", "ffv1"),
+        ("out.gif", "stream", None),
+        ("out.apng", "stream", None),
+        ("out.webp", "stream", None),
+    ],
+)
+def test_what_an_output_has_no_place_for_is_no_difference(tmp_path, standard, name, way, codec):
+    copy(standard, tmp_path / name, way, codec)
+    before, after = read_contents(standard), read_contents(tmp_path / name)
+    assert len(before.times) == len(after.times) == 8
+    assert differences(before, after) == []
+    lost = dataclasses.replace(after, times=after.times[1:])
+    assert "frames: 8 in the source, 7 in the output" in differences(before, lost)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+def test_pictures_are_compared_by_what_they_hold(tmp_path, standard, kind):
+    video = make_video(tmp_path / "in.mp4", frames=8, rate=30, colour=(6, 1, 6, 6))
+    sink = ImageSink(tmp_path / f"%02d.{kind}", {})
+    with FileSource(video, tracks=False) as source:
+        for frame in source:
+            sink.write(frame)
+    sink.close()
+    before, after = read_contents(video), read_contents(tmp_path / f"%02d.{kind}")
+    assert len(after.times) == 8
+    assert differences(before, after) == []
+    assert "size" in differences(dataclasses.replace(before, size=(94, 64)), after)[0]
+    one = tmp_path / f"02.{kind}"
+    with FileSource(one) as source:
+        sink = ImageSink(tmp_path / f"out.{kind}", {})
+        sink.write(next(iter(source)))
+        sink.close()
+    assert differences(read_contents(one), read_contents(tmp_path / f"out.{kind}")) == []
+
+
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "a.mp4").write_text("hello")
     with pytest.raises(SourceError, match=r"a\.mp4: not a video"):
@@ -121,6 +169,16 @@ def test_variable_rate_to_the_end(tmp_path, suffix):
     after = read_contents(tmp_path / f"out.{suffix}")
     assert Fraction(2) in after.ends
     assert differences(read_contents(path), after) == []
+
+
+def test_an_end_is_compared_as_exactly_as_headers_tell_it(contents):
+    def ending(end):
+        return dataclasses.replace(contents, ends=(Fraction(end),))
+
+    assert differences(ending("0.8"), ending("0.8009")) == []
+    assert differences(ending("0.8"), ending("0.8011")) == [
+        "end: at 0.8000 s in the source, 0.8011 s in the output"
+    ]
 
 
 def test_a_late_start_is_exact_in_mp4(tmp_path):

@@ -41,6 +41,7 @@ def make_video(
     codec: str = "libx264",
     audio: bool = True,
     audio_codec: str = "aac",
+    layout: str = "mono",
     colour: tuple[int, int, int, int] | None = None,
     aspect: Fraction | None = None,
     metadata: dict[str, str] | None = None,
@@ -68,7 +69,7 @@ def make_video(
         if colour:
             context = video.codec_context
             context.colorspace, context.color_range, context.color_primaries, context.color_trc = colour
-        sound = container.add_stream(audio_codec, rate=48000, layout="mono") if audio else None
+        sound = container.add_stream(audio_codec, rate=48000, layout=layout) if audio else None
         for index, at in enumerate(pts):
             frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
             if colour:
@@ -85,7 +86,8 @@ def make_video(
             seconds = float((pts[-1] + step) * time_base)
             for start in range(0, int(seconds * 48000), 1024):
                 samples = np.sin(np.arange(start, start + 1024) * 2 * np.pi * 440 / 48000).astype(np.float32)
-                tone = av.AudioFrame.from_ndarray(samples[None] * 0.3, format="fltp", layout="mono")
+                channels = np.repeat(samples[None] * 0.3, av.AudioLayout(layout).nb_channels, 0)
+                tone = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
                 tone.sample_rate, tone.pts, tone.time_base = 48000, start, Fraction(1, 48000)
                 container.mux(sound.encode(tone))
             container.mux(sound.encode(None))

@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from engines import Look, Style
+from engines import Look, Style, load_style
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -56,6 +57,13 @@ class Detail(click.ParamType):  # type: ignore[type-arg]
         return detail
 
 
+LONGEST_SIDE = 65535
+"""Pixels; no codec or kind of picture that is written holds more."""
+
+LARGEST_DENOMINATOR = 1001
+"""Of a rate: those of television are 24000/1001, 30000/1001 and 60000/1001."""
+
+
 class Dimensions(click.ParamType):  # type: ignore[type-arg]
     """A size such as 1280x720."""
 
@@ -65,10 +73,11 @@ class Dimensions(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> tuple[int, int]:
         """Parse the text of the option."""
-        width, _, height = value.lower().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-            self.fail(f"{value!r} is no size such as 1280x720", param, context)
-        return int(width), int(height)
+        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value.lower())
+        width, height = (int(side) for side in found.groups()) if found else (0, 0)
+        if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE):
+            self.fail(f"{value!r} is no size such as 1280x720, of {LONGEST_SIDE} at most", param, context)
+        return width, height
 
 
 COLOURS = {"black": "000000", "white": "ffffff", "grey": "808080", "green": "00ff00", "blue": "0000ff"}
@@ -119,7 +128,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Fraction:
         """Parse the text of the option."""
         try:
-            rate = Fraction(value)
+            rate = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
         except (ValueError, ZeroDivisionError):
             rate = Fraction(0)
         if not 0 < rate <= 1000:
@@ -172,6 +181,18 @@ onnx_options = _all(
     ),
 )
 """What somebody else's ONNX model leaves unsaid."""
+
+
+def load_any(style: str, layout: Any, value_range: Any) -> Style:
+    """One of several styles, of which only .onnx models want to know what `onnx_options` say.
+
+    Raises:
+        StyleError: as `engines.load_style`.
+    """
+    if Path(style).suffix.lower() != ".onnx":
+        return load_style(style)
+    return load_style(style, layout=layout, value_range=value_range)
+
 
 detail_option = click.option(
     "--detail",

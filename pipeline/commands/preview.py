@@ -13,10 +13,12 @@ import numpy as np
 import engines
 from engines import Image, Look
 from engines.style import bundled
-from pipeline.commands.options import PATH, detail_option, engine_options, onnx_options
+from pipeline.batch import refuse_itself
+from pipeline.commands.options import PATH, detail_option, engine_options, load_any, onnx_options
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.scaling import resize, stylizer
+from pipeline.sinks.file import refuse_existing, refuse_missing_folder
 from pipeline.sources.file import FileSource
 
 CAPTION = 28
@@ -68,15 +70,13 @@ def preview(
     """Paint a few frames of VIDEO in each style and strength, side by side on one picture."""
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise SinkError(f"{output}: the name of a sheet ends with .png or .jpg")
-    if output.exists() and not force:
-        raise SinkError(f"{output}: there is a file already; give another name, or --force to replace it")
+    refuse_itself(video, output)
+    refuse_existing(output, force)
+    refuse_missing_folder(output)
     images = sample(video, frames)
     columns = [("input", images)]
     for name in styles or bundled():
-        foreign = name.lower().endswith(".onnx")
-        pack = engines.load_style(
-            name, layout=layout if foreign else None, value_range=value_range if foreign else None
-        )
+        pack = load_any(name, layout, value_range)
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
             paint = stylizer(runtime, (images[0].shape[1], images[0].shape[0]), detail)
             for style in pack.mix or pack.styles:
@@ -84,26 +84,30 @@ def preview(
                     look = Look({style: 1.0}, strength)
                     columns.append((f"{style} {strength:g}", [paint(image, look) for image in images]))
     encoded, content = cv2.imencode(output.suffix, sheet(columns, height)[..., ::-1])
-    assert encoded, "both formats take any 8-bit picture"
+    if not encoded:
+        raise SinkError(
+            f"{output}: the sheet is too large for {output.suffix}; take fewer --frames or styles, or less "
+            "--height"
+        )
     try:
         output.write_bytes(content.tobytes())
     except OSError as error:
         raise SinkError(f"{output}: cannot be written: {error.strerror}") from error
-    click.echo(f"{output}: {frames} frames, {len(columns) - 1} columns of paintings")
+    click.echo(f"{output}: {len(images)} frames, {len(columns) - 1} columns of paintings")
 
 
 def sample(video: Path, count: int) -> list[Image]:
-    """`count` frames of `video`, from the middles of as many equal parts."""
+    """`count` frames of `video`, from the middles of as many equal parts; fewer if it has no more."""
     with FileSource(video) as source:
         seconds = source.info.frames / source.info.rate
         first = next(item for item in source if isinstance(item, Frame))
-    images = []
+    images: dict[int, Image] = {}
     for index in range(count):
         start = round((first.time + seconds * Fraction(2 * index + 1, 2 * count)) / first.time_base)
         with FileSource(video, tracks=False, start=start, entry=start) as source:
             # Where the file is shorter than it says, what there is makes the sheet.
-            images += [item.image for item in islice(source, 1)]
-    return images or [first.image]
+            images.update((item.pts, item.image) for item in islice(source, 1))
+    return list(images.values()) or [first.image]
 
 
 def sheet(columns: Sequence[tuple[str, Sequence[Image]]], height: int) -> Image:

@@ -1,6 +1,7 @@
 """`fauve run`: video files in, painted video files out."""
 
 import contextlib
+import dataclasses
 import sys
 import threading
 from collections.abc import Callable
@@ -168,11 +169,11 @@ def run(
     """Paint VIDEOS, every frame in order and with their sound.
 
     One video (- is standard input) goes into one file. Several, or a folder of them, go into a folder under
-    their own names; one that fails does not stop the others, and what an earlier run has finished is not
-    painted again.
+    their own names; one that fails does not stop the others, what an earlier run has finished is not painted
+    again, and what was stopped goes on.
 
     A result gets its name when it is complete. After Ctrl-C or a crash, --resume goes on with what was
-    painted.
+    painted of one video.
     """
     pairs = plan(videos, output)
     piped = str(output) == "-"
@@ -205,7 +206,9 @@ def run(
             _finished_before(render, video, result)
             tell(f"{result}: finished before", event="finished before", output=str(result))
             return
-        report = render(video, result, progress)
+        # Where several are painted, what was stopped goes on by itself.
+        goes_on = resume or (len(pairs) > 1 and not force and Parts(result).folder.exists())
+        report = dataclasses.replace(render, resume=goes_on)(video, result, progress)
         found = render.differences(video, result) if check else []
         if found:
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
@@ -243,7 +246,6 @@ def run(
             background,
             audio=not no_audio,
             force=force,
-            resume=resume,
             workers=workers,
             pixels=pixels,
             keep_hdr=hdr == "keep",

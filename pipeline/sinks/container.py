@@ -104,7 +104,12 @@ class Container:
             # Sound is counted in samples there.
             templates = [track.template for track in info.tracks]
             units = [info.time_base, *(template.time_base for template in templates)]
-            rates = [template.sample_rate for template in templates if template.type == "audio"]
+            rates = [
+                template.sample_rate
+                for template in templates
+                # Sound that FFmpeg has no decoder for does not tell.
+                if template.type == "audio" and template.codec_context is not None
+            ]
             scale = _common_timescale([*(unit.denominator for unit in units if unit), *rates])
             options["movie_timescale"] = str(scale)
         self._container: Any = av.open(name, "w", format=self._muxer, options=options)
@@ -255,7 +260,7 @@ class Container:
             raise SinkError(f"{self.path}: cannot be finished: {error.strerror}") from error
         moved = sum(track.moved for track in self._tracks.values())
         if moved:
-            log.warning("%s: %d packets of sound did not rise in time and were moved", self.path, moved)
+            log.warning("%s: %d packets did not rise in time and were moved", self.path, moved)
 
     def abort(self) -> None:
         """Close it as it is; never raises."""

@@ -13,7 +13,7 @@ from av.codec.context import Flags
 from av.filter import Graph
 
 from engines.cpu import instruction_sets
-from pipeline.colour import RGB, encodable
+from pipeline.colour import IDENTITY, RGB, encodable, is_yuv
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
@@ -188,7 +188,10 @@ class Encoding:
         context.pix_fmt = "pal8" if self.encoder.palette else self.pixels
         context.time_base, context.framerate = info.time_base, info.rate
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        if self.pixels not in RGB:
+        if self.pixels in RGB:
+            # Without it .mp4 and .mov take no tags at all.
+            context.colorspace = IDENTITY
+        else:
             context.colorspace, context.color_range = info.colour.matrix, info.colour.range
         context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
         context.flags |= Flags.frame_duration
@@ -276,8 +279,10 @@ def _asked(name: str, encoder: Encoder, info: VideoInfo, pixels: str) -> str:
     for format in av.Codec(encoder.name, "w").video_formats or ():
         opaque = not any(component.is_alpha for component in format.components)
         deep = format.components and format.components[0].bits >= least
-        # "yuvj" says full range in another way; RGB goes in by the formats that frames are made in.
-        if deep and opaque and format.is_rgb == (format.name in RGB) and not format.name.startswith("yuvj"):
+        # "yuvj" says full range in another way; RGB goes in by the formats that frames are made in. Grey has
+        # no place for the colours of a painting.
+        made = format.name in RGB or (is_yuv(format) and not format.name.startswith("yuvj"))
+        if deep and opaque and made:
             taken.append(format.name)
     if pixels not in taken:
         bits = " in ten bits or more" if least > 8 else ""

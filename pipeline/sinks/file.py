@@ -114,6 +114,16 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise SinkError(f"{path}: there is a file already; give another name, or --force to replace it")
 
 
+def refuse_missing_folder(path: Path) -> None:
+    """Make sure that the folder of `path` is there before anything is painted.
+
+    Raises:
+        SinkError: it is not.
+    """
+    if not path.parent.is_dir():
+        raise SinkError(f"{path}: there is no folder {path.parent}")
+
+
 def put_in_place(temporary: Path, path: Path, force: bool) -> None:
     """Give a finished file its name.
 

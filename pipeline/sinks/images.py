@@ -1,7 +1,7 @@
 """Pictures: one for a video of one frame, or a numbered one for each frame."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.sinks import Sink
-from pipeline.sinks.file import refuse_existing
-from pipeline.sources.demuxer import NUMBER
+from pipeline.sinks.file import refuse_existing, refuse_missing_folder
+from pipeline.sinks.parts import check_journal, write_journal
+from pipeline.sources.demuxer import NUMBER, is_sequence
 
 Pixels = NDArray[Any]
 
@@ -53,12 +54,31 @@ def image_path(path: Path, number: int) -> Path:
     return path.with_name(NUMBER.sub(lambda found: found[0] % number, path.name, count=1))
 
 
-def images_done(path: Path) -> int:
-    """How many pictures of the sequence `path` are there, from the first on and without a gap."""
+def images_done(path: Path, journal: Mapping[str, Any]) -> int:
+    """How many pictures of the sequence `path` an earlier run has painted, from the first on without a gap.
+
+    Args:
+        journal: what is asked for now.
+
+    Raises:
+        SinkError: that run was asked for something else, or does not tell what it was asked for.
+    """
     done = 0
-    while image_path(path, done + 1).exists():
+    while is_sequence(path) and image_path(path, done + 1).exists():
         done += 1
+    if done and not journal_path(path).exists():
+        raise SinkError(
+            f"{path}: {done} pictures are there, and nothing tells what they were painted with; --force "
+            "begins anew"
+        )
+    if done:
+        check_journal(journal_path(path), journal, path)
     return done
+
+
+def journal_path(path: Path) -> Path:
+    """Where it is kept what the pictures of the sequence `path` depend on."""
+    return path.with_name(f".{path.name}.json")
 
 
 class ImageSink(Sink):
@@ -68,6 +88,7 @@ class ImageSink(Sink):
 
     Args:
         path: of one picture, or of a sequence, such as frame%05d.png.
+        journal: what the pictures depend on; kept beside those of a sequence for whoever goes on.
         done: pictures of the sequence that are there already, and stay.
         force: replace others that are there.
 
@@ -75,15 +96,19 @@ class ImageSink(Sink):
         SinkError: there is one already, or the folder is not there or may not be written to.
     """
 
-    def __init__(self, path: Path, *, done: int = 0, force: bool = False) -> None:
+    def __init__(self, path: Path, journal: Mapping[str, Any], *, done: int = 0, force: bool = False) -> None:
         self.path = path
         self._number = done
         self._force = force
         self._sequence = NUMBER.search(path.name) is not None
         self._temporary = path.with_name(f".{path.name}.writing")
         refuse_existing(image_path(path, done + 1), force)
-        if not path.parent.is_dir():
-            raise SinkError(f"{path}: there is no folder {path.parent}")
+        refuse_missing_folder(path)
+        if self._sequence and not done:
+            try:
+                write_journal(journal_path(path), journal)
+            except OSError as error:
+                raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
     def write(self, frame: Frame) -> None:
         """Write one frame."""

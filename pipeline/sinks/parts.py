@@ -92,7 +92,8 @@ class Parts:
             self._lock.acquire(timeout=0)
             done = sum(len(part.packets) for part in self)
             if done and resume:
-                self._take_over(journal)
+                check_journal(self.folder / JOURNAL, journal, self.output)
+                self.joined.unlink(missing_ok=True)
             elif done and not force:
                 raise SinkError(
                     f"{self.output}: an earlier run has painted {done} frames; --resume goes on from there, "
@@ -101,7 +102,7 @@ class Parts:
             else:
                 for path in self.folder.glob("*.*"):
                     path.unlink()
-                _write(self.folder / JOURNAL, json.dumps(journal, indent=2).encode())
+                write_journal(self.folder / JOURNAL, journal)
         except Timeout:
             raise SinkError(f"{self.output}: another run is writing it") from None
         except FileNotFoundError as error:
@@ -112,16 +113,6 @@ class Parts:
         except OSError as error:
             self.end()
             raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
-
-    def _take_over(self, journal: Mapping[str, Any]) -> None:
-        before = json.loads((self.folder / JOURNAL).read_text())
-        # Through JSON, where there are no tuples.
-        wanted = json.loads(json.dumps(journal))
-        other = [key for key in wanted if wanted[key] != before.get(key)]
-        if other:
-            told = ", ".join(f"{key} {before.get(key)!r} and not {wanted[key]!r}" for key in other)
-            raise SinkError(f"{self.output}: the earlier run had {told}; give the same, or --force")
-        self.joined.unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[Part]:
         """The finished parts, in the order in which they are shown."""
@@ -286,6 +277,35 @@ def one_stream(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterato
 
 def _times(part: Part) -> list[int]:
     return [pts for pts, *_ in part.packets]
+
+
+def write_journal(path: Path, journal: Mapping[str, Any]) -> None:
+    """Keep what a render was asked for.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _write(path, json.dumps(journal, indent=2).encode())
+
+
+def check_journal(path: Path, journal: Mapping[str, Any], output: Path) -> None:
+    """Make sure that an earlier run was asked for the same.
+
+    Args:
+        path: of what that run kept.
+        output: what a message is about.
+
+    Raises:
+        SinkError: it was asked for something else.
+        OSError: it has kept nothing.
+    """
+    before = json.loads(path.read_text())
+    # Through JSON, where there are no tuples.
+    wanted = json.loads(json.dumps(journal))
+    other = [key for key in wanted if wanted[key] != before.get(key)]
+    if other:
+        told = ", ".join(f"{key} {before.get(key)!r} and not {wanted[key]!r}" for key in other)
+        raise SinkError(f"{output}: the earlier run had {told}; give the same, or --force")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import av.error
+from av.audio.resampler import AudioResampler
 from av.subtitles.subtitle import SubtitleSet
 
 from pipeline.frame import Track
@@ -17,6 +19,10 @@ TEXT = {"language", "title", "handler_name", "timecode", "creation_time", "comme
 
 
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Of sound that does not say which channel is which, by their number."""
+
+OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Those that libopus takes; no other of as many channels."""
 
 
 BROADCAST = frozenset(
@@ -59,8 +65,10 @@ class CopiedTrack:
         packet.stream = self.stream
         if packet.dts is None:
             packet.dts = packet.pts
-        if self._last is not None and packet.dts is not None and packet.dts <= self._last:
-            packet.dts = self._last + 1
+        # Two packets of sound may not come at once; of subtitles and data they may.
+        step = self.stream.type == "audio"
+        if self._last is not None and packet.dts is not None and packet.dts < self._last + step:
+            packet.dts = self._last + step
             packet.pts = max(packet.pts or packet.dts, packet.dts)
             self.moved += 1
         self._last = packet.dts
@@ -80,24 +88,61 @@ class ReencodedTrack:
 
     def __init__(self, container: Any, track: Track, codec: str) -> None:
         source = track.template.codec_context
-        rate = 48000 if codec == "libopus" else source.sample_rate
-        # A file that does not say which channel is which has them in the usual order.
-        layout = USUAL_LAYOUTS.get(source.channels, "stereo")
-        if not source.layout.name.endswith("channels"):
+        rate, layouts = source.sample_rate, USUAL_LAYOUTS
+        if codec == "libopus":
+            rate, layouts = 48000, OPUS_LAYOUTS
+        layout = layouts.get(source.channels, "stereo")
+        if codec != "libopus" and not source.layout.name.endswith("channels"):
             layout = source.layout.name
         self.stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         describe(self.stream, track.template)
         self.moved = 0
         self._decoder = source
+        self._index = track.index
+        self._damaged = 0
+        self._resampler: AudioResampler | None = None
+        self._form: tuple[str, str, int] | None = None
 
     def packets(self, packet: Any) -> Sequence[Any]:
-        """What to mux for `packet` of the source."""
-        return [out for frame in self._decoder.decode(packet) for out in self.stream.encode(frame)]
+        """What to mux for `packet` of the source: nothing where it is damaged."""
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.FFmpegError:
+            self._damaged += 1
+            return []
+        return [out for frame in frames for even in self._even(frame) for out in self.stream.encode(even)]
+
+    def _even(self, frame: Any) -> Sequence[Any]:
+        """`frame`, which may have another form than those before, as the encoder takes all of them."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        left: Sequence[Any] = []
+        if self._resampler is None or form != self._form:
+            left = self._rest()
+            encoder = self.stream.codec_context
+            self._resampler = AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
+            self._form = form
+        return [*left, *self._timed(self._resampler.resample(frame))]
+
+    def _rest(self) -> Sequence[Any]:
+        """What the resampler has kept."""
+        return [] if self._resampler is None else self._timed(self._resampler.resample(None))
+
+    def _timed(self, frames: Sequence[Any]) -> Sequence[Any]:
+        """`frames` with times in samples, whether they had to be converted or not."""
+        rate = self.stream.codec_context.sample_rate
+        for frame in frames:
+            if frame.pts is not None:
+                frame.pts = round(frame.pts * frame.time_base * rate)
+            frame.time_base = Fraction(1, rate)
+        return frames
 
     def flush(self) -> Sequence[Any]:
         """What is left to mux at the end."""
-        left = [out for frame in self._decoder.decode(None) for out in self.stream.encode(frame)]
-        return [*left, *self.stream.encode(None)]
+        left = list(self.packets(None))
+        left += [out for even in (*self._rest(), None) for out in self.stream.encode(even)]
+        if self._damaged:
+            log.warning("track %d: %d damaged packets of sound were left out", self._index, self._damaged)
+        return left
 
 
 class ConvertedSubtitles:

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pipeline.errors import SourceError
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""
 
+FALLBACK_RATE = Fraction(25)
+"""Frames per second of a stream that does not tell, as FFmpeg assumes."""
+
 PICTURE_RATE = Fraction(25)
 """Frames per second of a sequence of pictures, where nothing else is asked for."""
 
@@ -27,6 +31,58 @@ PICTURE_RATE = Fraction(25)
 def is_sequence(path: str | Path) -> bool:
     """Whether the name stands for a sequence of pictures and not for one file."""
     return NUMBER.search(Path(path).name) is not None and not Path(path).exists()
+
+
+def numbered(path: Path) -> dict[int, Path]:
+    """The pictures that are there of the sequence `path`, by their numbers and in that order.
+
+    Raises:
+        SourceError: its folder may not be read.
+    """
+    begin, number, end = _split(path.name)
+    width = int(number[1:-1] or 0)
+    pictures = {}
+    try:
+        names = os.listdir(path.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise SourceError(f"{path}: its folder cannot be read: {error.strerror}") from error
+    for name in names:
+        digits = name[len(begin) : len(name) - len(end)]
+        if name == begin + digits + end and digits.isdecimal() and digits == f"{int(digits):0{width}d}":
+            pictures[int(digits)] = path.parent / name
+    return dict(sorted(pictures.items()))
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """The name of a sequence: what is before its number, the place of that, and what is behind it."""
+    begin, number, end = re.split(f"({NUMBER.pattern})", name, maxsplit=1)
+    return begin, number, end
+
+
+def _open_sequence(path: Path, rate: Fraction) -> Any:
+    """The pictures of a sequence as one video; FFmpeg would take one that is missing for the end.
+
+    Raises:
+        SourceError: there is none, or one is missing between two that are there.
+        OSError, ValueError: FFmpeg cannot read them.
+    """
+    numbers = list(numbered(path))
+    if not numbers:
+        raise SourceError(f"{path}: no such file")
+    for before, after in pairwise(numbers):
+        if after > before + 1:
+            raise SourceError(
+                f"{path}: number {before + 1} is missing between {before} and {after}; add it, or number the "
+                "pictures without a gap"
+            )
+    begin, number, end = _split(path.name)
+    # To FFmpeg any other "%" means something, too.
+    begin, end = (part.replace("%", "%%") for part in (os.path.join(path.parent, begin), end))
+    options = {"framerate": str(rate), "start_number": str(numbers[0]), "pattern_type": "sequence"}
+    name = f"file:{begin}{number}{end}"
+    return av.open(name, format="image2", options=options, metadata_errors="replace")
 
 
 def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None) -> Any:
@@ -70,8 +126,7 @@ def open_input(
     name = "pipe:0" if str(path) == "-" else f"file:{path}"
     try:
         if is_sequence(path):
-            options = {"framerate": str(picture_rate or PICTURE_RATE)}
-            return av.open(str(path), format="image2", options=options, metadata_errors="replace")
+            return _open_sequence(Path(path), picture_rate or PICTURE_RATE)
         return av.open(_moving_webp(path) or name, metadata_errors="replace", hwaccel=accelerated)
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
@@ -130,6 +185,18 @@ def picture_stream(container: Any) -> Any:
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
     return best if best in pictures else next(iter(pictures), None)
+
+
+def usual_duration(stream: Any) -> int:
+    """How long a picture of `stream` is shown, in its ticks, where it does not tell itself."""
+    duration: int = round(1 / (usual_rate(stream) * stream.time_base))
+    return duration
+
+
+def usual_rate(stream: Any) -> Fraction:
+    """Frames per second of `stream`, as far as it tells."""
+    rate: Fraction = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
+    return rate
 
 
 def transparent_decoder(stream: Any) -> Any:

@@ -24,14 +24,18 @@ from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
-from pipeline.sources.demuxer import open_input, open_on_nvidia, picture_stream, transparent_decoder
+from pipeline.sources.demuxer import (
+    open_input,
+    open_on_nvidia,
+    picture_stream,
+    transparent_decoder,
+    usual_duration,
+    usual_rate,
+)
 from pipeline.sources.hdr import SDR, LuminanceReader, ToneMapper
 from pipeline.sources.timeline import Timeline
 
 log = logging.getLogger("fauve")
-
-FALLBACK_RATE = Fraction(25)
-"""Frames per second of a stream that does not tell, as FFmpeg assumes."""
 
 OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Metadata that tells of the file itself and not of what is in it."""
@@ -133,7 +137,6 @@ class FileSource(Source):
         self._timeline = Timeline()
         self._deinterlacer: Deinterlacer | None = None
         self._said_interlaced = self._said_resized = self._said_hdr = False
-        self._next_pts = 0
 
         first = self._first_frame()
         if decoder == "cuda" and first.format.name.startswith("yuv420p"):
@@ -161,7 +164,7 @@ class FileSource(Source):
         aspect = self._video.sample_aspect_ratio or Fraction(1)
         if self._orientation.transpose:
             width, height, aspect = height, width, 1 / aspect
-        rate: Fraction = self._video.average_rate or self._video.guessed_rate or FALLBACK_RATE
+        rate = usual_rate(self._video)
         seconds = Fraction(self._container.duration or 0, av.time_base)
         self.info = VideoInfo(
             width,
@@ -237,7 +240,7 @@ class FileSource(Source):
             else:
                 self._container.seek(target, stream=self._video)
             self._waiting.clear()
-            self._timeline, self._deinterlacer, self._next_pts = Timeline(), None, 0
+            self._timeline, self._deinterlacer = Timeline(), None
             self._items = self._demux()
             first = self._first_frame()
             if self._start is None or (first.pts is not None and first.pts <= self._start):
@@ -308,9 +311,8 @@ class FileSource(Source):
             if not isinstance(item, av.VideoFrame):
                 yield item
                 continue
-            pts, duration = self._times(item)
-            if not self._timeline.rises(pts):
-                continue
+            duration = item.duration or usual_duration(self._video)
+            pts = self._timeline.show(item.pts, duration)
             if self._end is not None and pts >= self._end:
                 break
             if self._start is None or pts >= self._start:
@@ -320,16 +322,12 @@ class FileSource(Source):
                 "%s jumps back in time %d times; it is made to go on", self.path, self._timeline.jumps
             )
         if self._timeline.late:
-            log.warning("%s: %d pictures go back in time and are left out", self.path, self._timeline.late)
+            log.warning(
+                "%s: %d pictures go back in time, and follow on those before them",
+                *(self.path, self._timeline.late),
+            )
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
-
-    def _times(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Pts and duration of a frame; where the file does not tell, it follows on the one before."""
-        duration = frame.duration or round(1 / (self.info.rate * self._video.time_base))
-        pts = self._next_pts if frame.pts is None else frame.pts
-        self._next_pts = pts + duration
-        return pts, duration
 
     def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
         high: Any = None

@@ -38,7 +38,8 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
 
     Returns:
         None where packets do not tell when their frames are shown, or jump back in time: such a video can
-        only be read from its beginning.
+        only be read from its beginning. FFmpeg guesses for AVI, which has no such times, and guesses wrong
+        where frames are stored in another order.
 
     Raises:
         SourceError: it cannot be read.
@@ -50,6 +51,8 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
     try:
         with open_input(path, picture_rate) as container:
             video = picture_stream(container)
+            if container.format.name == "avi" and video.codec_context.has_b_frames:
+                return None
             for packet in container.demux(video):
                 if not packet.size or packet.is_discard:
                     continue

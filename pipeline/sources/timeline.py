@@ -28,6 +28,7 @@ class Timeline:
         self.late = 0
         """Pictures that came after one that is shown later, or at the same time."""
         self._last_pts: int | None = None
+        self._next_pts = 0
 
     def place(self, packet: Any) -> None:
         """Move `packet`, if it must be, so that time goes on."""
@@ -60,15 +61,21 @@ class Timeline:
             packet.dts = None if packet.dts is None else packet.dts + ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
 
-    def rises(self, pts: int | None) -> bool:
-        """Whether a picture is later than all before it, by its `pts` in ticks; else it is counted.
+    def show(self, pts: int | None, duration: int) -> int:
+        """When a picture is shown, in ticks, later than all before it.
 
-        At a seam the pictures of the one recording may overlap those of the other by less than a jump.
+        That is its own `pts`. Where the file does not tell, it follows on the one before; so does one that is
+        late, which is counted: some containers have its time guessed, and at a seam the pictures of the one
+        recording may overlap those of the other by less than a jump.
+
+        Args:
+            duration: of the picture, in ticks.
         """
         if pts is None:
-            return True
-        if self._last_pts is not None and pts <= self._last_pts:
+            pts = self._next_pts
+        elif self._last_pts is not None and pts <= self._last_pts:
             self.late += 1
-            return False
-        self._last_pts = pts
-        return True
+            # Half as long as usual, so that time catches up with what comes after.
+            pts = self._last_pts + max(1, duration // 2)
+        self._last_pts, self._next_pts = pts, pts + max(1, duration)
+        return pts
