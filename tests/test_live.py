@@ -1,5 +1,7 @@
 """`fauve live` as people run it: real encoders, sockets and kills; each picture carries its number."""
 
+import contextlib
+import http.server
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -22,7 +25,7 @@ from pipeline.live import open_sink
 from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
-from pipeline.sources.live import Capture, LiveSource, SrtProgram, open_container, open_source
+from pipeline.sources.live import Capture, LiveSource, SrtProgram, hurries, open_container, open_source
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
 from tests.packs import tiny_pack
@@ -346,6 +349,26 @@ def test_what_a_server_complains_of_all_evening_is_not_kept(monkeypatch):
     sink.abort()
 
 
+BLACK = np.zeros((720, 1280, 3), np.uint8)
+
+
+def test_each_picture_leaves_at_once_though_it_is_small():
+    info = replace(PatternSource((1280, 720)).info, sound=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        sink = open_sink(f"tcp://127.0.0.1:{server.getsockname()[1]}", info)
+        sink.write(Frame(BLACK, 0, 3000, info.time_base))
+        # A black picture suffices for the child to ask the server.
+        with server.accept()[0] as receiver:
+            receiver.settimeout(5)
+            wait_until(lambda: sink.connected)
+            for number in range(1, 20):
+                sink.write(Frame(BLACK, number * 3000, 3000, info.time_base))
+                assert receiver.recv(1 << 20), "the next one is not written before this one has come"
+            assert sink.left_out == 1
+            sink.abort()
+
+
 SENDER = """
 import sys, time
 from fractions import Fraction
@@ -406,6 +429,148 @@ def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
         assert (container.streams.video[0].width, container.streams.video[0].height) == (320, 180)
 
 
+class Served(http.server.BaseHTTPRequestHandler):
+    """Gives the file of the name that is asked for; a .mjpg without its length, as cameras do."""
+
+    folder = None
+
+    def do_GET(self):
+        content = (self.folder / self.path[1:]).read_bytes()
+        self.send_response(200)
+        if self.path.endswith(".mjpg"):
+            self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=ffmpeg")
+        else:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and the address that it is served at."""
+    handler = type("Handler", (Served,), {"folder": tmp_path})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def write_pattern(path, format, *, codec="libx264", **options):
+    """100 pictures of the pattern, 25 a second."""
+    pattern = PatternSource((160, 96), Fraction(25))
+    with av.open(str(path), "w", format=format, options=options) as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height = 160, 96
+        video.pix_fmt = "yuv420p" if codec == "libx264" else "yuvj420p"
+        video.codec_context.gop_size = 25
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(pattern.picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options"),
+    [
+        ("over.m3u8", "hls", {"hls_time": "1", "hls_list_size": "0"}),
+        ("live.m3u8", "hls", {"hls_time": "1", "hls_list_size": "0", "hls_flags": "omit_endlist"}),
+        ("film.flv", "flv", {}),
+    ],
+)
+def test_what_a_server_gives_all_at_once_is_held_back(served, name, format, options):
+    folder, url = served
+    write_pattern(folder / name, format, **options)
+    source = open_source(f"{url}/{name}")
+    frames = []
+    for frame in source:
+        frames += [frame] * (frame.captured_at is not None)
+        # HLS that goes on is entered three segments before its end.
+        if len(frames) + source.dropped >= 25:
+            break
+    source.close()
+    # None is given before its time; through the server, all of them come in a few milliseconds.
+    late = [frame.captured_at - float(frame.time) for frame in frames]
+    assert min(late) > late[0] - 0.005
+    assert frames[-1].captured_at - frames[0].captured_at > 0.9
+    # Its end is a loss all the same, because a server may go on.
+    assert not source._ends
+
+
+def test_a_camera_by_http_is_not_held_back(served):
+    folder, url = served
+    write_pattern(folder / "camera.mjpg", "mpjpeg", codec="mjpeg")
+    address = f"{url}/camera.mjpg"
+    with open_container(address, parse_source(address), 5.0) as container:
+        assert container.format.name == "mpjpeg"
+        assert not hurries(container)
+
+
+OPENING = "import sys; from pipeline.sources.live import open_source; open_source(sys.argv[1])"
+
+
+def ports(kind):
+    """Those that are bound on this machine, by tcp or udp."""
+    lines = Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+    return {int(line.split()[1].partition(":")[2], 16) for line in lines}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("listen:tcp://127.0.0.1:{}", "tcp"),
+        ("listen:rtmp://127.0.0.1:{}/live/x", "tcp"),
+        ("udp://127.0.0.1:{}", "udp"),
+        ("srt://127.0.0.1:{}?mode=listener", "udp"),
+    ],
+)
+def test_waiting_for_a_sender_can_be_ended(address, kind):
+    if address.startswith("srt"):
+        pytest.importorskip("imageio_ffmpeg", reason='SRT needs the extra "live"')
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", OPENING, address.format(port)], stderr=subprocess.PIPE)
+    STARTED.append(process)
+    wait_until(lambda: port in ports(kind))
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=5)[1]
+
+
+def test_nobody_sends_there(monkeypatch):
+    really = av.open
+    monkeypatch.setattr("av.open", lambda *args, **named: really(*args, **{**named, "timeout": (0.2, 0.2)}))
+    with pytest.raises(SourceError, match=r"^udp://127.0.0.1:\d+: cannot be opened: nobody sends there$"):
+        open_source(f"udp://127.0.0.1:{free_port()}")
+
+
+def test_a_sender_that_falls_silent_is_lost(tmp_path):
+    port = free_port()
+    write_pattern(tmp_path / "in.ts", "mpegts")
+    packets, silent = (tmp_path / "in.ts").read_bytes(), threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not silent.is_set():
+                for begin in range(0, len(packets), 1316):
+                    sender.sendto(packets[begin : begin + 1316], ("127.0.0.1", port))
+                    time.sleep(0.005)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        source = open_source(f"udp://127.0.0.1:{port}", timeout=0.5)
+    finally:
+        silent.set()
+        thread.join()
+    wait_until(lambda: source.lost)
+    assert source.lost == "nobody sends there"
+    source.close()
+
+
 class Radio(Capture):
     """Gives one picture, and sound for as long as it is open."""
 
@@ -453,7 +618,7 @@ def test_a_file_without_a_picture_is_not_begun_again_at_once(tmp_path, monkeypat
         return av.open(str(video))
 
     monkeypatch.setattr(LiveSource, "_read_connection", read)
-    source = LiveSource("in.mp4", connect, paced=True, loop=True)
+    source = LiveSource("in.mp4", connect, ends=True, loop=True)
     time.sleep(1.5)
     source.close()
     # After pauses that grow.
@@ -579,6 +744,12 @@ def test_a_camera_is_asked_for_motion_jpeg_first(monkeypatch, has_motion_jpeg):
     assert asked == ([motion_jpeg] if has_motion_jpeg else [motion_jpeg, plain])
 
 
+def test_a_pattern_of_less_than_a_picture_in_a_second():
+    source = PatternSource((64, 64), Fraction(2, 5), sound=True)
+    assert source.picture(3)[:10, :10].min() == 255
+    assert source._sound(3).samples.samples == 2.5 * 48_000
+
+
 def test_the_rate_of_the_pattern():
     source = PatternSource((64, 64), Fraction(50))
     began = time.monotonic()
@@ -658,3 +829,24 @@ def test_the_sound_of_another_place(tmp_path, pack):
     for place, words in ((silent, "no sound in it"), (tmp_path / "none.wav", "no such file")):
         result = fauve("live", "test:", *SIZE, "-s", pack, "-o", tmp_path / "x.mkv", "--sound", place)
         assert_one_line(result, words)
+
+
+def test_what_is_refused_leaves_the_files_of_the_evening_before(tmp_path, pack):
+    record, path = tmp_path / "show.jsonl", tmp_path / "show.mkv"
+    record.write_text("the first evening")
+    arguments = ["live", "test:", *SIZE, "-s", pack, "-o", path, "--record-controls", record]
+    assert_one_line(fauve(*arguments), "show.jsonl: there is a file already", "--force")
+    # Nor does what comes after the outputs leave one of theirs behind, so that the next try is not refused.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for option in ("--panel", "--metrics", "--preview"):
+            result = fauve(*arguments, "--force", option, f":{port}")
+            assert_one_line(result, f"{option} 127.0.0.1:{port}: cannot be served there")
+    assert sorted(tmp_path.iterdir()) == [record]
+    assert record.read_text() == "the first evening"
+    done = fauve(*arguments, "--force", "--duration", "1s")
+    assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.iterdir()) == [record, path]
+    assert json.loads(record.read_text().splitlines()[0])["control"] == "pack"

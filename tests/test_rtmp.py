@@ -3,14 +3,19 @@
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 
-from pipeline.sources.pattern import read_code
+from pipeline.frame import Frame
+from pipeline.live import open_sink
+from pipeline.sources.live import open_source
+from pipeline.sources.pattern import TIME_BASE, PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import RTMP_MODULE, needs
+from tests.test_counted import film, follow
 from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start
 
 __all__ = ["nothing_keeps_running"]
@@ -112,6 +117,27 @@ def test_a_stream_from_a_server_is_painted(nginx, pack, tmp_path):
 
 
 @needs("nginx")
+def test_all_the_sound_of_a_server_arrives(nginx, tmp_path):
+    program = pytest.importorskip("imageio_ffmpeg", reason="a sender").get_ffmpeg_exe()
+    path = tmp_path / "film.flv"
+    path.write_bytes(film("flv", seconds=20, rate=44_100))
+    command = [program, "-loglevel", "quiet", "-re", "-i", str(path), "-c", "copy", "-f", "flv", nginx.url]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as sender:
+        watch(nginx.url, 1)
+        source, pieces = open_source(nginx.url), []
+        for item in source:
+            if isinstance(item, Frame):
+                assert item.time < 15, f"only {len(pieces)} pieces came"
+            else:
+                pieces.append(item)
+            if len(pieces) == 60:
+                break
+        source.close()
+        sender.kill()
+    assert follow(pieces)
+
+
+@needs("nginx")
 def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path):
     path = tmp_path / "show.mkv"
     process = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", nginx.url, "-o", path, "--json")
@@ -146,6 +172,49 @@ def test_a_server_that_refuses_is_named_and_asked_again(pack, tmp_path):
     assert (counted["frames"], counted["dropped"]) == (0, done["frames"])
     numbers, _, _ = codes(str(path))
     assert len(numbers) == done["frames"] > 5
+
+
+def pattern(number):
+    return Frame(PatternSource((320, 180)).picture(number), number * 3000, 3000, TIME_BASE)
+
+
+SRT_INFO = replace(PatternSource((320, 180)).info, sound=False)
+
+
+def test_srt_begins_with_the_first_picture_that_counts_as_sent(tmp_path):
+    program = pytest.importorskip("imageio_ffmpeg", reason='SRT needs the extra "live"').get_ffmpeg_exe()
+    url, path = f"srt://127.0.0.1:{free_port()}", tmp_path / "got.ts"
+    receiver = subprocess.Popen(
+        [program, "-loglevel", "quiet", "-i", f"{url}?mode=listener", "-c", "copy", str(path)],
+        stdin=subprocess.DEVNULL,
+    )
+    sink, number = open_sink(url, SRT_INFO), 0
+    while number - sink.left_out < 40:
+        assert number < 600, sink.lost
+        sink.write(pattern(number))
+        number += 1
+        time.sleep(1 / 30)
+    sink.close()
+    receiver.wait(20)
+    with av.open(str(path)) as container:
+        assert next(container.demux(video=0)).is_keyframe
+    numbers, _, _ = codes(str(path))
+    # What was on its way at the end may be missing.
+    assert len(numbers) > 20
+    assert numbers == list(range(sink.left_out, sink.left_out + len(numbers)))
+
+
+def test_srt_that_nobody_receives_counts_nothing_as_sent():
+    pytest.importorskip("imageio_ffmpeg", reason='SRT needs the extra "live"')
+    sink, number = open_sink(f"srt://127.0.0.1:{free_port()}?connect_timeout=300", SRT_INFO), 0
+    while not sink.lost:
+        assert number < 600
+        sink.write(pattern(number))
+        number += 1
+        time.sleep(1 / 30)
+    sink.abort()
+    assert not sink.connected
+    assert sink.left_out == number > 5
 
 
 @needs("srt-live-transmit")

@@ -141,7 +141,9 @@ class StreamSink(Sink):
         target = self._target
         if target.url.startswith("srt:"):
             program = [ffmpeg(self.name), "-loglevel", "error", "-probesize", "32", "-analyzeduration", "0"]
-            return [*program, "-f", "nut", "-i", "-", "-c", "copy", "-f", target.format, target.url]
+            # It reports as soon as the server has accepted; the first picture is dropped as in the relay.
+            program += ["-progress", "pipe:1", "-stats_period", "0.1", "-f", "nut", "-i", "-"]
+            return [*program, "-c", "copy", "-bsf:v", "noise=drop=not(n)", "-f", target.format, target.url]
         module = [sys.executable, "-m", "pipeline.sinks.relay"]
         return [*module, target.url, target.format, json.dumps(target.options)]
 
@@ -149,8 +151,8 @@ class StreamSink(Sink):
         self._errors = b""
         self._sent = False
         self._told = 0
-        self._waits = not self._target.url.startswith("srt:")
-        """Until the child says that the server has accepted; FFmpeg's program does not say."""
+        self._waits = True
+        """Until the child says that the server has accepted."""
         self._asked_at = time.monotonic()
         self._child = subprocess.Popen(
             self._command,
@@ -160,7 +162,8 @@ class StreamSink(Sink):
             # Ctrl-C is for us; the child ends when its input does.
             start_new_session=os.name == "posix",
         )
-        threading.Thread(target=self._listen, args=(self._child,), name="relay", daemon=True).start()
+        for work, name in ((self._listen, "relay"), (self._hear_errors, "errors")):
+            threading.Thread(target=work, args=(self._child,), name=name, daemon=True).start()
         self._busy_since = time.monotonic()
         try:
             self._muxer = Muxer(
@@ -172,29 +175,25 @@ class StreamSink(Sink):
             self._busy_since = None
 
     def _listen(self, child: "subprocess.Popen[bytes]") -> None:
-        """Wait for the child to say that the server has accepted, then for its last words."""
+        """Wait for the child to say that the server has accepted."""
         assert child.stdout is not None
+        with child.stdout as said:
+            if said.readline() and child is self._child:
+                self.connected, self.lost = True, ""
+                if self._failures:
+                    self.reconnected += 1
+                    log.warning("%s is back", self.name)
+                    self._failures = 0
+            # FFmpeg's program goes on reporting, and would wait for a reader.
+            deque(said, 0)
+
+    def _hear_errors(self, child: "subprocess.Popen[bytes]") -> None:
+        """Keep the child's last words."""
         assert child.stderr is not None
-        accepted = self._outlives(child) if self._target.url.startswith("srt:") else child.stdout.readline()
-        if accepted and child is self._child:
-            self.connected, self.lost = True, ""
-            if self._failures:
-                self.reconnected += 1
-                log.warning("%s is back", self.name)
-                self._failures = 0
-        words = b"".join(deque(child.stderr, LAST_WORDS))
+        with child.stderr as said:
+            words = b"".join(deque(said, LAST_WORDS))
         if child is self._child:
             self._errors = words
-        child.stdout.close()
-        child.stderr.close()
-
-    def _outlives(self, child: "subprocess.Popen[bytes]") -> bool:
-        """Whether a child has not given up after as long as a server may take to answer."""
-        try:
-            child.wait(ANSWER_WITHIN)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
 
     def _watch(self) -> None:
         """Kill a child that takes nothing any more, or that the server does not accept."""
@@ -243,6 +242,10 @@ class StreamSink(Sink):
         self._busy_since = time.monotonic()
         try:
             work(self._muxer)
+            assert self._child is not None
+            assert self._child.stdin is not None
+            # A small picture would wait in the pipe's own buffer for the next ones.
+            self._child.stdin.flush()
         except (SinkError, OSError):
             self._fail()
             return False

@@ -9,32 +9,41 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import av
 import av.error
-from av.audio.resampler import AudioResampler
 
 from engines import Image, Size
 from pipeline.channel import Cancelled, Channel
 from pipeline.errors import SourceError
-from pipeline.frame import Frame, Sound, VideoInfo
+from pipeline.frame import Frame, VideoInfo
 from pipeline.scaling import resize
 from pipeline.sources import Source
+from pipeline.sources.counted import CountedSound
 from pipeline.sources.file import FileSource
-from pipeline.sources.pattern import SAMPLE_RATE, TIME_BASE, PatternSource
+from pipeline.sources.pattern import TIME_BASE, PatternSource
 
 log = logging.getLogger("fauve")
+
+T = TypeVar("T")
 
 PAUSES = (0.25, 0.5, 1.0)
 """Seconds between attempts to connect again; the last one repeats."""
 
 HOLD = 0.5
 """Seconds without a frame after which the last one is shown again and again, at the source's rate."""
+
+LEAP = 10.0
+"""Seconds that a stream may be ahead of the clock; more is another programme, whose times begin anew."""
+
+NOBODY = "nobody sends there"
+"""What FFmpeg calls an immediate exit that was requested: the time to answer is over."""
 
 STEP = round(Fraction(1, 1000) / TIME_BASE)
 """Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
@@ -60,8 +69,8 @@ class Input:
     options: Mapping[str, str] = field(default_factory=dict)
     preferred: Mapping[str, str] = field(default_factory=dict)
     """Options that are left out where it cannot be opened with them."""
-    paced: bool = False
-    """Comes as fast as it is read, so that the clock must hold it back: a file."""
+    ends: bool = False
+    """Is a file of this machine, which comes as fast as it is read, and whose end is no loss."""
 
 
 def open_source(
@@ -98,7 +107,7 @@ def open_source(
     return LiveSource(
         address,
         lambda: open_container(address, asked, timeout),
-        paced=asked.paced,
+        ends=asked.ends,
         loop=loop,
         sound=sound,
     )
@@ -133,7 +142,7 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         return Input(address, None, options)
     if not Path(address).exists():
         raise SourceError(f"{address}: no such file; live inputs are camera:0, screen:, test: and URLs")
-    return Input(f"file:{address}", paced=True)
+    return Input(f"file:{address}", ends=True)
 
 
 def _camera(which: str, asked: dict[str, str], size: Size | None) -> Input:
@@ -176,6 +185,23 @@ def _screen(region: str, asked: dict[str, str]) -> Input:
     return Input(f"{display}+{x},{y or 0}" if offset else display, device, options)
 
 
+def awaited(work: Callable[[], T]) -> T:
+    """What `work` gives, however long it takes: Ctrl-C reaches who waits here, and does not reach FFmpeg."""
+    done: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=do, name="open", daemon=True).start()
+    # In turns, because a thread that waits for ever does not see Ctrl-C on Windows.
+    while not done.done():
+        wait([done], 0.2)
+    return done.result()
+
+
 def open_container(address: str, asked: Input, timeout: float) -> Any:
     """An open container of FFmpeg's.
 
@@ -187,11 +213,11 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
         SourceError: it cannot be opened.
     """
     # A listener waits for its sender as long as it takes.
-    wait = None if address.startswith("listen:") or asked.paced else (max(timeout, 10.0), timeout)
+    patience = None if address.startswith("listen:") or asked.ends else (max(timeout, 10.0), timeout)
 
     def opened(options: Mapping[str, str]) -> Any:
         return av.open(
-            asked.url, format=asked.format, options=dict(options), timeout=wait, metadata_errors="replace"
+            asked.url, format=asked.format, options=dict(options), timeout=patience, metadata_errors="replace"
         )
 
     if asked.preferred:
@@ -201,9 +227,16 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
             log.info("%s: is opened without %s", address, dict(asked.preferred))
     try:
         return opened(asked.options)
+    except av.error.ExitError as error:
+        raise SourceError(f"{address}: cannot be opened: {NOBODY}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{address}: cannot be opened: {reason}") from error
+
+
+def hurries(container: Any) -> bool:
+    """Whether it comes as fast as it is read, so that the clock must hold it back: HLS, or any file."""
+    return container.format.name == "hls" or bool(container.duration)
 
 
 def ffmpeg(what: str) -> str:
@@ -242,7 +275,7 @@ class SrtProgram:
             return av.open(self._process.stdout, format="nut", metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
             self._kill()
-            raise SourceError(f"{self._address}: cannot be opened: nobody sends there") from error
+            raise SourceError(f"{self._address}: cannot be opened: {NOBODY}") from error
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -280,13 +313,10 @@ class Capture(Source):
         )
         self.dropped = self._items.dropped
 
-    def _put_sound(self, samples: Any, resampler: AudioResampler, at: float) -> None:
-        """Hand on sound that begins at the time `at`."""
-        for piece in resampler.resample(samples):
-            piece.pts = round(at * SAMPLE_RATE)
-            piece.time_base = Fraction(1, SAMPLE_RATE)
-            at += piece.samples / SAMPLE_RATE
-            self._items.put_packet(Sound(piece, 8 * piece.samples), 8 * piece.samples)
+    def _put_sound(self, samples: Any, counted: CountedSound, at: float) -> None:
+        """Hand on sound that begins at the time `at`, in seconds of the run."""
+        for piece in counted.pieces(samples, at):
+            self._items.put_packet(piece, piece.size)
 
     def __iter__(self) -> Iterator[Frame | Any]:
         period = float(1 / self.info.rate)
@@ -322,8 +352,8 @@ class LiveSource(Capture):
     Args:
         address: what messages call it.
         connect: opens it: an open container of FFmpeg's.
-        paced: hold frames back until their time.
-        loop: begin again at the end.
+        ends: its end is the end, and no loss.
+        loop: begin again at that end.
         sound: give the first track of sound, too.
 
     Raises:
@@ -335,19 +365,19 @@ class LiveSource(Capture):
         address: str,
         connect: Callable[[], Any],
         *,
-        paced: bool = False,
+        ends: bool = False,
         loop: bool = False,
         sound: bool = True,
     ) -> None:
         super().__init__(address)
         self._connect = connect
-        self._paced = paced
+        self._ends = ends
         self._loop = loop
         self._shown = False
         """Whether the last connection gave a picture."""
         self._attempts = 0
         """To connect, since one did."""
-        self._file = FileSource(address, container=connect())
+        self._file = awaited(self._open)
         file = self._file.info
         audio = next((track for track in file.tracks if track.kind == "audio"), None) if sound else None
         self.info = replace(
@@ -368,6 +398,11 @@ class LiveSource(Capture):
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
         self._thread.start()
 
+    def _open(self) -> FileSource:
+        container = self._connect()
+        self._paced = self._ends or hurries(container)
+        return FileSource(self.address, container=container)
+
     def _read(self) -> None:
         """Read until stopped; connect again whenever it is lost."""
         try:
@@ -376,12 +411,12 @@ class LiveSource(Capture):
                 try:
                     self._read_connection()
                     reason = "it ended"
-                    if self._paced and not self._loop:
+                    if self._ends and not self._loop:
                         self._items.close()
                         return
-                    again = self._paced and self._shown
+                    again = self._ends and self._shown
                 except SourceError as error:
-                    reason = str(error)
+                    reason = NOBODY if isinstance(error.__cause__, av.error.ExitError) else str(error)
                 self._file.close()
                 if self._shown:
                     self._attempts = 0
@@ -399,7 +434,7 @@ class LiveSource(Capture):
                 return False
             self._attempts += 1
             try:
-                self._file = FileSource(self.address, container=self._connect())
+                self._file = self._open()
             except SourceError as error:
                 self.lost = str(error)
                 again = False
@@ -416,20 +451,23 @@ class LiveSource(Capture):
         # A connection's own times begin anywhere; from its first frame on they run beside the clock.
         offset: float | None = None
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
-        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE) if self.info.sound else None
+        counted = CountedSound()
+
+        def leaps(at: float) -> bool:
+            return not self._ends and at - self.now > LEAP
+
         for item in self._file:
             if self._stopped.is_set():
                 return
             if isinstance(item, Frame):
                 at = float(item.time)
-                if offset is None:
+                if offset is None or leaps(at + offset):
                     offset, self._shown = self.now - at, True
-                if self._paced:
-                    ahead = at + offset - self.now
-                    if ahead > 0 and self._stopped.wait(ahead):
-                        return
+                ahead = at + offset - self.now
+                if self._paced and ahead > 0 and self._stopped.wait(ahead):
+                    return
                 self._put(item.image, at + offset, round(item.duration * item.time_base / TIME_BASE))
-            elif audio is not None and resampler is not None and item.stream_index == audio.index:
+            elif self.info.sound and audio is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)
                 except av.error.FFmpegError:
@@ -437,7 +475,9 @@ class LiveSource(Capture):
                 for samples in decoded:
                     if offset is not None and samples.pts is not None:
                         begins = float(samples.pts * samples.time_base) + offset
-                        self._put_sound(samples, resampler, begins)
+                        # What comes before the first picture of another programme has no time yet.
+                        if not leaps(begins):
+                            self._put_sound(samples, counted, begins)
 
     def close(self) -> None:
         """Stop reading; a connection that does not answer is left to its end."""

@@ -75,17 +75,20 @@ class PatternSource(Source):
             round(height * (0.45 - 0.3 * abs(np.cos(seconds * 2)))),
         )
         cv2.circle(image, centre, height // 8, (250, 240, 200), -1, cv2.LINE_AA)
-        if number % round(self.info.rate) < FLASH:
+        if self._flashes(number):
             image[: height // 6, : height // 6] = 255
         write_code(image, number)
         return image
+
+    def _flashes(self, number: int) -> bool:
+        """Whether frame `number` is among the first of its second; there may be less than one in a second."""
+        return number % max(1, round(self.info.rate)) < FLASH
 
     def _sound(self, number: int) -> Sound:
         first = round(number * SAMPLE_RATE / self.info.rate)
         last = round((number + 1) * SAMPLE_RATE / self.info.rate)
         at = np.arange(first, last)
-        click = number % round(self.info.rate) < FLASH
-        wave = np.sin(2 * np.pi * 1000 * at / SAMPLE_RATE) * (0.5 if click else 0)
+        wave = np.sin(2 * np.pi * 1000 * at / SAMPLE_RATE) * (0.5 if self._flashes(number) else 0)
         samples = AudioFrame.from_ndarray(
             np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
         )

@@ -6,18 +6,16 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import av.error
-from av.audio.resampler import AudioResampler
 
 from pipeline.channel import Channel
 from pipeline.errors import SourceError
-from pipeline.frame import Frame, Sound
+from pipeline.frame import Frame
 from pipeline.sources import Source
-from pipeline.sources.live import PAUSES, Input, open_container, parse
-from pipeline.sources.pattern import SAMPLE_RATE
+from pipeline.sources.counted import CountedSound
+from pipeline.sources.live import PAUSES, Input, awaited, hurries, open_container, parse
 
 log = logging.getLogger("fauve")
 
@@ -60,7 +58,7 @@ class WithSound(Source):
         self._address = address
         self.info = replace(picture.info, sound=True)
         self._asked = parse_sound(address)
-        self._container = self._connect()
+        self._container = awaited(self._connect)
         self._items: Channel[Any] = Channel(1, drop_oldest=True)
         self._zero: float | None = None
         self._stopped = threading.Event()
@@ -112,9 +110,10 @@ class WithSound(Source):
             attempt = 0
 
     def _read_connection(self) -> None:
-        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE)
+        counted = CountedSound()
         offset: float | None = None
         with self._container as container:
+            paced = self._asked.ends or hurries(container)
             for samples in container.decode(audio=0):
                 if self._stopped.is_set():
                     return
@@ -125,13 +124,10 @@ class WithSound(Source):
                     offset = time.monotonic() - self._zero - at
                 begins = at + offset
                 ahead = begins + self._zero - time.monotonic()
-                if self._asked.paced and ahead > 0 and self._stopped.wait(ahead):
+                if paced and ahead > 0 and self._stopped.wait(ahead):
                     return
-                for piece in resampler.resample(samples):
-                    piece.pts, piece.time_base = round(begins * SAMPLE_RATE), Fraction(1, SAMPLE_RATE)
-                    begins += piece.samples / SAMPLE_RATE
-                    size = 8 * piece.samples
-                    self._items.put_packet(Sound(piece, size), size)
+                for piece in counted.pieces(samples, begins):
+                    self._items.put_packet(piece, piece.size)
 
     def __iter__(self) -> Iterator[Frame | Any]:
         for thread in self._threads:

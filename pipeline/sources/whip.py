@@ -7,13 +7,12 @@ from collections.abc import Coroutine
 from fractions import Fraction
 from typing import Any
 
-from av.audio.resampler import AudioResampler
-
 from pipeline.colour import BT709, LIMITED, Colour, Decoded, colour_of
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
+from pipeline.sources.counted import CountedSound
 from pipeline.sources.live import Capture
-from pipeline.sources.pattern import SAMPLE_RATE, TIME_BASE
+from pipeline.sources.pattern import TIME_BASE
 from pipeline.webrtc import NEEDED, Loop, bind, serve, signalling
 
 log = logging.getLogger("fauve")
@@ -125,7 +124,7 @@ class WhipSource(Capture):
             self._put(image, self.now)
 
     async def _take_sound(self, track: Any) -> None:
-        resampler = AudioResampler("fltp", "stereo", SAMPLE_RATE)
+        counted = CountedSound()
         offset: float | None = None
         while not self._stopped.is_set():
             try:
@@ -136,7 +135,7 @@ class WhipSource(Capture):
             if offset is None:
                 offset = self.now - at
             if self._first.is_set():
-                self._put_sound(samples, resampler, at + offset)
+                self._put_sound(samples, counted, at + offset)
 
     def close(self) -> None:
         """Send the senders away, and stop listening."""
