@@ -1,10 +1,18 @@
 """Who may see a page that fauve serves, and turn what is on it."""
 
+import contextlib
 import hmac
+import os
+import re
 import secrets
 import socket
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
+
+from platformdirs import user_config_path
+
+from pipeline.errors import SinkError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -26,6 +34,41 @@ def reachable(host: str) -> str:
         return host
 
 
+def token_file() -> Path:
+    """Where the token is kept from one start to the next; who deletes it gets another one."""
+    return user_config_path("fauve", appauthor=False) / "token"
+
+
+def token() -> str:
+    """The token of this user's pages: what FAUVE_TOKEN says, or what is kept in a file only they can read.
+
+    Raises:
+        SinkError: it is none, or cannot be kept.
+    """
+    given, path = os.environ.get("FAUVE_TOKEN"), token_file()
+    if given:
+        return _checked(given, "FAUVE_TOKEN", "give another")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of two that start at the same time, one makes it.
+        with contextlib.suppress(FileExistsError):
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(made, "w") as file:
+                file.write(secrets.token_urlsafe(12) + "\n")
+        kept = path.read_text("utf-8", "replace").strip()
+    except OSError as error:
+        raise SinkError(
+            f"{path}: the token cannot be kept there: {error.strerror}; give one in FAUVE_TOKEN"
+        ) from error
+    return _checked(kept, str(path), "delete the file for another")
+
+
+def _checked(token: str, origin: str, remedy: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_-]{8,}", token) is None:
+        raise SinkError(f"{origin}: a token has 8 letters, digits, - or _ at least; {remedy}")
+    return token
+
+
 class Headers(Protocol):
     """Of a request, by name in any case."""
 
@@ -40,11 +83,14 @@ class Access:
 
     Args:
         host: that the page is served at.
+
+    Raises:
+        SinkError: as `token`.
     """
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._token = "" if host in LOOPBACK else secrets.token_urlsafe(12)
+        self._token = "" if host in LOOPBACK else token()
 
     def url(self, port: int, path: str = "") -> str:
         """The address to give to a browser."""

@@ -1,5 +1,6 @@
 """What a performer can turn while the picture runs, from wherever it is turned."""
 
+import contextlib
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ from typing import IO, Any
 
 from engines import Look
 from pipeline.errors import SinkError
+from pipeline.sinks.file import refuse_existing
 
 log = logging.getLogger("fauve")
 
@@ -31,6 +33,42 @@ class Scene:
     blackout: bool = False
 
 
+@dataclass(frozen=True)
+class Fade:
+    """Weights of styles by name, on their way `before` to `after` for `seconds` from the time `began`."""
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    began: Fraction = Fraction(0)
+    seconds: float = 0.0
+
+    def at(self, time: Fraction) -> Mapping[str, float]:
+        """The weights at `time` seconds."""
+        share = float(time - self.began) / self.seconds if self.seconds > 0 else 1.0
+        if share >= 1:
+            return self.after
+        total_before, total = sum(self.before.values()), sum(self.after.values())
+        return {
+            style: (1 - share) * self.before[style] / total_before + share * weight / total
+            for style, weight in self.after.items()
+        }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is turned, until something is turned again."""
+
+    fade: Fade
+    strength: float
+    bypass: bool = False
+    freeze: bool = False
+    blackout: bool = False
+
+    def scene_at(self, time: Fraction) -> Scene:
+        """How the frame at `time` seconds is to be shown."""
+        return Scene(Look(self.fade.at(time), self.strength), self.bypass, self.freeze, self.blackout)
+
+
 class Controls:
     """One state for keyboard, OSC, MIDI and panel; each change takes effect between two frames.
 
@@ -42,12 +80,7 @@ class Controls:
         pack: the pack that is played.
         styles: its styles.
         look: to begin with.
-        crossfade: seconds that a change of style takes.
-        record: a file for every change with the time of the frame that it took effect at, one JSON object
-            a line.
-
-    Raises:
-        SinkError: the record cannot be written.
+        crossfade: seconds that a change of style takes, up to `LONGEST_CROSSFADE`.
     """
 
     def __init__(
@@ -57,7 +90,6 @@ class Controls:
         look: Look,
         *,
         crossfade: float = 1.0,
-        record: Path | None = None,
     ) -> None:
         self.play: Callable[[str], None] | None = None
         """Goes over to another pack; a `Deck` puts itself here."""
@@ -72,20 +104,41 @@ class Controls:
             "crossfade": crossfade,
             **dict.fromkeys(SWITCHES, False),
         }
-        self._target: dict[str, float] = mix
-        self._from: dict[str, float] = mix
-        self._fade: tuple[Fraction, float] | None = None
+        self._fade = Fade(mix, mix)
+        self._time = Fraction(0)
         self._record: IO[str] | None = None
-        if record is not None:
+
+    def record(self, path: Path, *, force: bool = False) -> None:
+        """Write every change to `path`, with the time of the frame that it took effect at.
+
+        One JSON object a line: what is set now, then what is turned. Where the file cannot be written any
+        more, this is logged, and the show goes on without it.
+
+        Args:
+            force: replace a file that is there.
+
+        Raises:
+            SinkError: there is a file already, or it cannot be written.
+        """
+        refuse_existing(path, force)
+        with self._lock:
+            # The largest share first: replayed, none may be the last one that goes.
+            mix = sorted(self._shown().items(), key=lambda share: share[1], reverse=True)
+            begins: dict[str, Any] = {
+                "pack": self._pack,
+                **self._values,
+                **{f"mix/{style}": weight for style, weight in mix},
+            }
             try:
-                self._record = record.open("w", encoding="utf-8")
+                self._record = path.open("w", encoding="utf-8")
+                for name, value in begins.items():
+                    self._write(self._record, Fraction(0), name, value)
             except OSError as error:
-                raise SinkError(f"{record}: cannot be written: {error.strerror}") from error
-            self._note(Fraction(0), "pack", pack)
-            for name, value in self._values.items():
-                self._note(Fraction(0), name, value)
-            for style, weight in mix.items():
-                self._note(Fraction(0), f"mix/{style}", weight)
+                if self._record is not None:
+                    self._end_record()
+                    if path.is_file():
+                        path.unlink()
+                raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
     def set(self, name: str, value: Any) -> None:
         """Turn the control `name`; it takes effect at the next frame.
@@ -143,14 +196,20 @@ class Controls:
         if name == "style":
             self._shown_mix = {style: float(style == value) for style in self._styles}
         elif name.startswith("mix/"):
-            self._shown_mix = {**self._shown(), name.removeprefix("mix/"): value}
+            mixed = self._mixed(self._shown(), name, value)
+            self._shown_mix = self._shown() if mixed is None else mixed
         elif name in self._values:
             self._values[name] = value
 
     _shown_mix: Mapping[str, float] | None = None
 
     def _shown(self) -> Mapping[str, float]:
-        return self._target if self._shown_mix is None else self._shown_mix
+        return self._fade.after if self._shown_mix is None else self._shown_mix
+
+    def _mixed(self, mix: Mapping[str, float], name: str, value: float) -> Mapping[str, float] | None:
+        """`mix` with another share of one style; None where nothing would be left to paint."""
+        mixed = {**mix, name.removeprefix("mix/"): value}
+        return mixed if sum(mixed.values()) > 0 else None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -197,11 +256,11 @@ class Controls:
             if (pack, tuple(styles)) == (self._pack, self._styles):
                 return
             self._pack, self._styles = pack, tuple(styles)
-            kept = {style: self._target.get(style, 0.0) for style in styles}
+            kept = {style: self._fade.after.get(style, 0.0) for style in styles}
             if not sum(kept.values()) > 0:
                 kept = dict(zip(styles, look.weights(styles).tolist(), strict=True))
-            self._from = self._target = kept
-            self._fade = self._shown_mix = None
+            self._fade, self._shown_mix = Fade(kept, kept), None
+            self._note("pack", pack)
             # What was turned since the last frame may be of styles that are gone.
             self._pending = [event for event in self._pending if self._known(event[0], event[1])]
         self._tell()
@@ -210,56 +269,58 @@ class Controls:
         style = value if name == "style" else name.removeprefix("mix/")
         return style in self._styles or not (name == "style" or name.startswith("mix/"))
 
+    @property
+    def setting(self) -> Setting:
+        """What is turned and has taken effect."""
+        return Setting(self._fade, self._values["strength"], *(self._values[switch] for switch in SWITCHES))
+
     def scene_at(self, time: Fraction) -> Scene:
         """How the frame at `time` seconds is to be shown; called in order, once for each frame."""
         with self._lock:
-            for name, value in self._pending:
+            self._time = time
+            pending, self._pending = self._pending, []
+            for name, value in pending:
                 self._take_effect(time, name, value)
-                self._note(time, name, value)
-            self._pending.clear()
+                # Another pack is noted when it is there, if it ever is.
+                if name != "pack":
+                    self._note(name, value)
             self._shown_mix = None
-            values = self._values
-            return Scene(
-                Look(self._mix_at(time), values["strength"]), *(values[switch] for switch in SWITCHES)
-            )
+            return self.setting.scene_at(time)
 
     def _take_effect(self, time: Fraction, name: str, value: Any) -> None:
         if name == "style":
-            self._from = self._mix_at(time)
-            self._target = {style: float(style == value) for style in self._styles}
-            seconds = float(self._values["crossfade"])
-            self._fade = (time, seconds) if seconds > 0 else None
+            chosen = {style: float(style == value) for style in self._styles}
+            self._fade = Fade(self._fade.at(time), chosen, time, float(self._values["crossfade"]))
         elif name.startswith("mix/"):
-            mixed = {**self._target, name.removeprefix("mix/"): value}
-            # With every weight at 0 there would be nothing to paint.
-            if sum(mixed.values()) > 0:
-                self._from, self._target, self._fade = self._mix_at(time), mixed, None
+            mixed = self._mixed(self._fade.after, name, value)
+            if mixed is not None:
+                self._fade = Fade(mixed, mixed)
         elif name == "pack" and self.play is not None:
             self.play(value)
 
-    def _mix_at(self, time: Fraction) -> dict[str, float]:
-        if self._fade is None:
-            return self._target
-        began, seconds = self._fade
-        share = float(time - began) / seconds
-        if share >= 1:
-            self._fade = None
-            return self._target
-        total_from, total = sum(self._from.values()), sum(self._target.values())
-        return {
-            style: (1 - share) * self._from[style] / total_from + share * self._target[style] / total
-            for style in self._styles
-        }
+    def _note(self, name: str, value: Any) -> None:
+        """Record a change with the frame in hand; a record that cannot be written ends, and nothing else."""
+        if self._record is None:
+            return
+        try:
+            self._write(self._record, self._time, name, value)
+        except OSError as error:
+            log.error("%s: the controls are not recorded any more: %s", self._record.name, error.strerror)
+            self._end_record()
 
-    def _note(self, time: Fraction, name: str, value: Any) -> None:
+    def _write(self, record: IO[str], time: Fraction, name: str, value: Any) -> None:
+        event = {"time": round(float(time), 6), "control": name, "value": value}
+        record.write(json.dumps(event, ensure_ascii=False) + "\n")
+        record.flush()
+
+    def _end_record(self) -> None:
         if self._record is not None:
-            event = {"time": round(float(time), 6), "control": name, "value": value}
-            self._record.write(json.dumps(event, ensure_ascii=False) + "\n")
-            self._record.flush()
+            # What could not be written is tried again, and has been told of.
+            with contextlib.suppress(OSError):
+                self._record.close()
+            self._record = None
 
     def close(self) -> None:
         """Finish the record."""
         with self._lock:
-            if self._record is not None:
-                self._record.close()
-                self._record = None
+            self._end_record()

@@ -133,10 +133,13 @@ class Deck:
 
     def __call__(self, image: Image, scene: Scene) -> Image:
         """The picture to show for `image`, of the same size."""
+        held = self._last if scene.freeze else None
+        if scene.blackout or scene.bypass or held is not None:
+            self._go_over_unseen()
         if scene.blackout:
             return self._black
-        if scene.freeze and self._last is not None:
-            return self._last
+        if held is not None:
+            return held
         self._last = image if scene.bypass else self._painted(image, scene.look)
         return self._last
 
@@ -171,6 +174,17 @@ class Deck:
         if share < 1:
             blended: Image = cv2.addWeighted(painted, 1 - share, player(image, look), share, 0)
             return blended
+        self._go_over(player)
+        return player(image, look)
+
+    def _go_over_unseen(self) -> None:
+        """While nothing is painted, there is nothing to fade."""
+        waiting = self._next
+        if waiting is not None and self._current is not None:
+            with self._painting:
+                self._go_over(waiting[0])
+
+    def _go_over(self, player: Player) -> None:
         before, self._current, self._next = self._current, player, None
         if self._governor is not None:
             self._governor.settle()
@@ -179,7 +193,6 @@ class Deck:
             self._pack = player.pack
             style = player.engine.style
             self._controls.swapped(player.pack, style.styles, Look(style.mix))
-        return player(image, look)
 
     def play(self, pack: str) -> None:
         """Go over to another pack as soon as it is ready; what is wrong with it is said in `problem`.

@@ -33,6 +33,24 @@ def press(controls: Controls, stop: threading.Event, key: str) -> None:
         actions[key]()
 
 
+def in_foreground(number: int) -> bool:
+    """Whether the terminal at the file descriptor `number` lets this process read it and change it.
+
+    It stops a process that its shell has put into the background (with &, or with Ctrl-Z and bg).
+    """
+    if os.name == "nt":
+        return True
+    try:
+        return os.tcgetpgrp(number) == os.getpgrp()
+    except OSError:
+        return True  # no shell's
+
+
+def has_keys() -> bool:
+    """Whether somebody can press keys for this process in a terminal."""
+    return sys.stdin.isatty() and in_foreground(sys.stdin.fileno())
+
+
 class Keyboard:
     """Reads keys from the terminal, one by one, without showing them."""
 
@@ -54,15 +72,18 @@ class Keyboard:
         tty.setcbreak(number)
 
         def restore() -> None:
-            # The terminal may be gone.
+            # The terminal may be gone, or another's by now.
             with contextlib.suppress(termios.error):
-                termios.tcsetattr(number, termios.TCSADRAIN, before)
+                if in_foreground(number):
+                    termios.tcsetattr(number, termios.TCSADRAIN, before)
 
         self._restore = restore
 
         def read() -> None:
             while not self._closed.is_set():
-                if select.select([number], [], [], 0.1)[0]:
+                if not in_foreground(number):
+                    self._closed.wait(0.1)
+                elif select.select([number], [], [], 0.1)[0]:
                     try:
                         typed = os.read(number, 8).decode("utf-8", "replace")
                     except OSError:

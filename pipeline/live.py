@@ -13,6 +13,7 @@ from pipeline.errors import SinkError
 from pipeline.frame import VideoInfo
 from pipeline.governor import Governor
 from pipeline.keyboard import Keyboard, press
+from pipeline.midi import Midi
 from pipeline.sinks import Sink
 from pipeline.sinks.recording import FORMATS as RECORDINGS
 from pipeline.sinks.speaker import SpeakerSink
@@ -99,7 +100,7 @@ class LiveRun:
                 sink.latency = self._seen_after
             elif isinstance(sink, StreamSink):
                 sink.stopped = stop.is_set
-        self._learn: Callable[[str], None] | None = None
+        self._midi: Midi | None = None
 
     def run(self, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Paint until stopped, or until the source ends; `show` is given the status several times a second.
@@ -196,7 +197,7 @@ class LiveRun:
         """Serve the control panel; its address."""
         from pipeline.panel import Panel
 
-        panel = Panel(self.controls, self.status, host, port, learn=self._learn)
+        panel = Panel(self.controls, self.status, host, port, midi=self._midi)
         self._closing.callback(panel.close)
         if self._deck.engine is not None:
             panel.show_styles(self.controls.state["pack"], self._deck.engine)
@@ -222,12 +223,13 @@ class LiveRun:
 
     def listen_to_midi(self, name: str, mapping: Path | None) -> str:
         """Take MIDI messages; says from where."""
-        from pipeline.midi import Midi
+        self._midi = Midi(self.controls, name, mapping)
+        self._closing.callback(self._midi.close)
+        return self._midi.description
 
-        midi = Midi(self.controls, name, mapping)
-        self._closing.callback(midi.close)
-        self._learn = midi.learn
-        return midi.description
+    def close(self) -> None:
+        """Stop serving pages and listening; sinks are not its own."""
+        self._closing.close()
 
     def listen_to_keys(self) -> None:
         """Take keys from the terminal."""

@@ -1,13 +1,17 @@
 """MIDI controllers: knobs, faders and keys that turn the controls, and learn which."""
 
+import contextlib
 import json
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.controls import SWITCHES, Controls
 from pipeline.errors import SinkError
+from pipeline.sinks.file import refuse_missing_folder
 
 log = logging.getLogger("fauve")
 
@@ -49,13 +53,16 @@ class Midi:
             "style=pointillism"}; written when something is learned.
 
     Raises:
-        SinkError: the map cannot be read, or mido is not installed.
+        SinkError: the map cannot be read or its folder is missing, or mido is not installed.
     """
 
     def __init__(self, controls: Controls, name: str, mapping: Path | None) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        """Called whenever `state` has changed, by whatever thread changed it."""
         self._controls = controls
         self._file = mapping
         self._learning: str | None = None
+        self._learned: tuple[str, str] | None = None
         self._port: Any = None
         self._map: dict[str, str] = self._read()
         try:
@@ -74,7 +81,10 @@ class Midi:
             self.description = f"no MIDI here: {error}"
 
     def _read(self) -> dict[str, str]:
-        if self._file is None or not self._file.exists():
+        if self._file is None:
+            return {}
+        refuse_missing_folder(self._file)
+        if not self._file.exists():
             return {}
         try:
             content = json.loads(self._file.read_text("utf-8"))
@@ -82,19 +92,42 @@ class Midi:
         except (OSError, ValueError, AttributeError) as error:
             raise SinkError(f"{self._file}: not a map of MIDI controls: {error}") from error
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it listens to (`input`, in words), waits to learn (`waits`), and learned last (`learned`).
+
+        `waits` is the control that the next knob or key will turn, `learned` a key and its control.
+        """
+        return {"input": self.description, "waits": self._learning, "learned": self._learned}
+
+    def _write(self) -> None:
+        """Keep the map, as far as it can be written: a knob turns what it has learned all the same."""
+        if self._file is None:
+            return
+        partial = self._file.with_name(self._file.name + ".part")
+        try:
+            partial.write_text(json.dumps(self._map, indent=2) + "\n", "utf-8")
+            os.replace(partial, self._file)
+        except OSError as error:
+            log.error("%s: what MIDI has learned cannot be kept: %s", self._file, error.strerror)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
     def learn(self, control: str) -> None:
-        """Let the next knob or key turn `control`, such as "strength" or "style=pointillism"."""
-        self._learning = control
+        """Let the next knob or key turn `control`, such as "strength" or "style=pointillism"; "" for none."""
+        self._learning = control or None
+        self.changed()
 
     def take(self, message: Any) -> None:
         """Do what a `mido.Message` means."""
         key = key_of(message)
         if key is None:
             return
-        if self._learning is not None:
-            self._map[key], self._learning = self._learning, None
-            if self._file is not None:
-                self._file.write_text(json.dumps(self._map, indent=2) + "\n", "utf-8")
+        learning, self._learning = self._learning, None
+        if learning is not None:
+            self._map[key], self._learned = learning, (key, learning)
+            self._write()
+            self.changed()
         control = self._map.get(key)
         if control is None:
             return

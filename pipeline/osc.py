@@ -9,6 +9,7 @@ Out: the same addresses, after each change from anywhere; of many changes the la
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -49,9 +50,15 @@ class Osc:
         # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
         dispatcher = Dispatcher(strict_timing=False)
         dispatcher.set_default_handler(self._take, needs_reply_address=True)
+
+        class Server(BlockingOSCUDPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                error = sys.exception()
+                log.warning("OSC from %s: a packet that cannot be read: %s", client_address[0], error)
+
         try:
             # In one thread: messages take effect in the order in which they come.
-            self._server = BlockingOSCUDPServer((host, port), dispatcher)
+            self._server = Server((host, port), dispatcher)
         except OSError as error:
             raise SinkError(f"--osc {host}:{port}: cannot listen there: {error.strerror}") from error
         self.port = int(self._server.server_address[1])

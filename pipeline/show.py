@@ -1,6 +1,7 @@
 """A recorded performance, painted again."""
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -25,21 +26,44 @@ class Show:
         styles: of the pack that paints.
 
     Raises:
-        SourceError: no such record, or it is none, or of another pack.
+        SourceError: no such record, or it is none, or of another pack, or of several.
     """
 
     def __init__(self, record: Path, styles: Sequence[str]) -> None:
-        self._styles = tuple(styles)
         self._events: list[tuple[Fraction, str, Any]] = []
+        controls = Controls("", styles, Look())
+        self._times: list[Fraction] = []
+        self._settings = [controls.setting]
+        """Before the first event, and after each one; `_held` in the same way."""
+        self._held: list[Fraction | None] = [None]
+        pack = None
         try:
-            for line in record.read_text("utf-8").splitlines():
-                event = json.loads(line)
-                if event["control"] != "pack":
-                    self._events.append((Fraction(str(event["time"])), event["control"], event["value"]))
-            self.look_at(self._events[-1][0])
+            content = record.read_bytes()
         except OSError as error:
             raise SourceError(f"{record}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        try:
+            events = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+            if not events:
+                raise ValueError("it is empty")
+            for event in events:
+                time, name, value = Fraction(str(event["time"])), event["control"], event["value"]
+                if name == "pack":
+                    if pack not in (None, value):
+                        raise SourceError(
+                            f"{record}: at {float(time):g} s it goes over to the pack {value}; a show can be "
+                            "painted again where it has one pack only"
+                        )
+                    pack = value
+                    continue
+                if self._times and time < self._times[-1]:
+                    raise ValueError(f"its time goes back at {float(time):g} s")
+                controls.replay(time, name, value)
+                self._events.append((time, name, value))
+                self._times.append(time)
+                self._settings.append(controls.setting)
+                since = time if self._held[-1] is None else self._held[-1]
+                self._held.append(since if controls.setting.freeze else None)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"{record}: not a record of controls for this style: {error}") from error
 
     def look_at(self, time: Fraction) -> Look:
@@ -48,8 +72,13 @@ class Show:
         While a picture was held, the look that it had.
         """
         held = self.held_since(time)
-        scene = self._scene_at(time) if held is None else self._scene_at(held, before=True)
-        untouched = scene.bypass or self._scene_at(time).blackout
+        # Just before the first frame in place of which it was shown.
+        scene = (
+            self._scene_at(time)
+            if held is None
+            else self._settings[bisect_left(self._times, held)].scene_at(held)
+        )
+        untouched = scene.bypass or self.black_at(time)
         return Look(scene.look.mix, 0.0 if untouched else scene.look.strength)
 
     def black_at(self, time: Fraction) -> bool:
@@ -58,27 +87,15 @@ class Show:
 
     def held_since(self, time: Fraction) -> Fraction | None:
         """The time of the first frame in place of which an older one was shown, and still was at `time`."""
-        since = None
-        for at, name, value in self._events:
-            if at > time:
-                break
-            if name == "freeze":
-                since = (at if since is None else since) if value else None
-        return since
+        return self._held[bisect_right(self._times, time)]
 
     @property
     def holds(self) -> bool:
         """Whether a picture was ever held."""
-        return any(name == "freeze" and value for _, name, value in self._events)
+        return any(since is not None for since in self._held)
 
-    def _scene_at(self, time: Fraction, *, before: bool = False) -> Scene:
-        """The scene at `time`, or just `before` it."""
-        controls = Controls("", self._styles, Look())
-        for at, name, value in self._events:
-            if at > time or (before and at == time):
-                break
-            controls.replay(at, name, value)
-        return controls.scene_at(time)
+    def _scene_at(self, time: Fraction) -> Scene:
+        return self._settings[bisect_right(self._times, time)].scene_at(time)
 
     @property
     def facts(self) -> list[list[Any]]:

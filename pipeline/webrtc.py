@@ -68,12 +68,13 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
     """A socket that listens at `address`, who may connect, and the URL to give away.
 
     Raises:
-        SinkError: the port is taken, or `address` is none.
+        SinkError: the port is taken, or `address` is none, or as `Access`.
     """
     try:
         host, port = parse_host(address)
     except ValueError as error:
         raise SinkError(str(error)) from error
+    access = Access(host)
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -82,7 +83,6 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
     except OSError as error:
         listening.close()
         raise SinkError(f"{address}: cannot be served there: {error.strerror}") from error
-    access = Access(host)
     return listening, access, access.url(listening.getsockname()[1], address.partition(":")[0])
 
 

@@ -8,8 +8,9 @@ import tempfile
 import pytest
 
 # What the tests remember is theirs alone; the processes that they start are given it, too.
-_cache = tempfile.TemporaryDirectory(prefix="fauve-cache-")
-os.environ["XDG_CACHE_HOME"] = _cache.name
+_kept = tempfile.TemporaryDirectory(prefix="fauve-tests-")
+os.environ["XDG_CACHE_HOME"] = f"{_kept.name}/cache"
+os.environ["XDG_CONFIG_HOME"] = f"{_kept.name}/config"
 
 
 def gpu() -> bool:

@@ -1,15 +1,17 @@
 """What is turned takes effect between two frames, everybody is told, and the record says when."""
 
 import json
+import os
 import pickle
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from engines import Look
 from pipeline.controls import Controls
-from pipeline.errors import SourceError
+from pipeline.errors import SinkError, SourceError
 from pipeline.show import Show
 
 STYLES = ("warm", "cold", "grey")
@@ -142,7 +144,8 @@ def test_everybody_is_told_the_same_state_at_once(controls):
 
 def test_the_record_says_when_each_change_took_effect(tmp_path):
     path = tmp_path / "show.jsonl"
-    controls = Controls("pack", STYLES, Look(), record=path)
+    controls = Controls("pack", STYLES, Look())
+    controls.record(path)
     controls.scene_at(Fraction(1, 2))
     controls.set("strength", 0.25)
     controls.set("style", "grey")
@@ -158,7 +161,8 @@ def test_the_record_says_when_each_change_took_effect(tmp_path):
 
 def test_a_show_is_painted_again(tmp_path):
     path = tmp_path / "show.jsonl"
-    controls = Controls("pack", STYLES, Look(), crossfade=2.0, record=path)
+    controls = Controls("pack", STYLES, Look(), crossfade=2.0)
+    controls.record(path)
     changes = {10: [("strength", 0.5)], 25: [("style", "grey")], 40: [("bypass", True)], 50: [("bypass", 0)]}
     looks = {}
     for index in range(100):
@@ -198,3 +202,102 @@ def test_a_pack_that_is_asked_for_is_played(controls):
     assert played == []
     controls.scene_at(Fraction(0))
     assert played == ["other"]
+
+
+def test_the_last_share_cannot_go_and_nobody_is_told_that_it_did(controls):
+    told = []
+    controls.listen(lambda state: told.append(state["mix"]))
+    for value in (0.5, 0.01, 0):
+        controls.set("mix/warm", value)
+        painted = controls.scene_at(Fraction(1)).look.mix
+    assert told[-1] == controls.state["mix"] == painted == {"warm": 0.01, "cold": 0, "grey": 0}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
+def test_a_full_disk_ends_the_record_and_not_the_show(controls, tmp_path, caplog):
+    controls.record(tmp_path / "show.jsonl")
+    controls._record.close()
+    with Path("/dev/full").open("w") as controls._record:
+        controls.set("strength", 0.5)
+        assert controls.scene_at(Fraction(1)).look.strength == 0.5
+        controls.set("freeze", True)
+        assert controls.scene_at(Fraction(2)).freeze
+        controls.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "/dev/full: the controls are not recorded any more: No space left on device"
+    ]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
+def test_a_disk_that_is_full_at_the_beginning_is_one_line(controls):
+    with pytest.raises(SinkError, match="/dev/full: cannot be written: No space"):
+        controls.record(Path("/dev/full"), force=True)
+    assert os.path.exists("/dev/full")
+
+
+def test_a_record_that_is_there_is_kept_unless_it_may_be_replaced(controls, tmp_path):
+    path = tmp_path / "show.jsonl"
+    path.write_text("the first evening")
+    with pytest.raises(SinkError, match="there is a file already"):
+        controls.record(path)
+    assert path.read_text() == "the first evening"
+    controls.record(path, force=True)
+    controls.close()
+    assert json.loads(path.read_text().splitlines()[0]) == {"time": 0, "control": "pack", "value": "pack"}
+    with pytest.raises(SinkError, match=r"show\.jsonl: cannot be written: No such"):
+        controls.record(tmp_path / "none" / "show.jsonl")
+
+
+@pytest.mark.parametrize("mix", [{"cold": 1}, {"warm": 0.25, "grey": 0.75}])
+def test_a_show_begins_with_the_mix_that_it_began_with(tmp_path, mix):
+    path = tmp_path / "show.jsonl"
+    controls = Controls("pack", STYLES, Look(mix))
+    controls.record(path)
+    controls.close()
+    assert Show(path, STYLES).look_at(Fraction(0)).mix == controls.scene_at(Fraction(0)).look.mix
+
+
+def test_a_show_with_two_packs_is_one_line_that_says_so(controls, tmp_path):
+    path = tmp_path / "show.jsonl"
+    controls.record(path)
+    controls.set("pack", "misspelt")
+    controls.scene_at(Fraction(1))
+    Show(path, STYLES)
+    controls.set("pack", "other")
+    controls.scene_at(Fraction(2))
+    controls.swapped("other", ("red",), Look())
+    controls.set("style", "red")
+    controls.scene_at(Fraction(3))
+    controls.close()
+    with pytest.raises(SourceError, match=r"show\.jsonl: at 2 s it goes over to the pack other"):
+        Show(path, STYLES)
+
+
+def test_a_show_does_not_begin_again_for_each_frame(controls, tmp_path, monkeypatch):
+    path = tmp_path / "show.jsonl"
+    controls.record(path)
+    for index in range(100):
+        controls.set("strength", index / 100)
+        controls.set("freeze", 20 <= index < 30)
+        controls.scene_at(Fraction(index))
+    controls.close()
+    show = Show(path, STYLES)
+    monkeypatch.setattr(Controls, "replay", None)
+    for index in (99, 0, 50, 19, 30):
+        assert show.look_at(Fraction(index)).strength == index / 100
+    assert show.look_at(Fraction(25)).strength == 0.19
+    assert [show.held_since(Fraction(index)) for index in (19, 20, 29, 30)] == [None, 20, 20, None]
+
+
+def test_a_picture_can_be_held_from_the_beginning(tmp_path):
+    path = tmp_path / "show.jsonl"
+    events = [("freeze", True, 0), ("strength", 0.5, 1), ("freeze", False, 2)]
+    path.write_text(
+        "".join(json.dumps({"control": c, "value": v, "time": time}) + "\n" for c, v, time in events)
+    )
+    show = Show(path, STYLES)
+    assert show.holds
+    assert [show.held_since(Fraction(time)) for time in (0, 1, 2)] == [0, 0, None]
+    path.write_text("")
+    with pytest.raises(SourceError, match="it is empty"):
+        Show(path, STYLES)

@@ -233,3 +233,22 @@ def test_nothing_keeps_running(engines):
     deck(IMAGE, controls.scene_at(Fraction(0)))
     deck.close()
     wait_for(lambda: threading.active_count() == before)
+
+
+@pytest.mark.parametrize("switch", ["blackout", "bypass", "freeze"])
+def test_a_pack_arrives_at_once_while_nothing_is_painted(deck, engines, switch):
+    controls = deck._controls
+    assert grey(deck) == 100
+    controls.set("crossfade", 60)
+    controls.set(switch, True)
+    controls.set("pack", "two")
+
+    def arrived():
+        grey(deck, controls.scene_at(Fraction(1)))
+        return controls.state["pack"] == "two"
+
+    wait_for(arrived)
+    assert engines["one"].closed
+    controls.set("style", "red")
+    controls.set(switch, False)
+    assert grey(deck, controls.scene_at(Fraction(2))) == 200

@@ -1,11 +1,15 @@
 """The panel in a real browser, beside OSC, keys, MIDI and metrics: all of them turn and show one state."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
+import re
 import select
+import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -24,10 +28,13 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.keyboard import Keyboard, press
 from pipeline.metrics import exposition
+from pipeline.midi import Midi
 from tests.packs import tiny_pack
 from tests.parts import needs
-from tests.test_cli import FAUVE
-from tests.test_live import SIZE, free_port
+from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.test_live import SIZE, STARTED, free_port, nothing_keeps_running
+
+__all__ = ["nothing_keeps_running"]
 
 starlette = pytest.importorskip("starlette", reason='the panel needs the extra "live"')
 
@@ -42,6 +49,14 @@ STATUS = {
     "uptime": 3.0,
     "sinks": {"panel": {"fps": 30.0, "frames": 88, "dropped": 0, "p50_ms": 20, "p95_ms": 30, "p99_ms": 40}},
 }
+
+
+@pytest.fixture(autouse=True)
+def configuration(monkeypatch, tmp_path):
+    """Where the token of a test is kept."""
+    monkeypatch.delenv("FAUVE_TOKEN", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "fauve" / "token"
 
 
 @pytest.fixture
@@ -87,7 +102,7 @@ def talk(panel, count, send=(), **options):
 
 
 def test_a_page_gets_the_state_and_turns_it(panel, controls):
-    first, second, *_ = talk(panel, 3, [{"set": "strength", "value": 0.4}, {"toggle": "panic"}])
+    first, second, *_ = talk(panel, 3, [{"set": "strength", "value": 0.4}, {"set": "panic", "value": True}])
     assert first["state"]["strength"] in (1.0, 0.4)
     assert second["state"]["strength"] == 0.4
     assert controls.state["strength"] == 0.4
@@ -159,7 +174,7 @@ def test_nobody_waits_for_a_picture_when_the_show_is_over():
 
 
 @pytest.mark.parametrize(
-    "message", [{"set": "strength", "value": 3}, {"set": "volume"}, {"toggle": "volume"}, [], {"do": 1}]
+    "message", [{"set": "strength", "value": 3}, {"set": "volume"}, {"learn": "strength"}, [], {"do": 1}]
 )
 def test_nonsense_is_answered_and_changes_nothing(panel, controls, message):
     before = controls.state
@@ -204,6 +219,44 @@ def test_another_address_needs_the_token(controls):
         assert "state" in talk(panel, 1)[0]
     finally:
         panel.close()
+
+
+def test_the_token_stays_the_same_and_is_nobody_elses(configuration, controls):
+    from pipeline.panel import Panel
+
+    urls = []
+    for _ in range(2):
+        panel = Panel(controls, lambda: STATUS, "0.0.0.0", 0)
+        urls.append(panel.url.partition("?")[2])
+        assert get(panel.url.partition("?")[0] + "?" + urls[0])[0] == 200
+        panel.close()
+    assert urls == [f"token={configuration.read_text().strip()}"] * 2
+    assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
+    configuration.unlink()
+    assert not Access("0.0.0.0").allows(urls[0], {"Host": "10.0.0.1:80"})
+
+
+def test_a_token_of_ones_own(configuration, monkeypatch):
+    monkeypatch.setenv("FAUVE_TOKEN", "stage-left-1")
+    assert Access("10.1.2.3").url(80).endswith("/?token=stage-left-1")
+    assert not configuration.exists()
+
+
+def test_a_token_that_is_none_is_one_line(configuration, monkeypatch):
+    for token in ("short", "with spaces in it", "a&b=cdefghi"):
+        monkeypatch.setenv("FAUVE_TOKEN", token)
+        with pytest.raises(SinkError, match="FAUVE_TOKEN: a token has 8 letters"):
+            Access("0.0.0.0")
+    monkeypatch.delenv("FAUVE_TOKEN")
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text("")
+    with pytest.raises(SinkError, match=r"token: a token has .* delete the file for another"):
+        Access("0.0.0.0")
+    configuration.unlink()
+    configuration.parent.rmdir()
+    configuration.parent.write_text("no folder")
+    with pytest.raises(SinkError, match=r"cannot be kept there: .*; give one in FAUVE_TOKEN"):
+        Access("0.0.0.0")
 
 
 def test_access():
@@ -278,8 +331,6 @@ def message(kind, **values):
 
 
 def test_midi_learns_and_turns(controls, tmp_path):
-    from pipeline.midi import Midi
-
     path = tmp_path / "map.json"
     midi = Midi(controls, "no such device", path)
     assert "MIDI" in midi.description
@@ -308,6 +359,41 @@ def test_midi_learns_and_turns(controls, tmp_path):
     path.write_text("[]")
     with pytest.raises(SinkError, match=r"map\.json"):
         Midi(controls, "", path)
+
+
+def test_a_map_in_no_folder_is_one_line(controls, tmp_path):
+    with pytest.raises(SinkError, match=r"map\.json: there is no folder"):
+        Midi(controls, "", tmp_path / "none" / "map.json")
+
+
+def test_a_map_that_cannot_be_written_is_said_and_the_knob_turns(controls, tmp_path, caplog):
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    midi = Midi(controls, "no such device", folder / "map.json")
+    folder.rmdir()
+    midi.learn("strength")
+    midi.take(message("control_change", channel=0, control=21, value=0))
+    assert controls.state["strength"] == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}/map.json: what MIDI has learned cannot be kept: No such file or directory"
+    ]
+
+
+def test_what_is_no_osc_is_one_line(controls, caplog, capsys):
+    from pythonosc.osc_message_builder import build_msg
+
+    from pipeline.osc import Osc
+
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", osc.port))
+        client.send(b"/fauve/\xff\xfe\0\0\0,f\0\0\0\0\0\0")
+        client.send(build_msg("/fauve/strength", 0.25).dgram)
+        wait_for(lambda: controls.state["strength"] == 0.25)
+    osc.close()
+    (record,) = caplog.records
+    assert "OSC from 127.0.0.1: a packet that cannot be read" in record.getMessage()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_osc_in_and_out(controls):
@@ -384,6 +470,7 @@ def started(*arguments, words, count):
     process = subprocess.Popen(
         [*FAUVE, "live", "test:", *SIZE, *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
+    STARTED.append(process)
     found = []
     while len(found) < count:
         line = process.stderr.readline()
@@ -429,6 +516,228 @@ def test_the_terminal_takes_keys(pack):
         os.close(leader)
         os.close(follower)
     assert not select.select([], [], [], 0)[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+@needs("bash")
+def test_in_the_background_of_a_terminal_it_goes_on_without_keys(pack):
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    command = [*FAUVE, "live", "test:", *SIZE, "-s", pack, "--preview", ":0", "--duration", "2s"]
+    os.write(terminal, (" ".join(command) + " &\n").encode())
+    said, end = b"", time.monotonic() + 60
+    try:
+        while not re.search(rb"\d+ frames in", said):
+            assert time.monotonic() < end, said
+            assert b"Stopped" not in said
+            if select.select([terminal], [], [], 0.1)[0]:
+                said += os.read(terminal, 4096)
+            else:
+                os.write(terminal, b"\n")  # the shell tells of its jobs before it asks again
+    finally:
+        # It hangs up on what it has started.
+        os.kill(child, signal.SIGHUP)
+        os.close(terminal)
+        os.waitpid(child, 0)
+
+
+def test_an_address_with_a_token_is_told_however_quiet_it_is(pack):
+    process, (panel, metrics) = started(
+        *["-s", pack, "--panel", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--preview", ":0", "-q"],
+        words=["the panel is at", "metrics are at"],
+        count=2,
+    )
+    assert get(panel)[0] == get(metrics)[0] == 200
+    assert panel.partition("?")[2] == metrics.partition("?")[2]
+    process.terminate()
+    _, err = process.communicate(timeout=15)
+    assert "the picture is at" not in err
+
+
+def test_a_token_is_explained():
+    said = " ".join(fauve("live", "--help").stdout.split())
+    assert "FAUVE_TOKEN" in said
+    assert "delete that file" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--osc-reply", "127.0.0.1:9"], ["--osc-reply needs --osc"]),
+        (["--crossfade", "90s"], ["--crossfade", "60s at most"]),
+        (["--midi", "x", "--midi-map", "none/map.json"], ["none/map.json", "there is no folder"]),
+    ],
+)
+def test_what_could_not_work_is_one_line(pack, tmp_path, arguments, words):
+    result = fauve("live", "test:", *SIZE, "-s", pack, "-o", tmp_path / "x.mkv", *arguments)
+    assert_one_line(result, *words)
+    assert not (tmp_path / "x.mkv").exists()
+
+
+@contextlib.contextmanager
+def browsing(url, size=(1200, 800)):
+    """A browser at `url` whose page has `size` pixels."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    metrics = {"width": size[0], "height": size[1], "pixelRatio": 1, "touch": False}
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    try:
+        browser.get(url)
+        yield browser
+    finally:
+        browser.quit()
+
+
+def screenshot(browser, name):
+    """Keep what is seen, if somebody wants to look at it."""
+    folder = os.environ.get("FAUVE_SCREENSHOTS")
+    if folder:
+        browser.save_screenshot(f"{folder}/{name}.png")
+
+
+SEEN = "const box = document.querySelector('#lost').getBoundingClientRect(); return [box.top, box.height]"
+
+
+@needs("chromium", "chromedriver")
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
+def test_a_phone_sees_that_the_link_is_lost_and_no_tap_is_late(pack):
+    process, (panel,) = started("-s", pack, "--panel", ":0", words=["the panel is at"], count=1)
+    with browsing(panel, (400, 500)) as browser:
+        wait_for(lambda: len(browser.find_elements("css selector", ".style")) == 2)
+        screenshot(browser, "phone")
+        pressed = "return document.querySelector('#blackout').getAttribute('aria-pressed')"
+        assert browser.execute_script(pressed) == "false"
+        browser.execute_script("scrollTo(0, document.documentElement.scrollHeight)")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(lambda: browser.execute_script(SEEN)[1] > 10)
+            assert browser.execute_script(SEEN)[0] == 0
+            assert browser.execute_script("return scrollY") > 0
+            screenshot(browser, "phone-lost")
+            browser.execute_script("document.querySelector('#blackout').click()")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_for(lambda: browser.execute_script(SEEN)[1] == 0, 30)
+        assert browser.execute_script(pressed) == "false"
+        browser.execute_script("document.querySelector('#blackout').click()")
+        wait_for(lambda: browser.execute_script(pressed) == "true")
+    process.terminate()
+    process.communicate(timeout=15)
+
+
+@needs("chromium", "chromedriver")
+def test_a_tap_says_what_is_wanted_and_an_error_can_be_read(panel, controls):
+    taken = []
+    take, panel._take = panel._take, lambda message: (taken.append(message), take(message))
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        browser.find_element("id", "freeze").click()
+        wait_for(lambda: controls.state["freeze"])
+        assert taken == [{"set": "freeze", "value": True}]
+        # It outlasts the reports of how it goes.
+        browser.execute_script(
+            """window.reports = 0;
+            new MutationObserver(() => reports++).observe(at("status"), {childList: true});
+            send({set: "style", value: "gone"})"""
+        )
+        wait_for(lambda: "no style 'gone'" in browser.find_element("id", "error").text)
+        wait_for(lambda: browser.execute_script("return reports") >= 4)
+        assert "no style 'gone'" in browser.find_element("id", "error").text
+        wait_for(lambda: not browser.find_element("id", "error").text)
+
+
+@needs("chromium", "chromedriver")
+@pytest.mark.parametrize("size", [(1200, 800), (400, 850)])
+def test_midi_learns_what_is_touched_on_the_page(controls, tmp_path, size):
+    from pipeline.panel import Panel
+
+    actions = pytest.importorskip("selenium.webdriver", reason="needs selenium").ActionChains
+    midi = Midi(controls, "no such device", tmp_path / "map.json")
+    panel = Panel(controls, lambda: STATUS, "127.0.0.1", 0, midi=midi)
+    told = []
+    controls.listen(told.append)
+    learned = [
+        ("label:has(#strength)", "strength", 1),
+        ("[data-style=cold]", "mix/cold", 2),
+        ("[data-style=cold] button", "style=cold", 3),
+        ("#blackout", "blackout", 4),
+    ]
+    with browsing(panel.url, size) as browser:
+        said = browser.find_element("id", "midi")
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        for touched, control, knob in learned:
+            browser.find_element("id", "learn").click()
+            wait_for(lambda: "Touch what" in said.text)
+            screenshot(browser, f"learn-{size[0]}")
+            element = browser.find_element("css selector", touched)
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            # In the lower half of it, where a slider is.
+            low = element.size["height"] // 4
+            actions(browser).move_to_element_with_offset(element, 0, low).click().perform()
+            wait_for(lambda control=control: f"for {control} (no MIDI" in said.text)
+            screenshot(browser, f"waits-{size[0]}")
+            assert midi.state["waits"] == control
+            assert told == []
+            midi.take(message("control_change", channel=0, control=knob, value=0))
+            wait_for(lambda knob=knob, c=control: said.text == f"MIDI control 1/{knob} turns {c}")
+            told.clear()
+        assert json.loads((tmp_path / "map.json").read_text()) == {
+            f"control 1/{knob}": control for _, control, knob in learned
+        }
+        # Whoever has changed their mind.
+        for _ in range(2):
+            browser.find_element("id", "learn").click()
+        assert not said.text
+        browser.find_element("id", "learn").click()
+        browser.find_element("id", "freeze").click()
+        wait_for(lambda: midi.state["waits"] == "freeze")
+        browser.find_element("id", "learn").click()
+        wait_for(lambda: midi.state["waits"] is None)
+        wait_for(lambda: not said.text)
+        browser.find_element("id", "freeze").click()
+        wait_for(lambda: controls.state["freeze"])
+    panel.close()
+
+
+@needs("chromium", "chromedriver")
+def test_there_is_nothing_to_learn_without_midi(panel):
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        assert not browser.find_element("id", "learn").is_displayed()
+
+
+@needs("chromium", "chromedriver")
+def test_the_pack_is_shown_and_chosen(pack, tmp_path):
+    tiny_pack(tmp_path / "other")
+    other = str(tmp_path / "other")
+    process, (panel,) = started("-s", pack, "--panel", ":0", words=["the panel is at"], count=1)
+    with browsing(panel) as browser:
+        packs = browser.find_element("id", "pack")
+        shown = "return [document.querySelector('#pack').value, document.querySelector('#loading').value]"
+        wait_for(lambda: browser.execute_script(shown) == [pack, ""])
+        options = [option.text for option in packs.find_elements("tag name", "option")]
+        assert options == ["live", pack, "another…"]
+        choose = "const p = arguments[0]; p.value = arguments[1]; p.dispatchEvent(new Event('change'))"
+        browser.execute_script("window.prompt = () => arguments[0]", other)
+        browser.execute_script(choose, packs, "")
+        assert browser.execute_script(shown) == [other, "loading"]
+        wait_for(lambda: browser.execute_script("return state.pack") == other, 30)
+        wait_for(lambda: browser.execute_script(shown) == [other, ""])
+        screenshot(browser, "packs")
+        # One that is none is said, and the pack that is played is shown.
+        browser.execute_script("window.prompt = () => 'none'")
+        browser.execute_script(choose, packs, "")
+        wait_for(lambda: "none" in browser.find_element("id", "problem").text)
+        wait_for(lambda: browser.execute_script(shown) == [other, ""])
+        browser.execute_script(choose, packs, pack)
+        wait_for(lambda: browser.execute_script("return state.pack") == pack, 30)
+    process.terminate()
+    process.communicate(timeout=15)
 
 
 @needs("chromium", "chromedriver")

@@ -37,6 +37,12 @@ aiortc = pytest.importorskip("aiortc", reason='WebRTC needs the extra "live"')
 PICTURE = ["--size", "640x360", "--fps", "15", "--strength", "0"]
 
 
+@pytest.fixture(autouse=True)
+def configuration(monkeypatch, tmp_path):
+    """Where the token of a test is kept."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs") / "tiny"
@@ -276,3 +282,43 @@ def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):
     sink.close()
     assert len(asked_for) >= 3
     assert sink.lost == "what is this?"
+
+
+@needs("chromium", "chromedriver")
+def test_the_page_of_a_viewer_connects_again_and_says_why_it_does_not(pack):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    port = free_port()
+    show = ["test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json"]
+    process = start(*show)
+    until_it_listens(port)
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+
+    def until(is_so):
+        end = time.monotonic() + 60
+        while not is_so():
+            assert time.monotonic() < end, browser.find_element("tag name", "p").text
+            time.sleep(0.1)
+
+    def plays():
+        """Whether the newest picture is shown, and nothing is complained of."""
+        at = browser.execute_script("return document.querySelector('video').currentTime")
+        return at > 0.5 and not browser.find_element("tag name", "p").text
+
+    try:
+        browser.get(f"http://127.0.0.1:{port}/")
+        until(plays)
+        process.kill()
+        process.wait()
+        until(
+            lambda: "fauve does not answer; it is tried again" in browser.find_element("tag name", "p").text
+        )
+        again = start(*show)
+        until(plays)
+        again.terminate()
+        report(again)
+    finally:
+        browser.quit()

@@ -10,15 +10,17 @@ from typing import Any
 import click
 
 from pipeline.midi import input_names
+from pipeline.sinks.window import NOWHERE
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def devices(as_json: bool) -> None:
-    """List cameras, screens, virtual cameras and MIDI inputs, as `fauve live` takes them."""
+    """List cameras, screens, displays, virtual cameras and MIDI inputs, as `fauve live` takes them."""
     found = {
         "cameras": _cameras(),
         "screens": _screens(),
+        "displays": _displays(),
         "virtual cameras": _virtual_cameras(),
         "MIDI inputs": _midi_inputs(),
     }
@@ -71,6 +73,29 @@ def _screens() -> list[dict[str, str]]:
         return [{"name": "screen:", "what": "the whole screen"}]
     display = os.environ.get("DISPLAY")
     return [{"name": "screen:", "what": f"X display {display}"}] if display else []
+
+
+def _displays() -> list[dict[str, str]]:
+    # Nowhere there, and SDL's search for one would complain on standard error.
+    shown = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if sys.platform == "darwin" or not (shown or Path("/dev/dri").exists()):
+        return []
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame
+    except ImportError:
+        return []
+    try:
+        pygame.display.init()
+        sizes = [] if pygame.display.get_driver() in NOWHERE else pygame.display.get_desktop_sizes()
+        return [
+            {"name": f"window:full@{number}", "what": f"{width}x{height}"}
+            for number, (width, height) in enumerate(sizes)
+        ]
+    except pygame.error:
+        return []
+    finally:
+        pygame.display.quit()
 
 
 def _virtual_cameras() -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 import engines
+from pipeline.access import token_file
 from pipeline.commands.options import (
     Address,
     Dimensions,
@@ -22,14 +23,16 @@ from pipeline.commands.options import (
     Rate,
     detail_option,
     engine_options,
+    load_any,
     look,
     onnx_options,
     score_option,
     told_flicker,
 )
-from pipeline.controls import Controls
+from pipeline.controls import LONGEST_CROSSFADE, Controls
 from pipeline.deck import Deck
 from pipeline.governor import Governor
+from pipeline.keyboard import has_keys
 from pipeline.live import LiveRun, open_sink
 from pipeline.sinks import Sink
 from pipeline.sources.denoise import Denoised
@@ -77,7 +80,11 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
         return bits
 
 
-@click.command()
+@click.command(
+    epilog="Pages and metrics at other addresses than this machine's need a token, which is a part of the "
+    f"printed address and stays the same: FAUVE_TOKEN, or what is in {token_file()}. For another one, "
+    "delete that file."
+)
 @click.argument("source")
 @click.option(
     "-o",
@@ -135,8 +142,10 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 )
 @score_option
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
-@click.option("-f", "--force", is_flag=True, help="Replace a recording that is there.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
+@click.option("-f", "--force", is_flag=True, help="Replace recordings that are there.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but addresses with a token, unless something is wrong."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as lines of JSON.")
 def live(
     source: str,
@@ -185,12 +194,18 @@ def live(
     """
     if not (outputs or panel or preview):
         raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
+    if sum(output.startswith("window:") for output in outputs) > 1:
+        raise click.UsageError("SDL draws from one thread alone: give one window: at most, and --preview")
+    if osc_reply and not osc:
+        raise click.UsageError("--osc-reply needs --osc, whose socket it sends from")
+    if crossfade > LONGEST_CROSSFADE:
+        raise click.BadParameter(f"{LONGEST_CROSSFADE:g}s at most", param_hint="--crossfade")
     pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack)
-    controls = Controls(style, pack.styles, chosen, crossfade=crossfade, record=record_controls)
+    controls = Controls(style, pack.styles, chosen, crossfade=crossfade)
 
     def load(name: str) -> engines.Engine:
-        played = engines.load_style(name, layout=layout, value_range=value_range)
+        played = load_any(name, layout, value_range)
         return engines.load(engine, style=played, precision=precision, threads=threads, behind=True)
 
     stop = threading.Event()
@@ -210,28 +225,32 @@ def live(
         )
         stack.callback(deck.close)
         sinks: list[Sink] = []
-        with contextlib.ExitStack() as opened:
-            for output in outputs:
-                sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
-                opened.callback(sinks[-1].abort)
-            opened.pop_all()
+        # What is refused before the show begins leaves no file behind.
+        opened = stack.enter_context(contextlib.ExitStack())
+        for output in outputs:
+            sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
+            opened.callback(sinks[-1].abort)
         run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)
+        stack.callback(run.close)
         if midi or midi_map:
             say(quiet, run.listen_to_midi(midi or "", midi_map))
         if preview:
-            say(quiet, f"the picture is at {run.serve_preview(*preview)}")
+            say_address(quiet, "the picture is", run.serve_preview(*preview))
         if panel:
-            say(quiet, f"the panel is at {run.serve_panel(*panel)}")
+            say_address(quiet, "the panel is", run.serve_panel(*panel))
         if metrics:
-            say(quiet, f"metrics are at {run.serve_metrics(*metrics)}")
+            say_address(quiet, "metrics are", run.serve_metrics(*metrics))
         if osc:
             say(quiet, f"OSC is listened to at {run.serve_osc(*osc, osc_reply)}")
-        if sys.stdin.isatty() and not as_json:
+        if record_controls:
+            controls.record(record_controls, force=force)
+        if has_keys() and not as_json:
             run.listen_to_keys()
         if duration:
             timer = threading.Timer(duration, stop.set)
             timer.daemon = True
             timer.start()
+        opened.pop_all()
         with _interrupted(stop):
             report = run.run(_status(as_json, quiet))
     if as_json:
@@ -252,6 +271,11 @@ def say(quiet: bool, text: str) -> None:
     """Tell people on standard error, unless they want it quiet."""
     if not quiet:
         click.echo(text, err=True)
+
+
+def say_address(quiet: bool, what: str, url: str) -> None:
+    """Tell where a page is; where it has a token, nobody could know it otherwise."""
+    say(quiet and "?token=" not in url, f"{what} at {url}")
 
 
 def address(source: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 import cv2
 
-from engines import Engine, EngineError, Look
+from engines import Engine, EngineError, Look, bundled
 from pipeline.access import Access
 from pipeline.controls import Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
+from pipeline.midi import Midi
 from pipeline.sinks import Sink
 from pipeline.sinks.preview import jpeg
 
@@ -109,12 +110,12 @@ class Panel:
     """Serves the panel at http://HOST:PORT/ and takes what is turned there.
 
     One WebSocket for each page: the state after each change from anywhere and a report twice a second go
-    out, and the pictures of a pack's styles, as data URLs, before it is played;
-    `{"set": NAME, "value": ...}`, `{"toggle": NAME}` and `{"learn": CONTROL}` come in.
+    out, the pictures of a pack's styles, as data URLs, before it is played, and what MIDI learns;
+    `{"set": NAME, "value": ...}` and `{"learn": CONTROL}` come in.
 
     Args:
         status: gives how the run goes.
-        learn: binds the next MIDI knob to a control; None where MIDI is not listened to.
+        midi: learns what its knobs and keys turn; None where MIDI is not listened to.
 
     Raises:
         SinkError: the port is taken, or starlette and uvicorn are not installed.
@@ -127,7 +128,7 @@ class Panel:
         host: str,
         port: int,
         *,
-        learn: Callable[[str], None] | None = None,
+        midi: Midi | None = None,
     ) -> None:
         try:
             import uvicorn
@@ -138,7 +139,7 @@ class Panel:
         self._status = status
         self._pictures: dict[str, dict[str, str]] = {}
         """Of the styles of each pack."""
-        self._learn = learn
+        self._midi = midi
         self._access = Access(host)
         self._pages: set[_Page] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,7 +161,9 @@ class Panel:
         self._listening = listening
         self._thread = threading.Thread(target=self._serve, name="panel", daemon=True)
         self._thread.start()
-        controls.listen(self._changed)
+        controls.listen(lambda state: self._spread({"state": state}))
+        if midi is not None:
+            midi.changed = lambda: self._spread({"midi": midi.state})
 
     def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._listening]))
@@ -169,9 +172,6 @@ class Panel:
         """Have each page show what the styles of `pack` paint; `engine` paints nothing else meanwhile."""
         self._pictures = {**self._pictures, pack: thumbnails(engine)}
         self._spread({"pictures": self._pictures})
-
-    def _changed(self, state: Mapping[str, Any]) -> None:
-        self._spread({"state": state})
 
     def _spread(self, message: Mapping[str, Any]) -> None:
         loop = self._loop
@@ -222,7 +222,8 @@ class Panel:
                     {
                         "state": self._controls.state,
                         "pictures": self._pictures,
-                        "midi": self._learn is not None,
+                        "packs": bundled(),
+                        "midi": None if self._midi is None else self._midi.state,
                     }
                 )
                 await asyncio.gather(take(socket), tell(socket, page))
@@ -258,12 +259,10 @@ class Panel:
             raise ValueError("a message is an object")
         if "set" in message:
             self._controls.set(str(message["set"]), message.get("value"))
-        elif "toggle" in message:
-            self._controls.toggle(str(message["toggle"]))
-        elif "learn" in message and self._learn is not None:
-            self._learn(str(message["learn"]))
+        elif "learn" in message and self._midi is not None:
+            self._midi.learn(str(message["learn"]))
         else:
-            raise ValueError("a message sets, toggles or learns")
+            raise ValueError("a message sets a control, or has MIDI learn one where there is MIDI")
 
     def close(self) -> None:
         """Stop serving."""

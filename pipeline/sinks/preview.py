@@ -74,12 +74,12 @@ class PreviewPage:
         self._picture: tuple[int, Any] = (0, None)
         self._state: dict[str, Any] = {"video": "", "frame": 0, "frames": 0, "time": 0.0, "finished": False}
         self._closed = False
+        self._access = Access(host)
         try:
             self._server = ThreadingHTTPServer((host, port), self._handler())
         except OSError as error:
             raise SinkError(f"--preview {host}:{port}: cannot be served there: {error.strerror}") from error
         self._server.daemon_threads = True
-        self._access = Access(host)
         self.url = self._access.url(self._server.server_port)
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
 

@@ -36,23 +36,47 @@ LAST_WORD_WITHIN = 1.0
 
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>fauve</title>
-<style>body{margin:0;background:#000}video{width:100vw;height:100vh;object-fit:contain}</style>
+<style>
+  body { margin: 0; background: #000; }
+  video { width: 100vw; height: 100vh; object-fit: contain; }
+  p { position: fixed; inset: 0 0 auto; margin: 0; padding: .6rem 1rem; background: #d4452f; color: #fff;
+      font: 16px/1.35 system-ui, sans-serif; }
+  p:empty { display: none; }
+</style>
+<p role="alert"></p>
 <video autoplay muted playsinline controls></video>
 <script>
-  (async () => {
-    const peer = new RTCPeerConnection(), video = document.querySelector("video");
-    video.srcObject = new MediaStream();
-    peer.ontrack = event => video.srcObject.addTrack(event.track);
-    for (const kind of ["video", "audio"]) peer.addTransceiver(kind, { direction: "recvonly" });
-    await peer.setLocalDescription(await peer.createOffer());
-    await new Promise(done => {
-      if (peer.iceGatheringState === "complete") done();
-      peer.onicegatheringstatechange = () => peer.iceGatheringState === "complete" && done();
+  const video = document.querySelector("video"), said = document.querySelector("p");
+  async function watch() {
+    const peer = new RTCPeerConnection(), stream = new MediaStream();
+    peer.ontrack = event => { stream.addTrack(event.track); video.srcObject = stream; };
+    const lost = new Promise((_, lose) => {
+      peer.onconnectionstatechange = () => {
+        if (peer.connectionState === "connected") said.textContent = "";
+        if (["disconnected", "failed", "closed"].includes(peer.connectionState))
+          lose(new Error("The connection is " + peer.connectionState));
+      };
     });
-    const answer = await fetch("/whep" + location.search, { method: "POST",
-      headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp });
-    await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
-  })();
+    try {
+      for (const kind of ["video", "audio"]) peer.addTransceiver(kind, { direction: "recvonly" });
+      await peer.setLocalDescription(await peer.createOffer());
+      await new Promise(done => {
+        if (peer.iceGatheringState === "complete") done();
+        peer.onicegatheringstatechange = () => peer.iceGatheringState === "complete" && done();
+      });
+      const answer = await fetch("/whep" + location.search, { method: "POST",
+        headers: { "Content-Type": "application/sdp" }, body: peer.localDescription.sdp });
+      if (!answer.ok) throw new Error(await answer.text());
+      await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+      await lost;
+    } catch (error) {
+      said.textContent = (error instanceof TypeError ? "fauve does not answer" : error.message)
+        + "; it is tried again.";
+    }
+    peer.close();
+    setTimeout(watch, 1000);
+  }
+  watch();
 </script>
 """
 

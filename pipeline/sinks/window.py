@@ -9,6 +9,9 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
 
+NOWHERE = ("offscreen", "dummy")
+"""SDL's drivers that show nothing."""
+
 
 class WindowSink(Sink):
     """The painted picture in a window: window:, window:full for the whole screen, window:full@1 for another.
@@ -19,7 +22,7 @@ class WindowSink(Sink):
         address: as above.
 
     Raises:
-        SinkError: there is no display, or pygame-ce is not installed.
+        SinkError: no such window, or pygame-ce is not installed; by `write`, there is no such display.
     """
 
     def __init__(self, address: str, info: VideoInfo) -> None:
@@ -48,6 +51,11 @@ class WindowSink(Sink):
         pygame = self._pygame
         try:
             pygame.display.init()
+            # Without a display SDL goes over to these by itself, and shows the picture nowhere.
+            if pygame.display.get_driver() in NOWHERE and not os.environ.get("SDL_VIDEODRIVER"):
+                raise SinkError(
+                    f"{self.name}: there is no display here (Linux: DISPLAY or WAYLAND_DISPLAY says which)"
+                )
             if self._display >= pygame.display.get_num_displays():
                 count = pygame.display.get_num_displays()
                 raise SinkError(
