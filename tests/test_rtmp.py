@@ -64,19 +64,26 @@ def nginx(tmp_path):
     server.stop()
 
 
-def watch(url, frames):
-    """Numbers of the next frames at `url`, which may not be there yet, and their times."""
-    container = None
-    for _ in range(20):
+def _shown(url):
+    """The stream at `url`, as soon as there is a picture in it: its sound may be there before."""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
         try:
             container = av.open(url, options=QUICK, timeout=10)
-            if container.streams.video:
-                break
-            container.close()
         except av.error.FFmpegError:
-            time.sleep(0.5)
+            pass
+        else:
+            if container.streams.video:
+                return container
+            container.close()
+        time.sleep(0.5)
+    pytest.fail(f"no picture at {url}")
+
+
+def watch(url, frames):
+    """Numbers of the next frames at `url`, which may not be there yet, and their times."""
     numbers, times = [], []
-    with container:
+    with _shown(url) as container:
         for frame in container.decode(video=0):
             numbers.append(read_code(frame.to_ndarray(format="rgb24")))
             times.append(float(frame.pts * frame.time_base))
