@@ -18,6 +18,7 @@ from engines.look import Look
 log = logging.getLogger("fauve")
 
 Loader = Callable[[threading.Event], Engine]
+"""Gives an engine, or raises as soon as it can when the event is set: nobody waits for it any more."""
 
 PATIENCE = 1.0
 """Seconds that `close` waits for an engine that is just being loaded; it is closed when it comes."""
@@ -32,8 +33,7 @@ class Behind(Engine):
 
     Args:
         first: paints from the beginning.
-        better: name and loader of each, the best one last. A loader is given an event, at which it is to
-            give up.
+        better: name and loader of each, the best one last.
     """
 
     lends = False

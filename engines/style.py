@@ -233,7 +233,12 @@ def write_pack(
                 (new / file).write_bytes(content)
             if folder.exists():
                 folder.rename(old)
-            new.rename(folder)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
     except OSError as error:
         raise StyleError(f"{folder}: cannot be written: {error.strerror}") from error
     return style

@@ -345,6 +345,22 @@ def test_a_pack_that_is_there_stays_unless_forced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
+def test_a_pack_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    write(tmp_path / "pack")
+    rename = Path.rename
+
+    def full(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StyleError, match="cannot be written: No space left"):
+        write(tmp_path / "pack", model=tiny_model(1, gain=0.5), force=True)
+    assert Style.load(tmp_path / "pack").model() == tiny_model(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_pack_is_never_replaced(tmp_path, monkeypatch, force):
     (tmp_path / "run").mkdir()

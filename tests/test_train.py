@@ -310,6 +310,9 @@ def test_a_training_that_is_there_stays(material, tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint\.pt is there already: --resume goes on with it"):
         train(RECIPE, material, run=tmp_path)
     assert checkpoint.read_bytes() == before
+    checkpoint.unlink()
+    train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+    assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 1, "of the training that is there"
 
 
 def test_what_is_no_painting_of_the_style_is_another_ones_or_the_photograph(material):

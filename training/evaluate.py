@@ -200,8 +200,10 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
                 raise ValueError(f"the recipe {recipe.name} has no style {name!r}, the pack has")
             paths = [material.paintings / path for path in (entry.painting, *entry.reals)]
             size = entry.painting_size or recipe.painting_size
-        images = readable(image_files(paths)) if recipe is None else map(_named, image_files(paths))
-        works[name] = [resize_shorter(image, size) for _, image in images]
+        files = image_files(paths)
+        # What a recipe names must be there; of a folder, what can be read is taken.
+        images = map(read_image, files) if recipe else (image for _, image in readable(files))
+        works[name] = [resize_shorter(image, size) for image in images]
         if not works[name]:
             raise ValueError(f"{paths[0]}: no paintings of {name} there")
     return works
@@ -238,11 +240,6 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     """`count` of `items` at equal distances, or all if there are fewer."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places]
-
-
-def _named(path: Path) -> tuple[Path, Tensor]:
-    """A painting that a recipe names, which must be there."""
-    return path, read_image(path)
 
 
 def _small(image: Tensor, height: int) -> Image:

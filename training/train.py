@@ -136,7 +136,7 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
 
     board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
     try:
-        with (run / "losses.jsonl").open("a", buffering=1) as file:
+        with (run / "losses.jsonl").open("a" if done else "w", buffering=1) as file:
             yield log
     finally:
         board.close()
