@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,18 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     if "nginx" in programs and not RTMP_MODULE.exists():
         missing.append("nginx's RTMP module")
     return _needed(missing, "tests/install_parts.sh")
+
+
+def chromium(size: tuple[int, int] = (1200, 800)) -> Any:
+    """A headless Chromium, driven by selenium, whose page has `size` pixels; whoever takes it quits it."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    metrics = {"width": size[0], "height": size[1], "pixelRatio": 1, "touch": False}
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
 
 
 def needs_bindings() -> pytest.MarkDecorator:

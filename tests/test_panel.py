@@ -30,7 +30,7 @@ from pipeline.keyboard import Keyboard, press
 from pipeline.metrics import exposition
 from pipeline.midi import Midi
 from tests.packs import tiny_pack
-from tests.parts import needs
+from tests.parts import chromium, needs
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.test_live import SIZE, STARTED, free_port, nothing_keeps_running
 
@@ -578,14 +578,7 @@ def test_what_could_not_work_is_one_line(pack, tmp_path, arguments, words):
 @contextlib.contextmanager
 def browsing(url, size=(1200, 800)):
     """A browser at `url` whose page has `size` pixels."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    metrics = {"width": size[0], "height": size[1], "pixelRatio": 1, "touch": False}
-    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
-    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    browser = chromium(size)
     try:
         browser.get(url)
         yield browser
@@ -756,12 +749,7 @@ def test_a_browser_turns_the_panel_and_osc_hears_of_it(pack, tmp_path):
             words=["the panel is at", "metrics are at"],
             count=2,
         )
-        options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,800"):
-            options.add_argument(argument)
-        service = webdriver.ChromeService("/usr/bin/chromedriver")
-        browser = webdriver.Chrome(options, service)
+        browser = chromium()
         try:
             browser.get(panel)
             wait_for(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".style")) == 2)

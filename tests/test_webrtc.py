@@ -17,7 +17,7 @@ from pipeline.sinks.webrtc import WhepSink, WhipSink
 from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.webrtc import Loop, bind, serve, signalling
 from tests.packs import tiny_pack
-from tests.parts import needs
+from tests.parts import chromium, needs
 from tests.test_cli import assert_one_line, fauve
 from tests.test_live import (
     codes,
@@ -138,15 +138,10 @@ def test_two_players_watch(pack):
 
 @needs("chromium", "chromedriver")
 def test_a_browser_watches(pack):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     port = free_port()
     process = start("test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json")
     until_it_listens(port)
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    browser = chromium()
     try:
         browser.get(f"http://127.0.0.1:{port}/")
         size = (
@@ -286,16 +281,11 @@ def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):
 
 @needs("chromium", "chromedriver")
 def test_the_page_of_a_viewer_connects_again_and_says_why_it_does_not(pack):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     port = free_port()
     show = ["test:", *PICTURE, "-s", pack, "-o", f"whep::{port}", "--json"]
     process = start(*show)
     until_it_listens(port)
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    browser = chromium()
 
     def until(is_so):
         end = time.monotonic() + 60
