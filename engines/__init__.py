@@ -85,6 +85,8 @@ def load_style(
     Raises:
         StyleError: it cannot be used.
     """
+    if not str(style).strip():
+        raise StyleError("the style has no name; `fauve styles` lists those that there are")
     if Path(style).suffix.lower() == ".onnx":
         from engines.foreign import load_foreign
 

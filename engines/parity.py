@@ -49,6 +49,8 @@ class Verdict:
     agrees: bool
     difference: str
     """The largest one found, in words."""
+    complete: bool = True
+    """Whether the reference painted everything; if not, it is asked again the next time."""
 
 
 def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
@@ -68,15 +70,16 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
         except (OSError, ValueError, KeyError, TypeError):
             pass
     found = compare(engine)
-    _remember(
-        path,
-        {
-            "agrees": found.agrees,
-            "difference": found.difference,
-            "engine": f"{engine.name} {version(engine.name)}, {engine.precision} on {engine.device}",
-            "style": engine.style.name,
-        },
-    )
+    if found.complete:
+        _remember(
+            path,
+            {
+                "agrees": found.agrees,
+                "difference": found.difference,
+                "engine": f"{engine.name} {version(engine.name)}, {engine.precision} on {engine.device}",
+                "style": engine.style.name,
+            },
+        )
     return found
 
 
@@ -101,7 +104,7 @@ def compare(engine: Engine) -> Verdict:
         EngineError: the engine fails on a picture that the reference can paint.
     """
     style, golden = engine.style, engine.style.golden()
-    differences = []
+    differences, complete = [], True
     if golden is not None:
         painted = engine(golden.image, golden.look)
         differences.append(difference(painted, golden.stylized, engine.precision))
@@ -115,13 +118,13 @@ def compare(engine: Engine) -> Verdict:
                 ]
         except EngineError as error:
             log.info("%s is not compared with the reference: %s", engine.name, error)
-            expected = []
+            expected, complete = [], False
         for frame, look, right in expected:
             differences.append(difference(engine(frame, look), right, engine.precision))
     if not differences:
-        return Verdict(True, "nothing to compare with")
+        return Verdict(True, "nothing to compare with", complete)
     worst = max(differences)
-    return Verdict(worst <= _limit(engine.precision), _words(worst, engine.precision))
+    return Verdict(worst <= _limit(engine.precision), _words(worst, engine.precision), complete)
 
 
 def trials(styles: Sequence[str], size: Size) -> Iterator[tuple[Image, Look]]:

@@ -122,6 +122,20 @@ def test_a_verdict_that_is_damaged_is_found_again(style):
     assert json.loads(path.read_text())["agrees"] is True
 
 
+def test_what_the_reference_could_not_judge_is_not_remembered(style, monkeypatch, caplog):
+    class Starved:
+        def __init__(self, *_, **__):
+            raise engines.EngineUnavailable("no memory left")
+
+    with monkeypatch.context() as starving, caplog.at_level(logging.INFO, "fauve"):
+        starving.setattr(parity, "OnnxRuntimeEngine", Starved)
+        engines.load("openvino", style=style).close()
+    assert "openvino is not compared with the reference: no memory left" in caplog.text
+    assert remembered() == []
+    engines.load("openvino", style=style).close()
+    assert len(remembered()) == 1
+
+
 def test_a_cache_that_cannot_be_written_stops_nothing(style, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -376,3 +376,8 @@ def test_where_nothing_can_be_written_it_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StyleError, match="cannot be written"):
         write(tmp_path / "file" / "pack")
+
+
+def test_a_style_without_a_name_is_refused():
+    with pytest.raises(StyleError, match="has no name; `fauve styles` lists"):
+        engines.load_style("")
