@@ -497,8 +497,43 @@ def test_what_a_server_gives_all_at_once_is_held_back(served, name, format, opti
     late = [frame.captured_at - float(frame.time) for frame in frames]
     assert min(late) > late[0] - 0.005
     assert frames[-1].captured_at - frames[0].captured_at > 0.9
-    # Its end is a loss all the same, because a server may go on.
-    assert not source._ends
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options"),
+    [("over.m3u8", "hls", {"hls_time": "1", "hls_list_size": "0"}), ("film.flv", "flv", {})],
+)
+def test_a_film_on_a_server_ends(served, name, format, options):
+    folder, url = served
+    write_pattern(folder / name, format, **options)
+    source = open_source(f"{url}/{name}")
+    captured = sum(frame.captured_at is not None for frame in source)
+    assert captured + source.dropped == 100
+    assert (source.lost, source.reconnected) == ("", 0)
+    source.close()
+
+
+def test_a_film_on_a_server_that_breaks_off_is_lost_and_does_not_end(served):
+    folder, url = served
+    write_pattern(folder / "film.flv", "flv")
+    whole = (folder / "film.flv").read_bytes()
+    (folder / "film.flv").write_bytes(whole[: len(whole) // 2])
+    source = open_source(f"{url}/film.flv")
+    assert any(source.reconnected for _ in source)
+    source.close()
+
+
+def test_a_film_on_a_server_is_played_again(served):
+    folder, url = served
+    write_pattern(folder / "film.flv", "flv")
+    source = open_source(f"{url}/film.flv", loop=True)
+    captured = 0
+    for frame in source:
+        captured += frame.captured_at is not None
+        if captured + source.dropped > 110:
+            break
+    assert (source.lost, source.reconnected) == ("", 0)
+    source.close()
 
 
 def test_a_camera_by_http_is_not_held_back(served):

@@ -39,6 +39,9 @@ PAUSES = (0.25, 0.5, 1.0)
 HOLD = 0.5
 """Seconds without a frame after which the last one is shown again and again, at the source's rate."""
 
+NEARLY = 1.0
+"""Seconds before its length at which what a server gives as a whole may end."""
+
 LEAP = 10.0
 """Seconds that a stream may be ahead of the clock; more is another programme, whose times begin anew."""
 
@@ -226,7 +229,12 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
         except (av.error.FFmpegError, ValueError):
             log.info("%s: is opened without %s", address, dict(asked.preferred))
     try:
-        return opened(asked.options)
+        container = opened(asked.options)
+        if container.duration and "fflags" in asked.options:
+            # A film, not a stream: what was looked at before the first picture is a part of it.
+            container.close()
+            container = opened({key: asked.options[key] for key in asked.options if key != "fflags"})
+        return container
     except av.error.ExitError as error:
         raise SourceError(f"{address}: cannot be opened: {NOBODY}") from error
     except (av.error.FFmpegError, ValueError) as error:
@@ -375,6 +383,8 @@ class LiveSource(Capture):
         self._loop = loop
         self._shown = False
         """Whether the last connection gave a picture."""
+        self._over = False
+        """Whether it gave all that there is."""
         self._attempts = 0
         """To connect, since one did."""
         self._file = awaited(self._open)
@@ -401,6 +411,9 @@ class LiveSource(Capture):
     def _open(self) -> FileSource:
         container = self._connect()
         self._paced = self._ends or hurries(container)
+        # Of a film on a server, the length is known; a stream has none.
+        start, length = container.start_time or 0, container.duration
+        self._until = (start + length) / av.time_base - NEARLY if length else math.inf
         return FileSource(self.address, container=container)
 
     def _read(self) -> None:
@@ -411,10 +424,10 @@ class LiveSource(Capture):
                 try:
                     self._read_connection()
                     reason = "it ended"
-                    if self._ends and not self._loop:
+                    if self._over and not self._loop:
                         self._items.close()
                         return
-                    again = self._ends and self._shown
+                    again = self._over and self._shown
                 except SourceError as error:
                     reason = NOBODY if isinstance(error.__cause__, av.error.ExitError) else str(error)
                 self._file.close()
@@ -447,7 +460,8 @@ class LiveSource(Capture):
 
     def _read_connection(self) -> None:
         """Hand on what one connection gives, on the run's clock."""
-        self._shown = False
+        self._shown = self._over = False
+        last = -math.inf
         # A connection's own times begin anywhere; from its first frame on they run beside the clock.
         offset: float | None = None
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
@@ -460,7 +474,7 @@ class LiveSource(Capture):
             if self._stopped.is_set():
                 return
             if isinstance(item, Frame):
-                at = float(item.time)
+                at = last = float(item.time)
                 if offset is None or leaps(at + offset):
                     offset, self._shown = self.now - at, True
                 ahead = at + offset - self.now
@@ -478,6 +492,7 @@ class LiveSource(Capture):
                         # What comes before the first picture of another programme has no time yet.
                         if not leaps(begins):
                             self._put_sound(samples, counted, begins)
+        self._over = self._ends or last >= self._until
 
     def close(self) -> None:
         """Stop reading; a connection that does not answer is left to its end."""
