@@ -163,6 +163,8 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         learning_rate=rate,
         batch=2,
         crop=96,
+        photo_size=288,
+        distances=(1, 2),
         adversarial=0.0,
         temporal=0.0,
         still=0.0,
