@@ -230,7 +230,7 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
             log.info("%s: is opened without %s", address, dict(asked.preferred))
     try:
         container = opened(asked.options)
-        if container.duration and "fflags" in asked.options:
+        if "fflags" in asked.options and container.duration:
             # A film, not a stream: what was looked at before the first picture is a part of it.
             container.close()
             container = opened({key: asked.options[key] for key in asked.options if key != "fflags"})
