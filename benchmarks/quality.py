@@ -3,7 +3,7 @@
     python -m benchmarks.quality --photos PHOTOS --paintings PAINTINGS --clips UNSEEN --training-clips CLIPS
 
 Trains one recipe on from the bundled trunk with and without losses for stillness, with others in their place,
-and without its discriminator. Each takes some five minutes on two CPU cores; a training that is finished in
+and without its discriminator. Each takes some six minutes on two CPU cores; a training that is finished in
 `--runs` is not done again. Judges those and the bundled packs on photographs and clips that no training saw.
 """
 
