@@ -230,9 +230,10 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
             log.info("%s: is opened without %s", address, dict(asked.preferred))
     try:
         container = opened(asked.options)
-        if asked.url.startswith(("http://", "https://")) and container.duration:
+        asks = address.startswith(("http://", "https://"))
+        if asks and container.duration:
             # A film, not a stream: what was looked at before the first picture is a part of it. A web server
-            # gives it twice; who sends by TCP may not.
+            # gives it twice; who sends by TCP, or to one who listens, may not.
             container.close()
             container = opened({key: asked.options[key] for key in asked.options if key != "fflags"})
         return container
