@@ -698,6 +698,28 @@ def test_midi_learns_what_is_touched_on_the_page(controls, tmp_path, size):
 
 
 @needs("chromium", "chromedriver")
+@pytest.mark.parametrize("size", [(1200, 800), (400, 850)])
+def test_nothing_that_is_reported_moves_what_can_be_touched(panel, size):
+    """How it goes is told four times a second, in rows that come and go."""
+    with browsing(panel.url, size) as browser:
+        wait_for(lambda: browser.find_elements("css selector", "#status span"))
+        moved = browser.execute_script(
+            """const tops = () => [...document.querySelectorAll("section *")].map(e => e.getBoundingClientRect().top);
+            const s = JSON.parse(arguments[0]), before = tops();
+            report({...s, sinks: {}});
+            const fewer = tops();
+            for (let n = 0; n < 8; n++) s.sinks["a server with a long address " + n] = s.sinks.panel;
+            report({...s, problem: "the engine failed: ".repeat(8)});
+            return [before.length, before, fewer, tops()]""",
+            json.dumps(STATUS),
+        )
+        screenshot(browser, f"problem-{size[0]}")
+        count, before, fewer, more = moved
+        assert count > 10
+        assert before == fewer == more
+
+
+@needs("chromium", "chromedriver")
 def test_there_is_nothing_to_learn_without_midi(panel):
     with browsing(panel.url) as browser:
         wait_for(lambda: browser.find_elements("css selector", ".style"))
