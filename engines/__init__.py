@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def load(
 
     "auto" tries the engines in order of preference and logs which one runs and why others do not. An engine
     asked for by name is that one or an error. One that is too far from the reference (`engines.parity`) in
-    the precision that it finds fastest paints in float32, and that is logged.
+    the precision that it finds fastest paints in the next, at last in float32, and that is logged.
 
     Args:
         name: "auto", a runtime, or a runtime and its device or provider: "onnxruntime:cuda".
@@ -134,7 +134,9 @@ def load(
     if not isinstance(style, Style):
         style = load_style(style)
 
-    def admitted(name: str, precision: str, build: bool, stop: threading.Event | None = None) -> Engine:
+    def admitted(
+        name: str, precision: str, build: bool, stop: threading.Event | None = None, style: Style = style
+    ) -> Engine:
         engine = _engine(name, build, stop)(style, precision, threads, hint)
         try:
             found = verdict(engine, anew=anew)
@@ -150,8 +152,12 @@ def load(
         )
         if precision != "auto" or engine.precision == "float32":
             raise ParityError(reason)
-        log.warning("%s; it paints in float32", reason)
-        return admitted(name, "float32", build, stop)
+        # int8 and float16 have a model of their own: without it, the engine takes the next best.
+        left = {each: file for each, file in style.models.items() if each != engine.precision}
+        without = replace(style, models=left)
+        engine = admitted(name, "auto" if left != style.models else "float32", build, stop, without)
+        log.warning("%s; it paints in %s", reason, engine.precision)
+        return engine
 
     if name != "auto":
         return admitted(name, precision, build)

@@ -3,7 +3,7 @@
 import platform
 from pathlib import Path
 
-INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "asimd")
+INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "asimd")
 """The ones that decide how fast a network runs, best first, as /proc/cpuinfo spells them."""
 
 

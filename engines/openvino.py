@@ -1,6 +1,7 @@
 """OpenVINO: the engine of choice on CPUs, and the one for Intel's GPUs and NPUs."""
 
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -9,9 +10,20 @@ from numpy.typing import NDArray
 
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
-from engines.style import Style
+from engines.remembered import recall, remember, version_of
+from engines.style import Size, Style
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+"""What OpenVINO calls those that it makes of a float32 model. An int8 model is one of its own."""
+
+TRIED: Size = (640, 360)
+"""(width, height) of the pictures by which int8 is compared with what OpenVINO finds fastest."""
+
+TRIES = 6
+"""Pictures painted in each; the quickest counts, as the least disturbed."""
+
+WORTH = 0.95
+"""Share of the time that int8 may need to be taken: it is a little further from the reference."""
 
 COMPILED_SIZES = 4
 """How many sizes stay compiled at once. A graph of fixed size runs faster than a dynamic one."""
@@ -29,8 +41,8 @@ class OpenVinoEngine(Engine):
 
     Args:
         device: "cpu", "gpu" or "npu".
-        precision: "auto" (what OpenVINO finds fastest: bfloat16 where the CPU has it), "float32",
-            "bfloat16" or "float16".
+        precision: "float32", "bfloat16", "float16", "int8", or "auto": int8 where the pack has it and it is
+            measured to be the fastest on this CPU, else what OpenVINO takes, bfloat16 where the CPU has it.
         threads: CPU threads; None uses all cores.
         hint: "throughput" paints as many pictures at once as OpenVINO finds best for the device.
 
@@ -49,8 +61,10 @@ class OpenVinoEngine(Engine):
         hint: Hint = "latency",
     ) -> None:
         super().__init__(style)
-        if precision != "auto" and precision not in PRECISIONS:
-            raise EngineUnavailable(f"openvino has no {precision}; there is {', '.join(PRECISIONS)}")
+        if precision not in ("auto", "int8", *PRECISIONS):
+            raise EngineUnavailable(f"openvino has no {precision}; there is {', '.join(PRECISIONS)}, int8")
+        if precision == "int8" and "int8" not in style.models:
+            raise EngineUnavailable(f"{style.name} has no int8 model; there is {', '.join(style.models)}")
         try:
             import openvino
         except ImportError as error:
@@ -71,7 +85,7 @@ class OpenVinoEngine(Engine):
             self._options["ENABLE_CPU_PINNING"] = False
         if threads and self._target == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads
-        if precision != "auto":
+        if precision in PRECISIONS:
             self._options["INFERENCE_PRECISION_HINT"] = PRECISIONS[precision]
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._compiling = threading.Lock()
@@ -81,9 +95,12 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise EngineUnavailable(f"openvino:{device}: {_last_line(error)}") from error
         self.name = "openvino" if self._target == "CPU" else f"openvino:{device}"
+        self._int8 = precision == "int8"
+        if precision == "auto" and self._target == "CPU" and "int8" in style.models:
+            self._int8 = self._int8_pays()
         side = 8 * style.multiple
         self.precision = ""
-        self._model((1, side, side, 3) if style.size is None else (1, style.size[1], style.size[0], 3))
+        self._model(self._shape((side, side)))
         if precision not in ("auto", self.precision):
             raise EngineUnavailable(f"{self.name}: {self.device} runs {self.precision}, not {precision}")
 
@@ -104,22 +121,59 @@ class OpenVinoEngine(Engine):
             if shape in self._compiled:
                 self._compiled.move_to_end(shape)
                 return self._compiled[shape]
-            try:
-                model = self._core.read_model(self.style.model())
-                model.reshape({"image": shape})
-                compiled = self._core.compile_model(model, self._target, self._options)
-                executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-                self.streams = self._streams(compiled)
-            except RuntimeError as error:
-                size = f"{shape[2]}x{shape[1]}"
-                raise EngineBuildError(
-                    f"{self.name} refuses {self.style.name} at {size}: {_last_line(error)}"
-                ) from error
-            self.precision = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
+            compiled = self._compile("int8" if self._int8 else "float32", shape)
+            executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self.streams = self._streams(compiled)
+            named = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
+            self.precision = "int8" if self._int8 else named
             self._compiled[shape] = compiled
             if len(self._compiled) > COMPILED_SIZES:
                 self._compiled.popitem(last=False)
             return compiled
+
+    def _compile(self, model: str, shape: tuple[int, ...]) -> Any:
+        """The pack's model of that precision, compiled for `shape`."""
+        try:
+            graph = self._core.read_model(self.style.model(model))
+            graph.reshape({"image": shape})
+            return self._core.compile_model(graph, self._target, self._options)
+        except RuntimeError as error:
+            size = f"{shape[2]}x{shape[1]}"
+            raise EngineBuildError(
+                f"{self.name} refuses {self.style.name} at {size}: {_last_line(error)}"
+            ) from error
+
+    def _shape(self, size: Size) -> tuple[int, ...]:
+        """Of one picture of about `size`, or of the only size that the style takes."""
+        width, height = self.style.size or (
+            side // self.style.multiple * self.style.multiple for side in size
+        )
+        return (1, height, width, 3)
+
+    def _int8_pays(self) -> bool:
+        """Whether the int8 model is the faster one on this CPU: tried once, and remembered."""
+        key = [version_of("fauve"), version_of("openvino"), self.device, self.style.digest]
+        known = recall("int8", key)
+        if known is not None and isinstance(known.get("pays"), bool):
+            return bool(known["pays"])
+        shape = self._shape(TRIED)
+        picture = {
+            "image": np.zeros(shape, np.uint8),
+            "mix": np.full(len(self.style.styles), 1 / len(self.style.styles), np.float32),
+            "strength": np.ones(1, np.float32),
+        }
+        requests = {name: self._compile(name, shape).create_infer_request() for name in ("float32", "int8")}
+        seconds = dict.fromkeys(requests, float("inf"))
+        # In turn, so that what else the machine does befalls both.
+        for _ in range(TRIES):
+            for name, request in requests.items():
+                began = time.perf_counter()
+                request.infer(picture)
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+        pays = seconds["int8"] < WORTH * seconds["float32"]
+        took = {f"{name}_ms": round(1000 * each, 2) for name, each in seconds.items()}
+        remember("int8", key, {"pays": pays, **took, "size": "{}x{}".format(*TRIED), "device": self.device})
+        return pays
 
     def _streams(self, compiled: Any) -> int:
         if self._options["PERFORMANCE_HINT"] == "LATENCY":

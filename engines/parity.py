@@ -5,23 +5,18 @@ of the pack by ONNX Runtime in float32 on the CPU, which every installation has.
 """
 
 import hashlib
-import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from engines.engine import Engine, Image
 from engines.errors import EngineError
 from engines.look import Look
 from engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from engines.remembered import recall, remember, version_of
 from engines.style import Size
 
 log = logging.getLogger("fauve")
@@ -30,12 +25,9 @@ LARGEST_DIFFERENCE = 2
 """Grey levels that float32 engines may differ by: they sum in another order, and some values round apart."""
 
 LOWEST_PSNR = 40.0
-"""dB that a 16-bit engine must reach: eight bits of mantissa through a dozen layers, invisible."""
+"""dB that engines of less than 32 bits must reach: eight bits of mantissa in a dozen layers, invisible."""
 
-LOWEST_INT8_PSNR = 30.0
-"""dB that int8 must reach: a fine grain."""
-
-EDITION = 2
+EDITION = 3
 """Of the frames and limits; another one asks again."""
 
 FRAMES = (160, 120)
@@ -62,17 +54,15 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
     Raises:
         EngineError: the engine fails on a picture that the reference can paint.
     """
-    path = user_cache_path("fauve", appauthor=False) / "parity" / f"{_digest(engine)}.json"
-    if not anew:
-        try:
-            known = json.loads(path.read_text("utf-8"))
-            return Verdict(bool(known["agrees"]), str(known["difference"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+    key = _key(engine)
+    known = None if anew else recall("parity", key)
+    if known is not None and {"agrees", "difference"} <= known.keys():
+        return Verdict(bool(known["agrees"]), str(known["difference"]))
     found = compare(engine)
     if found.complete:
-        _remember(
-            path,
+        remember(
+            "parity",
+            key,
             {
                 "agrees": found.agrees,
                 "difference": found.difference,
@@ -83,22 +73,10 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
     return found
 
 
-def _remember(path: Path, said: dict[str, object]) -> None:
-    """Write what was found, whole or not at all: others may look for it at the same time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(said, file, indent=2)
-        os.replace(temporary, path)
-    except OSError as error:
-        log.info("%s: cannot be remembered: %s", path, error)
-
-
 def compare(engine: Engine) -> Verdict:
     """Paint the golden picture and the built-in frames with `engine` and the reference.
 
-    Where the reference itself cannot paint, and for int8, only the golden pair counts.
+    Where the reference itself cannot paint, only the golden pair counts.
 
     Raises:
         EngineError: the engine fails on a picture that the reference can paint.
@@ -108,8 +86,7 @@ def compare(engine: Engine) -> Verdict:
     if golden is not None:
         painted = engine(golden.image, golden.look)
         differences.append(difference(painted, golden.stylized, engine.precision))
-    # Noise and test patterns are not what int8 was calibrated on.
-    if (engine.name, engine.precision) != ("onnxruntime", "float32") and engine.precision != "int8":
+    if (engine.name, engine.precision) != ("onnxruntime", "float32"):
         size = style.size or (FRAMES if golden is None else golden.image.shape[1::-1])
         try:
             with OnnxRuntimeEngine(style, precision="float32") as reference:
@@ -170,9 +147,7 @@ def difference(painted: NDArray[np.uint8], reference: NDArray[np.uint8], precisi
 
 
 def _limit(precision: str) -> float:
-    if precision == "float32":
-        return LARGEST_DIFFERENCE
-    return -LOWEST_INT8_PSNR if precision == "int8" else -LOWEST_PSNR
+    return LARGEST_DIFFERENCE if precision == "float32" else -LOWEST_PSNR
 
 
 def _words(difference: float, precision: str) -> str:
@@ -183,17 +158,15 @@ def version(name: str) -> str:
     """The installed version of the runtime of the engine `name`; empty if there is none by that name."""
     runtime, _, device = name.partition(":")
     package = PROVIDERS.get(device or "cpu", ("", runtime))[1] if runtime == "onnxruntime" else runtime
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return version_of(package)
 
 
-def _digest(engine: Engine) -> str:
-    """Of all that the pictures of `engine` depend on, and what they are compared with."""
-    facts = [EDITION, version("fauve"), engine.name, version(engine.name), engine.device, engine.precision]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    for name, content in sorted(engine.style.files.items()):
-        if name != "preview.jpg":
-            digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
+def _key(engine: Engine) -> list[object]:
+    """All that the pictures of `engine` depend on, and what they are compared with."""
+    files = {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in sorted(engine.style.files.items())
+        if name != "preview.jpg"
+    }
+    facts = [version_of("fauve"), engine.name, version(engine.name), engine.device, engine.precision]
+    return [EDITION, *facts, files]

@@ -1,5 +1,6 @@
 """Every engine that is present paints the same picture, whatever its size."""
 
+import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import pytest
 
 import engines
 from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, Style
+from engines.openvino import OpenVinoEngine
 from tests.packs import animegan, fast_neural_style, golden, tiny_model, tiny_pack
 
 
@@ -138,6 +140,62 @@ def test_the_golden_picture(engine_name, name, precision):
     with engines.load(engine_name, style=style, precision=precision) as engine:
         agrees, difference = engines.agreement(engine(pair.image, pair.look), pair.stylized, engine.precision)
     assert agrees, f"{engine.precision}: {difference}"
+
+
+@pytest.mark.parametrize("name", engines.bundled())
+@pytest.mark.parametrize("engine_name", ["openvino", "onnxruntime"])
+def test_int8_paints_what_the_reference_does_in_every_style(engine_name, name):
+    style = Style.load(name)
+    image = style.golden().image
+    with (
+        engines.load(engine_name, style=style, precision="int8") as quantised,
+        engines.load("onnxruntime", style=style, precision="float32") as whole,
+    ):
+        assert quantised.precision == "int8"
+        for look in (*(Look({one: 1}) for one in style.styles), Look(dict.fromkeys(style.styles, 1.0), 0.7)):
+            painted, expected = quantised(image, look), whole(image, look)
+            agrees, difference = engines.agreement(painted, expected, "int8")
+            assert agrees, f"{look}: {difference}"
+            assert not np.array_equal(painted, expected)
+        assert np.array_equal(quantised(image, Look(strength=0)), image)
+
+
+@pytest.mark.parametrize(("worth", "pays"), [(1e9, True), (0, False)])
+def test_openvino_takes_int8_where_that_is_measured_to_be_faster_and_remembers(
+    monkeypatch, tmp_path, worth, pays
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(engines.openvino, "WORTH", worth)
+    style = Style.load("live")
+    compiled = []
+    original = OpenVinoEngine._compile
+    monkeypatch.setattr(
+        OpenVinoEngine,
+        "_compile",
+        lambda engine, model, shape: (compiled.append((model, shape)), original(engine, model, shape))[1],
+    )
+    models = []
+    for _ in range(2):
+        with OpenVinoEngine(style) as engine:
+            assert (engine.precision == "int8") == pays
+        models.append([model for model, _ in compiled])
+        compiled.clear()
+    taken = "int8" if pays else "float32"
+    assert models == [["float32", "int8", taken], [taken]]
+    # What is asked for is what it is, and another pack is tried anew.
+    with OpenVinoEngine(style, precision="float32") as engine:
+        assert engine.precision == "float32"
+    (file,) = (tmp_path / "cache" / "fauve" / "int8").iterdir()
+    assert json.loads(file.read_text())["pays"] is pays
+    file.write_text("{")
+    compiled.clear()
+    OpenVinoEngine(style).close()
+    assert len(compiled) == 3
+
+
+def test_a_pack_without_int8_says_so(style):
+    with pytest.raises(EngineUnavailable, match=r"^tiny has no int8 model; there is float32$"):
+        engines.load("openvino", style=style, precision="int8")
 
 
 @pytest.mark.parametrize("name", engines.bundled())

@@ -704,7 +704,8 @@ def test_nothing_that_is_reported_moves_what_can_be_touched(panel, size):
     with browsing(panel.url, size) as browser:
         wait_for(lambda: browser.find_elements("css selector", "#status span"))
         moved = browser.execute_script(
-            """const tops = () => [...document.querySelectorAll("section *")].map(e => e.getBoundingClientRect().top);
+            """const touched = [...document.querySelectorAll("section *")];
+            const tops = () => touched.map(e => e.getBoundingClientRect().top);
             const s = JSON.parse(arguments[0]), before = tops();
             report({...s, sinks: {}});
             const fewer = tops();

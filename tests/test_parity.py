@@ -1,5 +1,6 @@
 """An engine that paints something else than the reference is not used, and what was found is remembered."""
 
+import dataclasses
 import json
 import logging
 
@@ -38,12 +39,14 @@ def with_half(style: Style, half: bytes) -> Style:
 
 
 class Counted(OnnxRuntimeEngine):
-    """Takes the float16 model where it is not told, as an engine on a GPU does, and counts its pictures."""
+    """Takes the smallest model where it is not told, as engines on GPUs do, and counts its pictures."""
 
     painted = 0
 
     def __init__(self, style, provider="cpu", *, precision="auto", **options):
-        super().__init__(style, precision="float16" if precision == "auto" else precision, **options)
+        if precision == "auto":
+            precision = next(each for each in ("int8", "float16", "float32") if each in style.models)
+        super().__init__(style, precision=precision, **options)
 
     def __call__(self, image, look):
         Counted.painted += 1
@@ -88,6 +91,19 @@ def test_what_is_remembered_counts_for_that_model_and_precision_only(style):
     assert Counted.painted == 12
     engines.load("onnxruntime", style=with_half(style, nudged(style, 1.0002)), precision="float32").close()
     assert len(remembered()) == 3
+
+
+@pytest.mark.usefixtures("_counted")
+def test_after_int8_comes_the_next_precision(style, caplog):
+    half = with_half(style, nudged(style, 1.0001))
+    files = {**half.files, "int8.onnx": nudged(style, 0.9)}
+    wrong = dataclasses.replace(half, models={**half.models, "int8": "int8.onnx"}, files=files)
+    with engines.load("onnxruntime", style=wrong) as engine:
+        assert engine.precision == "float16"
+    assert "in int8 paints something else than the reference of tiny (PSNR " in caplog.text
+    assert "dB); it paints in float16" in caplog.text
+    with pytest.raises(ParityError, match="in int8 paints something else"):
+        engines.load("onnxruntime", style=wrong, precision="int8")
 
 
 @pytest.mark.usefixtures("_counted")

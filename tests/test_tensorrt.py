@@ -278,7 +278,7 @@ def test_each_precision_has_its_own_plan(trt, machine):
     assert [model for model, _, _ in machine.built] == [
         trt.cast_first(style.model(precision)) for precision in ("float32", "float16")
     ]
-    with pytest.raises(EngineUnavailable, match=r"has no int8 model; there is float32, float16$"):
+    with pytest.raises(EngineUnavailable, match=r"has no int8 model; there is float32$"):
         trt.TensorRtEngine(style, precision="int8")
     with pytest.raises(EngineUnavailable, match="has no bfloat16 model"):
         trt.build(style, (640, 360), "bfloat16", tell=ignore)

@@ -175,7 +175,7 @@ class _Progress:
     "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
 )
 @click.option("--back", is_flag=True, help="The way back to photographs, of a recipe with a cycle.")
-@click.option("--int8", type=FOLDER, help="Photographs to calibrate on; adds an int8 model, for TensorRT.")
+@click.option("--int8", type=FOLDER, help="Photographs to calibrate on; adds an int8 model.")
 @click.option("--force", is_flag=True, help="Replace a pack that is there.")
 def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path | None, force: bool) -> None:
     """Make a style pack of a training's CHECKPOINT."""

@@ -117,7 +117,8 @@ def export_pack(
     Args:
         preview: a photograph; painted for the preview, and small for the golden pair.
         back: of a training with a cycle, the generator that paints photographs from paintings.
-        int8: a folder of photographs to calibrate an int8 model on; without one, there is none.
+        int8: a folder of photographs to calibrate an int8 model on (`training.quantize`); without one, there
+            is none.
         force: replace a pack that is there.
 
     Raises:
@@ -157,8 +158,9 @@ def export_pack(
     if int8 is not None:
         from training.quantize import quantized
 
-        files["model.int8.onnx"], psnr = quantized(files["model.onnx"], len(styles), int8)
+        files["model.int8.onnx"], convolutions, psnr = quantized(files["model.onnx"], names, int8)
         models["int8"] = "model.int8.onnx"
+        card["int8_convolutions"] = convolutions
         card["int8_psnr"] = round(psnr, 1)
     encoded, picture = cv2.imencode(
         ".jpg", paint(graph, large, mix)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]

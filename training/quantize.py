@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,8 +11,7 @@ import onnx
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
-from engines import Image
-from engines.parity import LOWEST_INT8_PSNR
+from engines import Image, Look, parity
 from training.data import image_files, read_image
 
 PHOTOS = 24
@@ -22,40 +21,77 @@ SIDE = 256
 """Shorter side in pixels that they are looked at."""
 
 MULTIPLE = 32
-"""Pixels that the sides of a photograph are multiples of: enough for generators of five levels."""
+"""Pixels that the sides of a picture are multiples of: enough for generators of five levels."""
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+LOWEST = parity.LOWEST_PSNR + 3
+"""dB to the float32 model: more than every engine must reach, for other frames, and 16 bits in the rest."""
 
 Feed = dict[str, np.ndarray]
 
 
-def quantized(model: bytes, styles: int, photos: Path) -> tuple[bytes, float]:
-    """`model` with int8 convolutions, and the lowest PSNR (dB) to `model` over photographs of `photos`.
+def quantized(model: bytes, styles: Sequence[str], photos: Path) -> tuple[bytes, list[str], float]:
+    """`model` with as many int8 convolutions as paint what it paints, what they are, and the lowest PSNR.
+
+    That is over photographs of `photos` and the built-in frames of `engines.parity`, and at least `LOWEST`.
+    The convolutions are found by how much each alone would change, which differs by a factor of a hundred:
+    where strokes are begun and where they become pixels, eight bits are a tremble; between, nothing is seen.
 
     Explicit and symmetric, weights by channel, as TensorRT wants it (NVIDIA, Working with Quantized Types).
     The first and the last convolution stay as they are: they see the bytes and make them.
 
+    Args:
+        styles: names, in the order of the graph's `mix`.
+
     Raises:
-        ValueError: there are too few photographs, or the result is too far from `model`.
+        ValueError: there are too few photographs, or no convolution can be in int8.
     """
     paths = image_files([photos])
     if len(paths) < 3:
         raise ValueError(f"{photos}: {len(paths)} photographs are too few to calibrate int8; give 3 or more")
     paths = paths[:: max(1, len(paths) // PHOTOS)][:PHOTOS]
-    feeds = [_feed(path, index % styles, styles) for index, path in enumerate(paths)]
-    judging = feeds[::3]
-    proto = onnx.load_model_from_string(model)
-    convolutions = [node.name for node in proto.graph.node if node.op_type in CONVOLUTIONS]
+    feeds = [
+        _feed(read_image(path).permute(1, 2, 0).numpy(), Look({styles[index % len(styles)]: 1.0}), styles)
+        for index, path in enumerate(paths)
+    ]
+    calibrating = [feed for index, feed in enumerate(feeds) if index % 3]
+    judging = feeds[::3] + [_feed(*trial, styles) for trial in parity.trials(styles, (SIDE, SIDE))]
+    expected = _painted(model, judging)
+    graph = onnx.load_model_from_string(model).graph
+    convolutions = [node.name for node in graph.node if node.op_type in CONVOLUTIONS]
+
+    def judged(chosen: Collection[str]) -> tuple[bytes, float]:
+        content = _with_int8(model, [name for name in convolutions if name not in chosen], calibrating)
+        pairs = zip(_painted(content, judging), expected, strict=True)
+        return content, min(cv2.PSNR(one, other) for one, other in pairs)
+
+    alone = {name: judged([name])[1] for name in convolutions[1:-1]}
+    chosen = sorted(alone, key=alone.__getitem__, reverse=True)
+    while chosen:
+        content, psnr = judged(chosen)
+        if psnr >= LOWEST:
+            return content, [name for name in convolutions if name in chosen], psnr
+        chosen.pop()
+    raise ValueError(
+        f"int8 paints something else than float32: PSNR {max(alone.values(), default=0):.1f} dB with it in a "
+        f"single layer, and {LOWEST:.0f} are needed; export without --int8, or calibrate on "
+        f"photographs more like what will be painted"
+    )
+
+
+def _with_int8(model: bytes, kept: list[str], feeds: Sequence[Feed]) -> bytes:
+    """`model` with all convolutions but `kept` in int8, for activations as large as `feeds` make them."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.onnx"
         logging.disable(logging.WARNING)  # it advises steps that this graph does not need
         try:
             quantize_static(
-                proto,
+                onnx.load_model_from_string(model),
                 output,
-                _Feeds([feed for index, feed in enumerate(feeds) if index % 3]),
+                _Feeds(feeds),
                 op_types_to_quantize=list(CONVOLUTIONS),
-                nodes_to_exclude=[convolutions[0], convolutions[-1]],
+                nodes_to_exclude=kept,
                 per_channel=True,
                 extra_options={
                     "ActivationSymmetric": True,
@@ -66,15 +102,7 @@ def quantized(model: bytes, styles: int, photos: Path) -> tuple[bytes, float]:
             )
         finally:
             logging.disable(logging.NOTSET)
-        content = output.read_bytes()
-    pairs = zip(_painted(content, judging), _painted(model, judging), strict=True)
-    psnr = min(cv2.PSNR(one, other) for one, other in pairs)
-    if psnr < LOWEST_INT8_PSNR:
-        raise ValueError(
-            f"int8 paints something else than float32: PSNR {psnr:.1f} dB, and {LOWEST_INT8_PSNR:.0f} are "
-            f"needed; export without --int8, or calibrate on photographs more like what will be painted"
-        )
-    return content, psnr
+        return output.read_bytes()
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
@@ -86,13 +114,14 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
         return next(self._left, None)
 
 
-def _feed(path: Path, style: int, styles: int) -> Feed:
-    photo = read_image(path).permute(1, 2, 0).numpy()
-    scale = SIDE / min(photo.shape[:2])
-    height, width = (max(1, round(side * scale) // MULTIPLE) * MULTIPLE for side in photo.shape[:2])
-    image = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-    mix = np.eye(styles, dtype=np.float32)[style]
-    return {"image": image[None], "mix": mix, "strength": np.ones(1, np.float32)}
+def _feed(image: Image, look: Look, styles: Sequence[str]) -> Feed:
+    scale = SIDE / min(image.shape[:2])
+    height, width = (max(1, round(side * scale) // MULTIPLE) * MULTIPLE for side in image.shape[:2])
+    return {
+        "image": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)[None],
+        "mix": look.weights(styles),
+        "strength": np.array([look.strength], np.float32),
+    }
 
 
 def _painted(model: bytes, feeds: Sequence[Feed]) -> list[Image]:
