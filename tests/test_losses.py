@@ -30,13 +30,43 @@ def test_gram_is_the_mean_outer_product():
 
 @pytest.mark.parametrize("statistic", losses.STATISTICS.values(), ids=losses.STATISTICS)
 def test_style_distance_is_zero_for_the_same_statistics_only(statistic):
-    features = [torch.rand(2, 8, 10, 10)]
-    targets = [statistic(features[0])]
-    assert torch.equal(losses.style(features, targets, statistic), torch.zeros(2))
-    shuffled = [features[0].flip(-1)]  # statistics know no places
-    same = losses.style(shuffled, targets, statistic)
-    torch.testing.assert_close(same, torch.zeros(2), atol=1e-6, rtol=0)
-    assert (losses.style([features[0] * 2], targets, statistic) > 0.9).all()
+    features, whole = torch.rand(2, 8, 10, 10), [torch.ones(2, 1, 40, 40)]
+
+    def distance(x):
+        found, targets = (losses.statistics([each], whole, statistic) for each in (x, features))
+        return losses.style(found, targets, whole)
+
+    assert torch.equal(distance(features), torch.zeros(2))
+    # Statistics know no places.
+    torch.testing.assert_close(distance(features.flip(-1)), torch.zeros(2), atol=1e-6, rtol=0)
+    assert (distance(features * 2) > 0.9).all()
+
+
+@pytest.mark.parametrize("statistic", losses.STATISTICS.values(), ids=losses.STATISTICS)
+def test_each_region_has_statistics_of_its_own(statistic):
+    left, right = torch.rand(2, 5, 6, 4), torch.rand(2, 5, 6, 4)
+    halves = torch.zeros(2, 2, 12, 16)
+    halves[:, 0, :, :8], halves[:, 1, :, 8:] = 1, 1
+    (found,) = losses.statistics([torch.cat([left, right], 3)], [halves], statistic)
+    torch.testing.assert_close(found, torch.stack([statistic(left), statistic(right)], 1))
+    # A region counts as much as it is large, and the other one nothing for it.
+    thirds = halves.clone()
+    thirds[:, 0, :, :], thirds[:, 1, :, :] = 0.25, 0.75
+    changed = found.clone()
+    changed[:, 0] *= 2
+    torch.testing.assert_close(losses.style([changed], [found], [thirds]), torch.full((2,), 0.25))
+
+
+def test_a_wall_is_calm_and_foliage_is_busy(rng):
+    wall = torch.full((3, 40, 40), 0.5) + 0.004 * torch.randn(3, 40, 40, generator=rng)
+    foliage = torch.rand(3, 40, 40, generator=rng)
+    calm, busy = losses.regions(torch.stack([wall, foliage])).unbind(1)
+    torch.testing.assert_close(calm + busy, torch.ones(2, 40, 40))
+    assert calm[0].min() > 0.95
+    assert busy[1].min() > 0.9
+    # A painting is divided by what is calm for it.
+    calm, busy = losses.regions(foliage[None], losses.local_variance(foliage[None]).median().sqrt()).unbind(1)
+    assert abs(float(calm.mean()) - 0.5) < 0.05
 
 
 def test_moments_are_mean_and_deviation():

@@ -264,19 +264,21 @@ def _features(network: Pretrained, image: Tensor) -> list[Tensor]:
     return features
 
 
+def _grams(features: Sequence[Tensor]) -> list[Tensor]:
+    """The Gram matrices of whole pictures, [n, 1, c, c] at each layer."""
+    return [gram(x)[:, None] for x in features]
+
+
 def _strength(
     engine: Engine, network: Pretrained, works: Mapping[str, list[Tensor]], evaluation: Evaluation
 ) -> Values:
     """Distances of style and content over strength, beside blends of photograph and painting."""
     found = {}
     for name in engine.style.styles:
-        grams = [[gram(x) for x in _features(network, work)] for work in works[name]]
+        grams = [_grams(_features(network, work)) for work in works[name]]
         targets = _mean(grams)
         others = [_mean(grams[:index] + grams[index + 1 :]) for index in range(len(grams)) if len(grams) > 1]
-        among = [
-            style(_features(network, work), rest, gram).item()
-            for work, rest in zip(works[name], others, strict=False)
-        ]
+        among = [style(work, rest).item() for work, rest in zip(grams, others, strict=False)]
         rows, exact = [], True
         evaluation.painted[name], evaluation.steps[name] = [], []
         for photo in evaluation.photos:
@@ -287,7 +289,7 @@ def _strength(
             for image in (*steps, *blends):
                 features = _features(network, _tensor(image))
                 apart = content(features[network.CONTENT], reference)
-                rows[-1].append((style(features, targets, gram).item(), apart.item()))
+                rows[-1].append((style(_grams(features), targets).item(), apart.item()))
             exact = exact and np.array_equal(steps[0], photo)
             evaluation.painted[name].append(steps[-1])
             if any(photo is each for each in evaluation.shown):

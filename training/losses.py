@@ -15,48 +15,105 @@ Scores = Sequence[Tensor]
 """A discriminator's scores at each of its scales, [n, 1, h, w]."""
 
 
-def gram(features: Tensor) -> Tensor:
-    """Channel correlations [n, c, c] of `features` [n, c, h, w], mean over positions (Gatys et al. 2016)."""
+def gram(features: Tensor, region: Tensor | None = None) -> Tensor:
+    """Channel correlations [n, c, c] of `features` [n, c, h, w], mean over positions (Gatys et al. 2016).
+
+    Args:
+        region: how much each position counts, [n, 1, h, w]: the guided Gram matrix of Gatys et al. 2017
+            (arXiv 1611.07865, eq. 6 and 7).
+    """
     flat = features.float().flatten(2)
     # In bfloat16 the small distance of two matrices that are nearly the same would be lost.
     with torch.autocast(features.device.type, enabled=False):
-        return flat @ flat.transpose(1, 2) / flat.shape[-1]
+        if region is None:
+            return flat @ flat.transpose(1, 2) / flat.shape[-1]
+        return (flat * _shares(region).flatten(2)) @ flat.transpose(1, 2)
 
 
-def moments(features: Tensor) -> Tensor:
-    """Mean and deviation of each channel, [n, 2, c], of `features` [n, c, h, w] (Huang and Belongie 2017)."""
+def moments(features: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean and deviation of each channel, [n, 2, c], of `features` [n, c, h, w] (Huang and Belongie 2017).
+
+    Args:
+        region: how much each position counts, [n, 1, h, w].
+    """
     x = features.float()
-    deviation = (x.var((2, 3), correction=0) + EPSILON).sqrt()
-    return torch.stack([x.mean((2, 3)), deviation], 1)
+    if region is None:
+        region = x.new_ones(1, 1, *x.shape[2:])
+    shares = _shares(region)
+    mean = (x * shares).sum((2, 3), keepdim=True)
+    variance = ((x - mean).square() * shares).sum((2, 3))
+    return torch.stack([mean.flatten(1), (variance + EPSILON).sqrt()], 1)
 
 
-STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "moments": moments}
+def _shares(region: Tensor) -> Tensor:
+    return region.float() / (region.float().sum((2, 3), keepdim=True) + EPSILON)
+
+
+Statistic = Callable[[Tensor, Tensor | None], Tensor]
+
+STATISTICS: dict[str, Statistic] = {"gram": gram, "moments": moments}
 """What of the features tells how a picture is painted."""
 
+WINDOW = 15
+"""Side in pixels of what counts as around a pixel."""
 
-VISIBLE, VISIBLE_WINDOW, UNSEEN = 6 / 255, 15, 0.03
-"""Deviation in a window of this side, in pixels, at which half of a motion is seen, and the least share."""
+VISIBLE, UNSEEN = 6 / 255, 0.03
+"""Deviation around a pixel at which half of its motion is seen, and the least share that is."""
+
+BUSY = 10 / 255
+"""Deviation around a pixel of a photograph at which it is half calm and half busy."""
 
 HARDLY = 0.5 / 255
 """A step between two pixels that hardly anybody sees."""
 
 
+def regions(image: Tensor, busy: Tensor | float = BUSY) -> Tensor:
+    """What of `image` [n, 3, h, w] is calm and what is busy, [n, 2, h, w], in shares that add up to 1.
+
+    Args:
+        busy: deviation of the luminance around a pixel at which it is half of each.
+    """
+    variance = local_variance(image)
+    share = variance / (variance + busy**2)
+    return torch.cat([1 - share, share], 1)
+
+
+def statistics(features: Sequence[Tensor], regions: Sequence[Tensor], statistic: Statistic) -> list[Tensor]:
+    """`statistic` of each region of pictures at each layer, [n, r, ...].
+
+    Args:
+        features: activations, [n, c, h, w] each.
+        regions: how much each position counts for each of r regions, [n, r, h, w]; of any size.
+    """
+    return [
+        torch.stack(
+            [statistic(x, part) for part in F.adaptive_avg_pool2d(region, x.shape[2:]).split(1, 1)], 1
+        )
+        for x, region in zip(features, regions, strict=True)
+    ]
+
+
 def style(
-    features: Sequence[Tensor], targets: Sequence[Tensor], statistic: Callable[[Tensor], Tensor]
+    found: Sequence[Tensor], targets: Sequence[Tensor], regions: Sequence[Tensor] | None = None
 ) -> Tensor:
     """Squared distance of statistics, each layer relative to its target's energy, [n].
 
     With `gram` it is Gatys et al. 2016 (CVPR, eq. 4), with `moments` Li et al. 2017 (arXiv 1701.01036).
+    A region counts as much as it is large.
 
     Args:
-        features: activations of the painted pictures.
-        targets: `statistic` of the painting's at the same layers, [n or 1, ...].
+        found: `statistics` of the painted pictures, [n, r, ...] at each layer.
+        targets: what they should be.
+        regions: as for `statistics`; not needed where there is one of it all.
     """
     layers = []
-    for x, target in zip(features, targets, strict=True):
-        energy = target.square().flatten(1).mean(1) + EPSILON
-        layers.append((statistic(x) - target).square().flatten(1).mean(1) / energy)
-    return torch.stack(layers).mean(0)
+    for x, target in zip(found, targets, strict=True):
+        energy = target.square().flatten(2).mean(2) + EPSILON
+        layers.append((x - target).square().flatten(2).mean(2) / energy)
+    if regions is None:
+        return torch.stack(layers).mean(0).squeeze(1)
+    shares = [region.mean((2, 3)) for region in regions]
+    return (torch.stack(shares) * torch.stack(layers)).sum(2).mean(0)
 
 
 def content(features: Tensor, targets: Tensor) -> Tensor:
@@ -156,14 +213,19 @@ def visible(photo: Tensor) -> Tensor:
     Of a flat sky nobody can tell whether it moves: strokes may stay where they are there, and where there is
     something to see they have to go with it. By the local deviation of the luminance.
     """
-    luma = (photo * torch.tensor(LUMA, device=photo.device)[:, None, None]).sum(1, keepdim=True)
-    reach = VISIBLE_WINDOW // 2
+    variance = local_variance(photo)
+    return UNSEEN + (1 - UNSEEN) * variance / (variance + VISIBLE**2)
+
+
+def local_variance(image: Tensor) -> Tensor:
+    """Variance of the luminance around each pixel of `image` [n, 3, h, w], [n, 1, h, w]."""
+    luma = (image * torch.tensor(LUMA, device=image.device)[:, None, None]).sum(1, keepdim=True)
+    reach = WINDOW // 2
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), VISIBLE_WINDOW, 1)
+        return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), WINDOW, 1)
 
-    variance = (mean(luma.square()) - mean(luma).square()).clamp(min=0)
-    return UNSEEN + (1 - UNSEEN) * variance / (variance + VISIBLE**2)
+    return (mean(luma.square()) - mean(luma).square()).clamp(min=0)
 
 
 def luminance_change(current: Tensor, warped_previous: Tensor) -> Tensor:

@@ -97,6 +97,9 @@ class Recipe:
     """Whose middle layers tell how it is painted: as for content, or "generator"."""
     style_statistic: str = "gram"
     """What of them is compared: "gram" matrices, or "moments", the mean and deviation of each channel."""
+    guided: bool = False
+    """Compare what is calm in a photograph with what is calm in the painting, and what is busy with what is
+    busy: a wall becomes a painted wall, and is not covered with all that the painting has."""
     adversarial: float = 0.2
     """Weight of the discriminator's scores."""
     adversarial_loss: str = "hinge"

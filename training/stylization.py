@@ -80,6 +80,16 @@ def from_distance(image: Tensor, distance: int) -> Tensor:
     return F.avg_pool2d(image, distance) if distance > 1 else image
 
 
+def regions(recipe: Recipe, image: Tensor, busy: Tensor | float = losses.BUSY) -> Tensor:
+    """The regions of `image` that are compared apart, [n, r, h, w]: one of it all, or calm and busy."""
+    return losses.regions(image, busy) if recipe.guided else torch.ones_like(image[:, :1])
+
+
+def statistics_of(recipe: Recipe, features: Features, regions: Features) -> Features:
+    """What of `features` the recipe compares, in each region, [n, r, ...] at each layer."""
+    return losses.statistics(features, regions, losses.STATISTICS[recipe.style_statistic])
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step sees; the first axis of everything is the picture's."""
@@ -111,15 +121,19 @@ class Targets:
         self.recipe = recipe
         self.weights = torch.tensor([style.weight for style in recipe.styles])
         self.reals: list[Pictures] = []
-        statistic = losses.STATISTICS[recipe.style_statistic]
         seen: dict[str, list[Features]] = {name: [] for name in networks}
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
             painting = resize_shorter(read_image(paintings / style.painting), size)[None].float() / 255
             for name, network in networks.items():
-                with torch.no_grad():
-                    views = [network(from_distance(painting, distance)) for distance in recipe.distances]
-                    seen[name].append([statistic(x) for view in views for x in view])
+                statistics: Features = []
+                for view in (from_distance(painting, distance) for distance in recipe.distances):
+                    with torch.no_grad():
+                        features = network(view)
+                    # By what is calm for this painting: half of it.
+                    parts = regions(recipe, view, losses.local_variance(view).median().sqrt())
+                    statistics += statistics_of(recipe, features, [parts] * len(features))
+                seen[name].append(statistics)
             self.reals.append(Pictures([paintings / name for name in (style.painting, *style.reals)], size))
         self._statistics = {
             name: [torch.cat(layer) for layer in zip(*of_styles, strict=True)]
@@ -127,7 +141,7 @@ class Targets:
         }
 
     def statistics(self, network: str, styles: Tensor) -> Features:
-        """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, ...]."""
+        """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, r, ...]."""
         layers = self._statistics[network]
         return [layer[styles.cpu()].to(styles.device) for layer in layers]
 
@@ -365,14 +379,7 @@ class StyleTraining:
             terms["content"] = recipe.content * (keeps * torch.stack(distances).mean(0)).mean()
         if recipe.style:
             distance = torch.stack(
-                [
-                    losses.style(
-                        seen[name],
-                        self.style_target(name, before[name], batch),
-                        losses.STATISTICS[recipe.style_statistic],
-                    )
-                    for name in recipe.style_features
-                ]
+                [self.style_distance(name, seen[name], before[name], batch) for name in recipe.style_features]
             ).mean(0)
             weight = self.targets.weights.to(self.device)[batch.styles]
             terms["style"] = recipe.style * (weight * distance).mean()
@@ -428,6 +435,23 @@ class StyleTraining:
             return self.average.features(image)
         return [x for view in batch.views for x in self.pretrained[name](view(image))]
 
+    def style_distance(self, name: str, seen: Features, before: Features, batch: Batch) -> Tensor:
+        """How far the painted pictures are from what they should be in the eyes of the network `name`, [n].
+
+        Args:
+            seen: what it sees in them.
+            before: what it sees in the photographs.
+        """
+        parts = self.regions(name, batch.photo, batch, len(before))
+        found = statistics_of(self.recipe, seen, parts)
+        return losses.style(found, self.style_target(name, before, batch), parts)
+
+    def regions(self, name: str, image: Tensor, batch: Batch, layers: int) -> Features:
+        """The regions of `image` that are compared apart, at each of the `layers` of the network `name`."""
+        shown = [view(image) for view in batch.views] if name in self.pretrained else [image]
+        each = layers // len(shown)
+        return [part for part in (regions(self.recipe, view) for view in shown) for _ in range(each)]
+
     def style_target(self, name: str, before: Features, batch: Batch) -> Features:
         """The statistics that each picture should have: as far from its photograph's to the painting's as its
         strength goes, so that strength leads all the way from one to the other.
@@ -438,13 +462,14 @@ class StyleTraining:
         Args:
             before: what `name` sees in the photographs.
         """
-        statistic = losses.STATISTICS[self.recipe.style_statistic]
+        recipe = self.recipe
         with torch.no_grad():
             if name in self.pretrained:
                 paintings = self.targets.statistics(name, batch.styles)
             else:
-                paintings = [statistic(x) for x in self.features(name, batch.real, batch)]
-            photos = [statistic(x) for x in before]
+                real = self.features(name, batch.real, batch)
+                paintings = statistics_of(recipe, real, self.regions(name, batch.real, batch, len(real)))
+            photos = statistics_of(recipe, before, self.regions(name, batch.photo, batch, len(before)))
             strengths = [batch.strength.view(-1, *[1] * (x.dim() - 1)) for x in photos]
             return [torch.lerp(*each) for each in zip(photos, paintings, strengths, strict=True)]
 

@@ -158,9 +158,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
     for name in training.pretrained:
         seen, target = (training.features(name, image, batch) for image in (painted, batch.photo))
         layer = content_layer(name)
-        distance = losses.style(
-            seen, training.style_target(name, target, batch), losses.STATISTICS[recipe.style_statistic]
-        )
+        distance = training.style_distance(name, seen, target, batch)
         total = total + (losses.content(seen[layer], target[layer]) + distance).mean() / len(
             training.pretrained
         )
