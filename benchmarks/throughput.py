@@ -36,7 +36,12 @@ from pipeline.sources.file import FileSource
 
 CLIP = Path(__file__).parent.parent / "docs" / "big_buck_bunny.mp4"
 SIZES = ((1280, 720), (640, 360))
-ENGINES = (("openvino", "auto"), ("openvino", "float32"), ("onnxruntime", "float32"))
+ENGINES = (
+    ("openvino", "auto"),
+    ("openvino", "bfloat16"),
+    ("openvino", "float32"),
+    ("onnxruntime", "float32"),
+)
 STYLE = "pointillism"
 SAMPLE = 40
 """Frames that a stage is measured over."""
@@ -199,13 +204,19 @@ def peak_memory(clip: Path, folder: Path) -> float:
 
 def running(style: Style) -> Iterator[tuple[str, Engine]]:
     """Each of `ENGINES` that this machine has, by runtime and precision."""
+    seen: set[str] = set()
     for name, precision in ENGINES:
         try:
             engine = engines.load(name, style=style, precision=precision, hint="throughput")
         except EngineUnavailable as error:
             print(error)
             continue
-        yield f"{name} {engine.precision}", engine
+        found = f"{name} {engine.precision}"
+        if found in seen:
+            engine.close()
+            continue
+        seen.add(found)
+        yield found, engine
 
 
 def measure(rounds: int, folder: Path) -> dict[str, Any]:

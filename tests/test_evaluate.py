@@ -99,7 +99,7 @@ def test_distances_of_a_picture_from_itself_are_0_and_grow_with_the_difference(n
         return torch.cat(
             [
                 perceptual_distance(found, reference, heads),
-                style(found, [gram(x) for x in reference], gram),
+                style(*([gram(x)[:, None] for x in each] for each in (found, reference))),
                 content(found[network.CONTENT], reference[network.CONTENT]),
             ]
         )
