@@ -164,6 +164,16 @@ def test_a_style_is_asked_for_as_far_as_the_strength_goes(material):
         torch.testing.assert_close(target[2], painting[2])
 
 
+@pytest.mark.parametrize("canvas", [True, False])
+def test_a_style_without_the_canvas_takes_none_of_its_grain(material, canvas):
+    styles = tuple(dataclasses.replace(style, canvas=canvas) for style in RECIPE.styles)
+    training = StyleTraining(dataclasses.replace(RECIPE, styles=styles), material, torch.device("cpu"))
+    assert training.generator.canvas.share.abs().min() > 0
+    training.step(1)
+    for generator in (training.generator, training.average):
+        assert bool(generator.canvas.share.any()) == canvas
+
+
 def test_pictures_are_seen_from_several_distances(material):
     recipe = dataclasses.replace(RECIPE, crop=64, distances=(1, 2, 4))
     training = StyleTraining(recipe, material, torch.device("cpu"))

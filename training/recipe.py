@@ -29,6 +29,8 @@ class StyleRecipe:
     """Factor on the recipe's `style` for this style."""
     rights: str = "public domain"
     """Of the painting."""
+    canvas: bool = True
+    """Whether it may paint by the grain of `networks.Canvas`: strokes on what is flat, or flat colours."""
     learn: bool = True
     """Train it; if not, it stays what it is in the trunk that the training begins with."""
 

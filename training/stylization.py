@@ -310,6 +310,7 @@ class StyleTraining:
             terms, painted = self.generator_losses(batch)
         total = torch.stack(list(terms.values())).sum()
         self.descend("optimiser", total, self.trained())
+        self.leave_canvas()
         self.update_averages(min(recipe.average_decay, step / (step + 10)))
         numbers = {name: float(term.detach()) for name, term in terms.items()}
         if recipe.discriminates:
@@ -335,6 +336,12 @@ class StyleTraining:
             generator.canvas.move(rng)
             if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
+
+    def leave_canvas(self) -> None:
+        """Take the grain from the styles that are to paint what is flat in flat colours."""
+        off = [index for index, style in enumerate(self.recipe.styles) if not style.canvas]
+        for generator in (self.generator, self.average):
+            generator.canvas.share.data[off] = 0
 
     def generators(self) -> list[Generator]:
         """The generators that are trained."""
