@@ -271,17 +271,17 @@ def test_another_version_gpu_or_option_needs_another_plan(trt, machine, style, c
     assert len(machine.built) == 2
 
 
-def test_each_precision_has_its_own_plan(trt, machine):
-    style = Style.load("live")
-    plans = [trt.build(style, (640, 360), precision, tell=ignore) for precision in ("float32", "auto")]
-    assert [plan.target.precision for plan in plans] == ["float32", "float16"]
+def test_each_precision_has_its_own_plan(trt, machine, style):
+    live, precisions = Style.load("live"), ["float32", "float16", "int8"]
+    plans = [trt.build(live, (640, 360), asked, tell=ignore) for asked in ("float32", "auto", "int8")]
+    assert [plan.target.precision for plan in plans] == precisions
     assert [model for model, _, _ in machine.built] == [
-        trt.cast_first(style.model(precision)) for precision in ("float32", "float16")
+        trt.cast_first(live.model(precision)) for precision in precisions
     ]
     with pytest.raises(EngineUnavailable, match=r"has no int8 model; there is float32$"):
         trt.TensorRtEngine(style, precision="int8")
     with pytest.raises(EngineUnavailable, match="has no bfloat16 model"):
-        trt.build(style, (640, 360), "bfloat16", tell=ignore)
+        trt.build(live, (640, 360), "bfloat16", tell=ignore)
 
 
 def test_progress_rises_to_the_end_and_knows_what_is_left(trt, machine, style, monkeypatch):
