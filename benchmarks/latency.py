@@ -4,7 +4,7 @@
 
 The test pattern carries the number of each frame in its pixels; a receiver in a process of its own decodes
 what arrives, reads the number, and says when. RTMP goes through a real nginx, and OBS is a real one
-(tests/install_parts.sh). That is five minutes, and ten more for `soak`.
+(tests/install_parts.sh). That is six and a half minutes, and ten more for `soak`.
 """
 
 import argparse
