@@ -30,7 +30,7 @@ from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
-from tests.videos import make_video, read_video
+from tests.videos import bar, make_video, read_video
 
 SIZE = ["--size", "320x180"]
 
@@ -654,6 +654,7 @@ def test_a_file_without_a_picture_is_not_begun_again_at_once(tmp_path, monkeypat
 
     monkeypatch.setattr(LiveSource, "_read_connection", read)
     source = LiveSource("in.mp4", connect, ends=True, loop=True)
+    iter(source)
     time.sleep(1.5)
     source.close()
     # After pauses that grow.
@@ -692,6 +693,27 @@ def test_a_file_is_played_at_its_pace_and_again(tmp_path, pack):
     assert times == sorted(set(times))
 
 
+def test_a_file_waits_until_somebody_looks(tmp_path):
+    video = make_video(tmp_path / "in.mp4", frames=25)
+    with open_source(str(video)) as source:
+        # As long as an engine takes to load.
+        time.sleep(0.6)
+        frames = [item for item in source if isinstance(item, Frame)]
+    assert len(frames) + source.dropped >= 25
+    assert bar(frames[0].image) == 4
+    open_source(str(video)).close()
+
+
+def test_what_is_played_is_not_recorded_over(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=25)
+    before = video.read_bytes()
+    result = fauve("live", video, "-o", video, "--force", "-s", pack)
+    assert_one_line(result, "in.mp4: is the video itself")
+    result = fauve("live", "test:", "--sound", video, "-o", video, "--force", "-s", pack)
+    assert_one_line(result, "in.mp4: is the video itself")
+    assert video.read_bytes() == before
+
+
 def test_hls_is_written(tmp_path, pack):
     path = tmp_path / "live" / "show.m3u8"
     path.parent.mkdir()
@@ -716,6 +738,7 @@ def test_hls_is_written(tmp_path, pack):
         (["tcp://127.0.0.1:9", "-o", "x.mkv"], ["tcp://127.0.0.1:9", "cannot be opened"]),
         (["test:", "-o", "camera:"], ["camera:"]),
         (["test:", "-o", "x.mkv", "--latency", "fast"], ["80ms"]),
+        (["test:", "-o", "x.mkv", "--bitrate", "inf"], ["4M"]),
         (["listen:ftp://a", "-o", "x.mkv"], ["listen"]),
     ],
 )

@@ -16,6 +16,7 @@ import click
 
 import engines
 from pipeline.access import token_file
+from pipeline.batch import refuse_itself
 from pipeline.commands.options import (
     Address,
     Dimensions,
@@ -73,7 +74,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
         factor = {"k": 1_000, "M": 1_000_000}.get(value[-1:], 1)
         try:
             bits = int(float(value.rstrip("kM")) * factor)
-        except ValueError:
+        except (ValueError, OverflowError):
             bits = 0
         if bits <= 0:
             self.fail(f"{value!r} is no bit rate such as 4M or 800k", param, context)
@@ -228,6 +229,8 @@ def live(
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
         for output in outputs:
+            for read in filter(None, (source, sound)):
+                refuse_itself(Path(read), Path(output))
             sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
             opened.callback(sinks[-1].abort)
         run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)
@@ -246,8 +249,8 @@ def live(
             controls.record(record_controls, force=force)
         if has_keys() and not as_json:
             run.listen_to_keys()
-        if duration:
-            timer = threading.Timer(duration, stop.set)
+        if duration is not None:
+            timer = threading.Timer(min(duration, threading.TIMEOUT_MAX), stop.set)
             timer.daemon = True
             timer.start()
         opened.pop_all()

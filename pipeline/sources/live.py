@@ -406,9 +406,19 @@ class LiveSource(Capture):
         )
         if file.alpha:
             self._file.flatten((0, 0, 0))
-        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+        # A film waits until somebody looks; of what goes on without us, the newest is wanted.
+        if not self._paced:
+            self._start()
+
+    def _start(self) -> None:
+        self._began = time.monotonic()
         self._thread.start()
+
+    def __iter__(self) -> Iterator[Frame | Any]:
+        if self._thread.ident is None:
+            self._start()
+        return super().__iter__()
 
     def _open(self) -> FileSource:
         container = self._connect()
@@ -500,6 +510,7 @@ class LiveSource(Capture):
         """Stop reading; a connection that does not answer is left to its end."""
         self._stopped.set()
         self._items.cancel()
-        self._thread.join(1.0)
+        if self._thread.ident is not None:
+            self._thread.join(1.0)
         if not self._thread.is_alive():
             self._file.close()
