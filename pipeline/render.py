@@ -39,6 +39,9 @@ from pipeline.workers import Runtime, paint_in_processes
 
 log = logging.getLogger("fauve")
 
+MOST_GIF = 100
+"""Pictures a second in a .gif, which counts in hundredths of one."""
+
 
 @dataclass(frozen=True)
 class Painting:
@@ -73,14 +76,10 @@ class Painting:
         """
         file, source = segment.open(self.video, self.rate, self.decoder)
         with source:
-            if self.background is not None:
-                file.flatten(self.background)
-            if self.keep_hdr:
-                file.keep_hdr()
-            file.see(self.window)
+            self.prepare(file)
             info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
             run(
-                staged(source, self.look, self.video, self.background),
+                staged(source, self.look, self.video, self.prepare),
                 paint,
                 [PartSink(self.parts, info, self.encoding), *others],
                 look_at=looks(self.look),
@@ -90,6 +89,14 @@ class Painting:
                 scored=any_look if self.score else None,
             )
         stats.damaged += file.damaged
+
+    def prepare(self, file: FileSource) -> None:
+        """Have `file` give the pictures as they are to be painted."""
+        if self.background is not None:
+            file.flatten(self.background)
+        if self.keep_hdr:
+            file.keep_hdr()
+        file.see(self.window)
 
 
 @dataclass(frozen=True)
@@ -214,16 +221,20 @@ class Render:
         elsewhere, source = (
             (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
         )
-        with source:
+
+        def prepare(opened: FileSource) -> None:
             if background is not None:
-                elsewhere.flatten(background)
-            elsewhere.see(self.window)
+                opened.flatten(background)
+            opened.see(self.window)
+
+        with source:
+            prepare(elsewhere)
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
             sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
             try:
                 with progress(info) as shown:
                     return run(
-                        staged(source, self.look, video, background),
+                        staged(source, self.look, video, prepare),
                         paint,
                         [sink, *self._preview()],
                         look_at=looks(self.look),
@@ -249,6 +260,12 @@ class Render:
                 f"{output}: is written in one go, and can be neither resumed nor painted by several workers"
             )
         muxer = muxer_of(output)
+        rate = self.rate or file.info.rate
+        if muxer == "gif" and rate > MOST_GIF:
+            raise SinkError(
+                f"{output}: a .gif shows {MOST_GIF} pictures a second at most, not {float(rate):g}; give "
+                f"--fps {MOST_GIF // 2}"
+            )
         codec = self._codec(file, muxer)
         encoder = ENCODERS.get(codec)
         self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
@@ -260,7 +277,8 @@ class Render:
         try:
             with progress(info) as shown:
                 stats = run(
-                    staged(source, self.look, video, self.background),
+                    # What is painted in one go begins with the first frame: nothing was held before that.
+                    staged(source, self.look, video, lambda opened: None),
                     paint,
                     [sink, *self._preview()],
                     look_at=looks(self.look),
@@ -412,21 +430,20 @@ def _identity(video: Path) -> list[Any]:
     return [str(video.resolve()), len(files), size, newest]
 
 
-def staged(source: Source, look: Look | Show, video: Path, background: tuple[int, int, int] | None) -> Source:
-    """The frames of `source`, which reads `video` laid over `background`, as a show wants them."""
+def staged(source: Source, look: Look | Show, video: Path, prepare: Callable[[FileSource], None]) -> Source:
+    """The frames of `source`, which reads `video` as `prepare` has it, as a show wants them."""
     if not isinstance(look, Show):
         return source
 
-    def earlier(time: Fraction) -> Image | None:
+    def earlier(time: Fraction) -> Frame | None:
         with FileSource(video, tracks=False) as file:
-            if background is not None:
-                file.flatten(background)
+            prepare(file)
             last = None
             for item in file:
                 if isinstance(item, Frame):
                     if item.time >= time:
                         break
-                    last = item.image
+                    last = item
             return last
 
     return Staged(source, look, earlier)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engines import Image, Look
+from engines import Look
 from pipeline.controls import Controls, Scene
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
@@ -63,7 +63,7 @@ class Show:
                 self._settings.append(controls.setting)
                 since = time if self._held[-1] is None else self._held[-1]
                 self._held.append(since if controls.setting.freeze else None)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"{record}: not a record of controls for this style: {error}") from error
 
     def look_at(self, time: Fraction) -> Look:
@@ -109,30 +109,31 @@ class Staged(Source):
     `Show.look_at` paints them as they were: a black one at strength 0, a held one like the first time.
 
     Args:
-        earlier: the last picture before a time of the video, None if there is none; asked for where a source
+        earlier: the last frame before a time of the video, None if there is none; asked for where a source
             begins in the middle of a picture that is held.
     """
 
-    def __init__(self, source: Source, show: Show, earlier: Callable[[Fraction], Image | None]) -> None:
+    def __init__(self, source: Source, show: Show, earlier: Callable[[Fraction], Frame | None]) -> None:
         self._source, self._show, self._earlier = source, show, earlier
         self.info = source.info
 
     def __iter__(self) -> Iterator[Frame | Any]:
-        last: Image | None = None
-        held: tuple[Fraction, Image | None] | None = None
+        last: Frame | None = None
+        held: tuple[Fraction, Frame | None] | None = None
         for item in self._source:
             if not isinstance(item, Frame):
                 yield item
                 continue
             since = self._show.held_since(item.time)
             if since is None:
-                held, last = None, item.image
+                held, last = None, item
             elif held is None or held[0] != since:
                 held = since, self._earlier(since) if last is None else last
             if self._show.black_at(item.time):
                 yield replace(item, image=np.zeros_like(item.image))
             elif held is not None and held[1] is not None:
-                yield replace(item, image=held[1])
+                # With its own alpha and range: those of another picture would cut it out and brighten it.
+                yield replace(held[1], pts=item.pts, duration=item.duration, time_base=item.time_base)
             else:
                 yield item
 

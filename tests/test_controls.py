@@ -7,12 +7,15 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engines import Look
 from pipeline.controls import Controls
 from pipeline.errors import SinkError, SourceError
-from pipeline.show import Show
+from pipeline.frame import Frame
+from pipeline.show import Show, Staged
+from pipeline.sources import Source
 
 STYLES = ("warm", "cold", "grey")
 
@@ -301,3 +304,29 @@ def test_a_picture_can_be_held_from_the_beginning(tmp_path):
     path.write_text("")
     with pytest.raises(SourceError, match="it is empty"):
         Show(path, STYLES)
+    path.write_text('{"time": "1/0", "control": "freeze", "value": true}')
+    with pytest.raises(SourceError, match="not a record of controls"):
+        Show(path, STYLES)
+
+
+def test_a_held_picture_keeps_its_alpha_and_takes_the_time_of_each_frame(tmp_path):
+    path = tmp_path / "show.jsonl"
+    path.write_text('{"time": 2, "control": "freeze", "value": true}\n')
+    frames = [
+        Frame(np.full((2, 2, 3), n, np.uint8), n, 1, Fraction(1), alpha=np.full((2, 2), n, np.uint8))
+        for n in range(5)
+    ]
+
+    class Few(Source):
+        info = None
+
+        def __iter__(self):
+            return iter(frames)
+
+        def close(self):
+            pass
+
+    staged = list(Staged(Few(), Show(path, STYLES), lambda time: None))
+    assert [frame.pts for frame in staged] == [0, 1, 2, 3, 4]
+    assert [int(frame.image[0, 0, 0]) for frame in staged] == [0, 1, 1, 1, 1]
+    assert [int(frame.alpha[0, 0]) for frame in staged] == [0, 1, 1, 1, 1]
