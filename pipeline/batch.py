@@ -47,6 +47,11 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         SinkError: a result would be the video itself, two would have one name, or several are to go into one
             file, or the folder cannot be made.
     """
+    for path in (*videos, output):
+        try:
+            path.is_dir()
+        except OSError as error:  # such as a name that is too long
+            raise SourceError(f"{path}: {error.strerror}") from error
     if len(videos) == 1 and not videos[0].is_dir() and not output.is_dir():
         refuse_itself(videos[0], output)
         return [(videos[0], output)]

@@ -230,10 +230,15 @@ def _holds(suffix: str, demuxer: str) -> frozenset[str]:
         return frozenset()
 
 
+ANIMATION_TICK = Fraction(1, 500)
+"""Seconds that times of animations are rounded to: WebP's encoder cuts them to milliseconds, and FFmpeg reads
+those of APNG in hundredths of one, each cut, and adds them up."""
+
+
 def differences(source: Contents, output: Contents) -> list[str]:
     """What `output` lacks of the promise about `source`, a line each; none if it is kept."""
     found = []
-    tick = output.time_base
+    tick = max(output.time_base, ANIMATION_TICK) if output.bare else output.time_base
     if output.broadcast:
         source = _broadcast(source, output)
     if output.bare:

@@ -19,7 +19,7 @@ import pytest
 from engines import Look, Style, bundled, load
 from pipeline import stream
 from pipeline.commands.options import Dimensions, Rate
-from pipeline.commands.preview import preview
+from pipeline.commands.preview import preview, sample
 from pipeline.commands.run import run
 from pipeline.errors import SinkError
 from pipeline.sinks.parts import GRID
@@ -297,6 +297,7 @@ def test_the_video_itself_as_its_output(video, pack):
         (["--engine", "onnxruntime", "--precision", "bfloat16"], ["no bfloat16"]),
         (["--layout", "nchw"], [".onnx"]),
         (["--crf", "99"], ["--crf"]),
+        (["--codec", "h265", "--size", "48x24"], ["h265 takes pictures of 32 lines and columns or more"]),
         (["--wings"], ["--wings"]),
     ],
 )
@@ -420,7 +421,60 @@ def test_preview_makes_a_sheet(tmp_path, pack):
         assert np.abs(row[0] - row[2]).mean() > 10
         assert np.abs(row[2] - row[4]).mean() > 4
     bars = [bar(row[0]) for row in cell]
-    assert bars == [4 + index * 5 % 180 for index in (7, 20, 34)]
+    assert bars == [4 + index * 5 % 180 for index in (6, 20, 33)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.ts", {}), ("a.h264", {"audio": False}), ("a.avi", {"audio": False}), ("a.mkv", {"frames": 2})],
+)
+def test_a_sheet_has_the_middles_of_equal_parts_of_any_kind_of_file(tmp_path, name, options):
+    options = {"frames": 60, **options}
+    images = sample(make_video(tmp_path / name, **options), 3)
+    middles = {60: (10, 30, 50), 2: (0, 1)}[options["frames"]]
+    expected = [4 + index * 5 % 84 for index in middles]
+    # What does not tell when its frames are shown is read through, and every so many are taken.
+    near = 0 if name in ("a.ts", "a.mkv") else 25
+    assert len(images) == len(middles)
+    assert all(abs(bar(image) - place) <= near for image, place in zip(images, expected, strict=True))
+
+
+def test_what_a_pipe_cannot_do_is_said_before_it_is_painted(tmp_path, pack):
+    for verb, output in (("run", "out.mp4"), ("preview", "out.png")):
+        more = ["--verify"] if verb == "run" else []
+        result = fauve(verb, "-", "-o", output, "--style", pack, *more, cwd=tmp_path, input="")
+        assert_one_line(result, "standard input")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_names_that_are_too_long_and_gifs_that_are_too_fast(tmp_path, pack):
+    long = "x" * 300 + ".mp4"
+    assert_one_line(fauve("run", long, "-o", "out.mp4", "--style", pack, cwd=tmp_path), "File name too long")
+    fast = make_video(tmp_path / "fast.mp4", frames=12, rate=120, time_base=Fraction(1, 12000))
+    result = fauve("run", fast, "-o", tmp_path / "out.gif", "--style", pack)
+    assert_one_line(result, "100 pictures a second at most, not 120; give --fps 50")
+
+
+def test_a_track_that_is_announced_and_sends_nothing_is_left_out(tmp_path, pack):
+    silent = tmp_path / "silent.ts"
+    with av.open(str(silent), "w") as container:
+        film, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=44100)
+        film.width, film.height, film.pix_fmt = 96, 64, "yuv420p"
+        for index in range(12):
+            container.mux(film.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        container.mux(film.encode(None))
+        assert sound.index == 1
+    result = fauve("run", silent, "-o", tmp_path / "out.mkv", "--style", pack)
+    assert result.returncode == 0, result.stderr
+    assert "track 1 has no sound in it, and is left out" in result.stderr
+    assert len(read_video(tmp_path / "out.mkv").times) == 12
+
+
+@pytest.mark.parametrize("name", ["out.webp", "out.apng"])
+def test_animations_at_30_fps_are_what_they_are(tmp_path, pack, name):
+    video = make_video(tmp_path / "in.mp4", frames=15, rate=30, time_base=Fraction(1, 15360), audio=False)
+    result = fauve("run", video, "-o", tmp_path / name, "--style", pack, "--verify")
+    assert result.returncode == 0, result.stderr
 
 
 def test_preview_keeps_a_file_that_is_there(tmp_path, video, pack):
@@ -544,7 +598,7 @@ def test_what_was_stopped_in_a_folder_goes_on_by_itself(tmp_path, pack, stops_af
     make_video(tmp_path / "in" / "b.mp4", frames=5)
     asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
     stops_after(140)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 videos are done; the same command goes on"):
         invoke(*asked)
     stops_after(5)
     with pytest.raises(click.exceptions.Exit):

@@ -1,10 +1,9 @@
 """`fauve preview`: frames by styles by strengths, on one contact sheet."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import cv2
@@ -15,11 +14,13 @@ from engines import Image, Look
 from engines.style import bundled
 from pipeline.batch import refuse_itself
 from pipeline.commands.options import PATH, detail_option, engine_options, load_any, onnx_options
-from pipeline.errors import SinkError
-from pipeline.frame import Frame
+from pipeline.errors import SinkError, SourceError
 from pipeline.scaling import resize, stylizer
 from pipeline.sinks.file import refuse_existing, refuse_missing_folder
 from pipeline.sources.file import FileSource
+from pipeline.sources.index import read_index
+
+T = TypeVar("T")
 
 CAPTION = 28
 """Height of the line above a column, in pixels."""
@@ -97,17 +98,43 @@ def preview(
 
 
 def sample(video: Path, count: int) -> list[Image]:
-    """`count` frames of `video`, from the middles of as many equal parts; fewer if it has no more."""
-    with FileSource(video) as source:
-        seconds = source.info.frames / source.info.rate
-        first = next(item for item in source if isinstance(item, Frame))
-    images: dict[int, Image] = {}
-    for index in range(count):
-        start = round((first.time + seconds * Fraction(2 * index + 1, 2 * count)) / first.time_base)
-        with FileSource(video, tracks=False, start=start, entry=start) as source:
-            # Where the file is shorter than it says, what there is makes the sheet.
-            images.update((item.pts, item.image) for item in islice(source, 1))
-    return list(images.values()) or [first.image]
+    """`count` frames of `video`, from the middles of as many equal parts; fewer if it has no more.
+
+    Raises:
+        SourceError: it cannot be read, or comes through a pipe, which cannot be read twice.
+    """
+    if str(video) == "-":
+        raise SourceError("standard input: a sheet is made of a file, which is read here and there")
+    index = read_index(video)
+    if index is None:
+        return _evenly(_passing(video, count), count)
+    images = []
+    for pts in _evenly(index.times, count):
+        with FileSource(video, tracks=False, start=pts, entry=index.entry(pts)) as source:
+            # Where a frame cannot be decoded, the others make the sheet.
+            images += [item.image for item in islice(source, 1)]
+    if not images:
+        raise SourceError(f"{video}: none of the frames looked at can be decoded; the file is damaged")
+    return images
+
+
+def _evenly(values: Sequence[T], count: int) -> list[T]:
+    """The middles of `count` equal parts of `values`; all if there are no more."""
+    count = min(count, len(values))
+    return [values[(2 * index + 1) * len(values) // (2 * count)] for index in range(count)]
+
+
+def _passing(video: Path, count: int) -> list[Image]:
+    """Every so many frames of a video that does not tell when they are shown, at least `count` if it can."""
+    kept: list[Image] = []
+    step = 1
+    with FileSource(video, tracks=False) as source:
+        for number, item in enumerate(source):
+            if number % step == 0:
+                kept.append(item.image)
+                if len(kept) == 4 * count:
+                    kept, step = kept[::2], 2 * step
+    return kept
 
 
 def sheet(columns: Sequence[tuple[str, Sequence[Image]]], height: int) -> Image:

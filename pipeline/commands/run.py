@@ -179,6 +179,8 @@ def run(
     piped = str(output) == "-"
     if piped and (as_json or check):
         raise click.UsageError("standard output is the video; it leaves no room for --json or --verify")
+    if check and any(str(video) == "-" for video in videos):
+        raise click.UsageError("--verify reads the video again, which standard input cannot be")
     if check and (size or fps):
         raise click.UsageError(
             "--verify compares with the video as it is; it does not go with --size or --fps"
@@ -285,21 +287,26 @@ def _all(
         if not stopped.is_set():
             paint(video, result, lambda info: _Stoppable(shown.of(video.name, info.frames), stopped))
 
-    failures = 0
+    failures = finished = 0
     with ThreadPoolExecutor(jobs) as pool:
         try:
             left = {pool.submit(paint_one, *pair): pair for pair in pairs}
             while left:
                 # In turns, because a thread that waits for ever does not see Ctrl-C on Windows.
-                for done in wait(left, TICK, FIRST_COMPLETED).done:
-                    video, _ = left.pop(done)
+                for painted in wait(left, TICK, FIRST_COMPLETED).done:
+                    video, _ = left.pop(painted)
                     try:
-                        done.result()
+                        painted.result()
+                        finished += 1
                     except (SourceError, SinkError, EngineError) as error:
                         failed(video, error)
                         failures += 1
-        except BaseException:
+        except BaseException as error:
             stopped.set()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f"stopped; {finished} of {len(pairs)} videos are done; the same command goes on"
+                ) from None
             raise
     return failures
 

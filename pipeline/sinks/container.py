@@ -162,6 +162,11 @@ class Container:
         if track.kind == "attachment" and self._muxer != "matroska":
             self._leave_out(track)
             return
+        context = track.template.codec_context
+        if track.kind == "audio" and context is not None and not context.sample_rate:
+            # A broadcast may announce a track that it sends nothing on; no muxer takes what is not known.
+            log.warning("%s: track %d has no sound in it, and is left out", self.path, track.index)
+            return
         try:
             self._tracks[track.index] = CopiedTrack(self._container, track)
         except ValueError:

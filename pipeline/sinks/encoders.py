@@ -54,6 +54,8 @@ class Encoder:
     """What FFmpeg calls the settings that take the mastering display; None if the codec holds none."""
     tag: str | None = None
     """Four letters for .mp4 and .mov that more players know than FFmpeg's own."""
+    least_side: int = 1
+    """Shortest side of a picture that it takes, in pixels."""
     nvidia: bool = False
     """Whether an NVIDIA GPU encodes; written, and not run for want of one."""
 
@@ -88,6 +90,8 @@ ENCODERS = {
         options={"x265-params": "log-level=error:frame-threads=4"},
         mastering_option="x265-params",
         tag="hvc1",
+        # Of 48x24 and 33x31 it destroyed its memory (libx265 of PyAV 18.1).
+        least_side=32,
     ),
     "av1": Encoder(
         "libsvtav1",
@@ -239,6 +243,11 @@ def choose(
     if name not in ENCODERS:
         raise SinkError(f"no codec {name!r}; there is {', '.join(ENCODERS)}")
     encoder = ENCODERS[name]
+    if min(info.width, info.height) < encoder.least_side:
+        raise SinkError(
+            f"{name} takes pictures of {encoder.least_side} lines and columns or more, not {info.width}x"
+            f"{info.height}; --codec h264 takes these"
+        )
     if encoder.nvidia:
         _open_once(encoder)
     settings = encoder.settings(name, crf, preset)

@@ -21,6 +21,9 @@ from pipeline.errors import SourceError
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""
 
+LONG_PROBE = {"probesize": str(1 << 30), "analyzeduration": str(600_000_000)}
+"""FFmpeg's options for looking as far as ten minutes into a file for what its tracks are."""
+
 FALLBACK_RATE = Fraction(25)
 """Frames per second of a stream that does not tell, as FFmpeg assumes."""
 
@@ -127,7 +130,15 @@ def open_input(
     try:
         if is_sequence(path):
             return _open_sequence(Path(path), picture_rate or PICTURE_RATE)
-        return av.open(_moving_webp(path) or name, metadata_errors="replace", hwaccel=accelerated)
+        container = av.open(_moving_webp(path) or name, metadata_errors="replace", hwaccel=accelerated)
+        if name != "pipe:0" and any(
+            stream.codec_context is not None and not stream.codec_context.sample_rate
+            for stream in container.streams.audio
+        ):
+            # Its sound begins late: what it is stands behind what FFmpeg reads beforehand.
+            container.close()
+            container = av.open(name, options=LONG_PROBE, metadata_errors="replace", hwaccel=accelerated)
+        return container
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
     except PermissionError as error:

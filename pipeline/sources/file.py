@@ -234,15 +234,21 @@ class FileSource(Source):
     def _enter(self, entry: int) -> None:
         """Go on reading at the key frame `entry`, or from the beginning if the container leads elsewhere."""
         for target in (entry, None):
-            if target is None:
-                log.info("%s: cannot be entered in the middle, and is read from its beginning", self.path)
-                self._container.seek(self._container.start_time or 0)
-            else:
-                self._container.seek(target, stream=self._video)
             self._waiting.clear()
             self._timeline, self._deinterlacer = Timeline(), None
-            self._items = self._demux()
-            first = self._first_frame()
+            try:
+                if target is None:
+                    log.info("%s: cannot be entered in the middle, and is read from its beginning", self.path)
+                    self._container.seek(self._container.start_time or 0)
+                else:
+                    self._container.seek(target, stream=self._video)
+                self._items = self._demux()
+                first = self._first_frame()
+            except (av.error.FFmpegError, SourceError) as error:
+                if target is None:
+                    reason = getattr(error, "strerror", None) or error
+                    raise SourceError(f"{self.path}: cannot be read from the middle: {reason}") from error
+                continue
             if self._start is None or (first.pts is not None and first.pts <= self._start):
                 return
 
