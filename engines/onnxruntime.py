@@ -70,8 +70,12 @@ class OnnxRuntimeEngine(Engine):
             options.intra_op_num_threads = 1
         elif threads:
             options.intra_op_num_threads = threads
+        # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
+        settings = {"use_tf32": "0"} if provider == "cuda" else {}
         try:
-            session = onnxruntime.InferenceSession(style.model(precision), options, providers=[wanted])
+            session = onnxruntime.InferenceSession(
+                style.model(precision), options, providers=[(wanted, settings)]
+            )
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
             raise EngineBuildError(
                 f"onnxruntime:{provider} refuses {style.name}: {_first_line(error)}"

@@ -262,7 +262,8 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     Raises:
         StyleError: it is no pack, or cannot be written.
     """
-    Style.load(folder)
+    # By its whole path, because a bundled pack goes before a folder of its name.
+    Style.load(folder.resolve())
     path, temporary = folder / MANIFEST, folder / f".{MANIFEST}"
     manifest = {**_manifest(path.read_bytes(), str(folder)), "card": dict(card)}
     try:

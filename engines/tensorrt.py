@@ -107,7 +107,8 @@ class TensorRtEngine(Engine):
     Args:
         precision: "auto" (float16 if the pack has it), or one of the pack's: "float32", "float16", "int8".
         hint: "throughput" has two pictures in flight, so that one is copied while the other is painted.
-        build: whether a plan may be built at the first picture. If not, there must be one of this style.
+        build: whether a plan may be built at the first picture. If not, there must be one of this style that
+            can be used; only for a size that it does not cover another is built, and that is said.
         cache: where the plans are; the user's own if not given.
         stop: ends a build when it is set.
 
@@ -135,6 +136,7 @@ class TensorRtEngine(Engine):
         self.device = self._gpu.name
         self._cache = cache or PlanCache()
         self._stop = stop
+        self._build = build
         self._messages = Messages()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -143,10 +145,13 @@ class TensorRtEngine(Engine):
         self._compiled: Any = None
         self._idle: OrderedDict[Size, list[_Execution]] = OrderedDict()
         if not build and self._cache.find(target(style, self.precision)) is None:
-            raise EngineUnavailable(
-                f"tensorrt: no plan of {style.name} in {self.precision} has been built for this GPU yet; "
-                f"`fauve engine build` does that"
-            )
+            raise self._unbuilt("yet")
+
+    def _unbuilt(self, what: str) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"tensorrt: no plan of {self.style.name} in {self.precision} has been built for this GPU {what}; "
+            f"`fauve engine build` does that"
+        )
 
     def _infer(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
@@ -194,6 +199,8 @@ class TensorRtEngine(Engine):
             compiled = self._deserialized(plan)
             if compiled is not None:
                 return plan, compiled
+            if not self._build:
+                raise self._unbuilt(f"that can be used ({self._messages.reason()})")
             log.warning(
                 "tensorrt: a kept plan cannot be used (%s); building it anew", self._messages.reason()
             )

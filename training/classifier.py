@@ -117,12 +117,13 @@ class StyleClassifier:
             raw: crops of photographs that nobody has learned from.
         """
         report, photographs = self.report(), self._shares(raw)
+        known = [name for name in report if self._pictures.get(name, 0) >= FEWEST]
         taken = {name: self._shares(crops) for name, crops in painted.items()}
         return {
             name: {
                 "painted": shares[name],
                 "photographs": photographs[name],
-                "unseen": report[name]["recall"] if self._pictures[name] >= FEWEST else None,
+                "unseen": report[name]["recall"] if name in known else None,
                 "taken_for": {other: share for other, share in shares.items() if share and other != name},
             }
             for name, shares in taken.items()

@@ -15,6 +15,7 @@ import click
 from training.recipe import Recipe, build_recipe, load_recipe
 
 if TYPE_CHECKING:
+    from engines import Style
     from training.evaluate import Material
 
 FOLDER = click.Path(exists=True, path_type=Path)
@@ -268,7 +269,7 @@ def learn(
         raise _unusable(error) from error
     try:
         material = Judged(photos, Path("/"), clips, weights, recipe)
-        click.echo(_judge(str(output), material, run, threads=threads))
+        click.echo(_judge(str(output.resolve()), material, run, threads=threads))
     except ValueError as error:
         click.echo(f"{output}: is made, but could not be judged: {error}", err=True)
     click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
@@ -529,9 +530,17 @@ def _judge(
         assert encoded, "PNG takes any 8-bit picture"
         (output / "sheet.png").write_bytes(picture.tobytes())
     folder = Path(pack)
-    if card and (folder / "style.json").is_file() and os.access(folder, os.W_OK):
+    if card and _is_of(runtime.style, folder) and os.access(folder, os.W_OK):
         write_card(folder, {**runtime.style.card, "evaluation": evaluation.report})
         click.echo(f"{folder}: the figures are in its card", err=True)
     elif card:
         click.echo(f"{pack}: its card stays as it is; a pack in a folder of yours gets the figures", err=True)
     return json.dumps(evaluation.report) if quiet else summary(evaluation.report)
+
+
+def _is_of(style: "Style", folder: Path) -> bool:
+    """Whether `folder` holds the pack that `style` was read from: a bundled one goes before a folder of its
+    name."""
+    from engines import Style
+
+    return (folder / "style.json").is_file() and Style.load(folder.resolve()).digest == style.digest

@@ -30,7 +30,11 @@ def read_image(path: Path) -> Tensor:
     Raises:
         ValueError: the file is missing or is no image.
     """
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.is_file() else None
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if pixels is None:
         raise ValueError(f"{path}: no image that OpenCV can read")
     return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).contiguous()

@@ -12,7 +12,7 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from engines import Image, Look, parity
-from training.data import image_files, read_image
+from training.data import image_files, readable
 
 PHOTOS = 24
 """How many photographs are looked at; every third judges the result, the others calibrate."""
@@ -48,13 +48,14 @@ def quantized(model: bytes, styles: Sequence[str], photos: Path) -> tuple[bytes,
         ValueError: there are too few photographs, or no convolution can be in int8.
     """
     paths = image_files([photos])
-    if len(paths) < 3:
-        raise ValueError(f"{photos}: {len(paths)} photographs are too few to calibrate int8; give 3 or more")
     paths = paths[:: max(1, len(paths) // PHOTOS)][:PHOTOS]
     feeds = [
-        _feed(read_image(path).permute(1, 2, 0).numpy(), Look({styles[index % len(styles)]: 1.0}), styles)
-        for index, path in enumerate(paths)
+        # One in three judges: each style calibrates and judges in turn.
+        _feed(image.permute(1, 2, 0).numpy(), Look({styles[index // 3 % len(styles)]: 1.0}), styles)
+        for index, (_, image) in enumerate(readable(paths))
     ]
+    if len(feeds) < 3:
+        raise ValueError(f"{photos}: {len(feeds)} photographs are too few to calibrate int8; give 3 or more")
     calibrating = [feed for index, feed in enumerate(feeds) if index % 3]
     judging = feeds[::3] + [_feed(*trial, styles) for trial in parity.trials(styles, (SIDE, SIDE))]
     expected = _painted(model, judging)

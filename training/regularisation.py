@@ -59,6 +59,8 @@ class History(torch.nn.Module):
             return pictures, styles
         if not len(self.styles):
             self.pictures, self.styles = pictures[:0].clone(), styles[:0].clone()
+        # What a checkpoint held was read onto the CPU.
+        self.pictures, self.styles = self.pictures.to(pictures.device), self.styles.to(styles.device)
         pictures, styles = pictures.clone(), styles.clone()
         for index in range(len(pictures)):
             if len(self.styles) < self.capacity:

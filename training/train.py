@@ -108,14 +108,15 @@ def _train(
                 log(step, time.perf_counter() - began, numbers)
                 if progress:
                     progress(step, numbers)
-                    stop = stop or interrupted.is_set()
+                    # Of several processes none may stop alone.
+                    stop = stop or (world() == 1 and interrupted.is_set())
+                if step % recipe.checkpoint_every == 0 or step == recipe.steps or stop:
+                    save(step)
                 if step % recipe.sheet_every == 0 or step == recipe.steps:
                     _write(run / f"sheet-{step:05d}.png", training.sheet(photos))
                     if training.clips is not None:
                         frames = training.clips.frames(4)
                         _write(run / f"clip-{step:05d}.png", clip_sheet(training, frames))
-                if step % recipe.checkpoint_every == 0 or step == recipe.steps or stop:
-                    save(step)
             if stop and step < recipe.steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}; --resume goes on")
     return checkpoint
@@ -164,8 +165,9 @@ def sheet_pictures(photos: Path | str, n: int, multiple: int) -> list[Tensor]:
     """`n` photographs for the sheets, uint8 [3, 288, 384], held-out ones first; of a dataset, small ones."""
     if str(photos).startswith(TORCHVISION):
         small = dataset_images(str(photos))[: 10 * n : 10]
-        sides = [-(-side // multiple) * multiple for side in small[0].shape[-2:]]
-        return [resize_shorter(image, max(sides)) for image in small]
+        # They may have any size, and a sheet one only.
+        side = -(-min(small[0].shape[-2:]) // multiple) * multiple
+        return [resize_shorter(image, side)[:, :side, :side] for image in small]
     pictures = []
     files = sorted(image_files([photos]), key=lambda path: not held_out(path))
     for path in files:
