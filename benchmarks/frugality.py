@@ -12,6 +12,7 @@ than 1 %. That is an hour or more on a CPU; what is in `--runs` is not done agai
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class ClassicGenerator(Generator):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         # 4 would do; with ours, the losses look at the same places.
-        self.styles, self.multiple = 1, 8
+        self.styles, self.multiple = 1, 16
 
         def layer(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
             convolution = nn.Conv2d(
@@ -97,10 +98,10 @@ class FrugalityTraining(StyleTraining):
 
     classic = False
 
-    def make_generator(self, styles: int) -> Generator:
+    def make_generator(self, coats: Sequence[Sequence[str]]) -> Generator:
         """The network that is compared."""
         if not self.classic:
-            return super().make_generator(styles)
+            return super().make_generator(coats)
         return ClassicGenerator().to(self.device, memory_format=torch.channels_last)
 
     def prepare(self, step: int) -> None:
@@ -125,7 +126,7 @@ class FrugalityTraining(StyleTraining):
             batch = Batch(
                 pair=pair,
                 noisy=with_sensor_noise(photo, self.recipe.noise, rng),
-                real=photo,
+                real=self.targets.reals[0].crops(n, JUDGED_SIDE, rng, zoom=(1.0, 1.0)),
                 mismatched=photo,
                 styles=torch.zeros(n, dtype=torch.long),
                 mix=torch.ones(n, 1),
@@ -180,6 +181,8 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
+        if state.get("digest") != recipe.digest():
+            raise SystemExit(f"{checkpoint} was trained with another recipe; give another --runs")
         for name, part in training.parts.items():
             part.load_state_dict(state[name])
         curve = state["curve"]
@@ -192,7 +195,7 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
             curve.append({"step": step, "total": sum(found.values()), **found})
             print(run.name, json.dumps(curve[-1]), flush=True)
             parts = {name: part.state_dict() for name, part in training.parts.items()}
-            save_checkpoint(checkpoint, {**parts, "curve": curve})
+            save_checkpoint(checkpoint, {**parts, "curve": curve, "digest": recipe.digest()})
     best = min(curve, key=lambda point: point["total"])
     return {
         "kmac_per_pixel": round(training.generator.macs_per_pixel() / 1000, 2),

@@ -20,11 +20,12 @@ from engines.onnxruntime import OnnxRuntimeEngine
 from engines.torch import TorchEngine
 from tests.videos import picture
 from training.checkpoint import save_checkpoint
-from training.cli import export
+from training.cli import RECIPES, export
 from training.export import PackGraph, export_pack, layers_in_float32, paint, to_onnx
 from training.networks import Generator
 from training.quantize import quantized
-from training.recipe import Recipe, StyleRecipe
+from training.recipe import Recipe, StyleRecipe, load_recipe
+from training.stylization import generator_of
 
 RECIPE = Recipe(
     name="trial",
@@ -238,5 +239,6 @@ def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
 
 def test_the_graph_stays_small():
     """The bundled networks must run live on two CPU cores: 8 kMAC a pixel at most."""
-    assert Generator(8).macs_per_pixel() < 8_000
-    assert len(Style.load("live").model()) < 2_100_000
+    recipe = load_recipe(RECIPES / "live.toml")
+    assert generator_of(recipe, [style.canvas for style in recipe.styles]).macs_per_pixel() < 8_000
+    assert len(Style.load("live").model()) < 7_000_000

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from training.brushwork import COATS
 from training.networks import (
     CORING,
     CORING_WINDOW,
@@ -11,6 +12,7 @@ from training.networks import (
     PatchDiscriminator,
     UpsampleConv,
     UpsampleToImage,
+    binomial,
     inner,
     interpolating,
 )
@@ -166,18 +168,49 @@ def test_coring_takes_off_what_rises_above_the_mean_of_its_window():
 
 
 def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_strength():
-    canvas = Canvas(2, 12)
-    small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 150, 300)
+    canvas = Canvas([tuple(COATS)] * 2, 12)
+    small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 214, 300)
     weights = torch.tensor([[0.3, 0.7]])
     grain = canvas(large, weights)
     assert torch.equal(grain[..., :5, :7], canvas(small, weights))
-    torch.testing.assert_close(grain[..., 128:, :], grain[..., :22, :])
+    torch.testing.assert_close(grain[..., 192:, :], grain[..., :22, :])
     expected = grain / (weights @ canvas.share)[:, :, None, None]
     assert expected.mean().abs() < 0.05
     assert 0.9 < expected.std() < 1.1
     assert not canvas(large, weights * 0).any()
     canvas.move(torch.Generator().manual_seed(0))
     assert not torch.equal(grain, canvas(large, weights))
+
+
+def test_what_alternates_from_place_to_place_is_smoothed_away():
+    rows = torch.arange(6)[:, None] % 2
+    for lattice in (rows, rows.T, (rows + rows.T) % 2):
+        x = lattice.float().expand(1, 2, 6, 6)
+        assert binomial(x)[..., 1:-1, 1:-1].std() < 1e-6
+    ramp = torch.arange(6.0).expand(1, 2, 5, 6)
+    torch.testing.assert_close(binomial(ramp)[..., 1:-1], ramp[..., 1:-1])
+
+
+def test_a_style_takes_only_its_coats_of_the_canvas():
+    x = torch.zeros(1, 26, 7, 5)
+    canvas = Canvas([("dots",), ("facets", "strokes"), ()], 26)
+    for style, layers in enumerate([range(4), range(4, 12), ()]):
+        # Four layers of each coat, again and again.
+        expected = [channel % 12 in layers for channel in range(26)]
+        assert canvas(x, torch.eye(3)[style, None]).flatten(2).any(2)[0].tolist() == expected
+    with pytest.raises(ValueError, match="8 channels are too few for a canvas of facets"):
+        Canvas([("facets",)], 8)
+
+
+def test_a_generator_that_begins_with_another_keeps_its_own_coats_and_takes_the_grain():
+    before, after = Generator(2, coats=[("dots",), ()]), Generator(2, coats=[(), ("facets",)])
+    before.canvas.grain *= 2
+    before.canvas.share.data += 1
+    after.start_from(before.state_dict(), ["a", "b"], ["a", "b"])
+    assert torch.equal(after.canvas.grain, before.canvas.grain)
+    assert torch.equal(after.canvas.share, before.canvas.share)
+    assert not after.canvas.allowed[0].any()
+    assert after.canvas.allowed[1].any()
 
 
 def test_a_flat_picture_gets_strokes():

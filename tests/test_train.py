@@ -18,9 +18,10 @@ from engines import Style
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
 from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
+from training.cycle import CycleTraining
 from training.data import Clips, Pictures, held_out, read_image
 from training.export import export_pack
-from training.flow import DisFlow, identity_grid, warp
+from training.flow import DisFlow, identity_grid, warp, with_shading
 from training.inspection import HEIGHT, LABEL, inspect
 from training.losses import gram
 from training.networks import Generator, of_styles
@@ -156,7 +157,8 @@ def test_a_style_is_asked_for_as_far_as_the_strength_goes(material):
     with torch.no_grad():
         before = training.features("vgg19", batch.photo, batch)
     paintings = training.targets.statistics("vgg19", batch.styles)
-    asked = training.style_target("vgg19", before, batch)
+    parts = training.regions("vgg19", batch.photo, batch, len(before))
+    asked = training.style_target("vgg19", before, parts, batch)
     for x, target, painting in zip(before, asked, paintings, strict=True):
         photo = gram(x)[:, None]
         torch.testing.assert_close(target[0], photo[0])
@@ -164,14 +166,32 @@ def test_a_style_is_asked_for_as_far_as_the_strength_goes(material):
         torch.testing.assert_close(target[2], painting[2])
 
 
-@pytest.mark.parametrize("canvas", [True, False])
-def test_a_style_without_the_canvas_takes_none_of_its_grain(material, canvas):
-    styles = tuple(dataclasses.replace(style, canvas=canvas) for style in RECIPE.styles)
-    training = StyleTraining(dataclasses.replace(RECIPE, styles=styles), material, torch.device("cpu"))
-    assert training.generator.canvas.share.abs().min() > 0
-    training.step(1)
+def test_a_recipe_says_what_coats_of_the_canvas_its_styles_paint_by(material):
+    styles = (dataclasses.replace(RECIPE.styles[0], canvas=("dots",)),)
+    recipe = dataclasses.replace(RECIPE, styles=styles, cycle=5.0)
+    training = CycleTraining(recipe, material, torch.device("cpu"))
     for generator in (training.generator, training.average):
-        assert bool(generator.canvas.share.any()) == canvas
+        assert generator.canvas.allowed[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert not training.back.canvas.allowed.any(), "photographs have no brushwork"
+    with pytest.raises(ValueError, match="canvas is one of dots, strokes, facets, not 'oil'"):
+        dataclasses.replace(styles[0], canvas=("oil",))
+
+
+def test_shading_is_faint_smooth_and_grey():
+    image = torch.full((4, 3, 96, 64), 0.5)
+    shade = with_shading(image, 0.03, torch.Generator().manual_seed(0)) - image
+    assert shade.shape == image.shape
+    torch.testing.assert_close(shade[:, 0], shade[:, 2])
+    deviation = shade.std((1, 2, 3))
+    assert 0 < deviation.min() < deviation.max() <= 0.0301
+    assert shade.diff(dim=3).abs().mean() < 0.3 * shade.abs().mean(), "no noise"
+
+
+@pytest.mark.parametrize("shading", [0.0, 0.03])
+def test_a_recipe_says_how_much_shading_a_still_scene_has(material, shading):
+    recipe = dataclasses.replace(RECIPE, still=1.0, noise=0.0, shading=shading)
+    batch = StyleTraining(recipe, material, torch.device("cpu")).batch(1)
+    assert torch.equal(batch.noisy, batch.photo) == (shading == 0)
 
 
 def test_pictures_are_seen_from_several_distances(material):
@@ -534,8 +554,10 @@ def test_learning_rate_rises_then_falls():
 def test_a_broken_image_is_reported_and_skipped(tmp_path, caplog):
     cv2.imwrite(str(tmp_path / "good.png"), np.zeros((20, 30, 3), np.uint8))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "empty.jpg").touch()
     assert len(Pictures([tmp_path], 16)) == 1
     assert "broken.jpg" in caplog.text
+    assert "empty.jpg" in caplog.text
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):

@@ -22,7 +22,8 @@ class CycleTraining(StyleTraining):
 
     def __init__(self, recipe: Recipe, material: Material, device: torch.device) -> None:
         super().__init__(recipe, material, device)
-        self.back = self.make_generator(1)
+        # Photographs have no brushwork.
+        self.back = self.make_generator([()])
         self.back_average = deepcopy(self.back).requires_grad_(False).eval()
         self.photo_discriminator = self.make_discriminator(1)
         self.photo_history = History(recipe.history)

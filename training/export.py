@@ -30,6 +30,7 @@ from training.networks import (
     interpolating,
 )
 from training.recipe import StyleRecipe, build_recipe
+from training.stylization import generator_of
 
 OPSET = 18
 
@@ -137,7 +138,7 @@ def export_pack(
             )
         title = f"{recipe.title}, and back to photographs"
         styles = (StyleRecipe(recipe.name, "", title, "", 0, rights=styles[0].rights),)
-    generator = Generator(len(styles), recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
+    generator = generator_of(recipe, [style.canvas for style in styles])
     generator.load_state_dict(state["back_average" if back else "average"])
     photo = read_image(preview).permute(1, 2, 0).numpy()
     names = [style.name for style in styles]

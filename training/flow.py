@@ -94,6 +94,19 @@ def with_sensor_noise(image: Tensor, most: float, rng: torch.Generator) -> Tenso
     return (image + amount * torch.randn(image.shape, generator=rng)).clamp(0, 1)
 
 
+SHADES = (8, 16, 32, 64)
+"""Sizes of light and shade, in pixels."""
+
+
+def with_shading(image: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    """`image` [n, 3, h, w] in 0..1 with faint light and shade, of deviation `most` at most."""
+    size = SHADES[int(torch.randint(len(SHADES), (), generator=rng))]
+    amount = most * torch.rand(len(image), 1, 1, 1, generator=rng)
+    coarse = torch.randn(len(image), 1, *(side // size + 3 for side in image.shape[2:]), generator=rng)
+    shade = F.interpolate(coarse, image.shape[2:], mode="bicubic", align_corners=False)
+    return (image + amount * shade / shade.std((2, 3), keepdim=True)).clamp(0, 1)
+
+
 HOLDS = 1.0
 """Pixels by which the motion forwards and back may miss its start."""
 

@@ -16,7 +16,7 @@ from training.data import Pictures, held_out, image_files, read_image, resize_sh
 from training.features import NETWORKS, pretrained
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
 from training.recipe import Recipe, build_recipe
-from training.stylization import content_layer, paint
+from training.stylization import content_layer, discriminator_of, generator_of, paint
 
 Sheet = np.ndarray
 
@@ -48,14 +48,10 @@ def inspect(
     if style is not None and style not in names:
         raise ValueError(f"{checkpoint}: no style {style!r}; there are {', '.join(names)}")
     index = names.index(style) if style else 0
-    generator = Generator(len(names), recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
+    generator = generator_of(recipe, [each.canvas for each in recipe.styles])
     generator.load_state_dict(state["average"])
     generator.eval()
-    discriminator: PatchDiscriminator | DenseDiscriminator
-    if recipe.discriminator == "dense":
-        discriminator = DenseDiscriminator(len(names), recipe.crop)
-    else:
-        discriminator = PatchDiscriminator(len(names), scales=recipe.discriminator_scales)
+    discriminator = discriminator_of(recipe, len(names))
     discriminator.load_state_dict(state["discriminator"])
     discriminator.eval()
 

@@ -223,7 +223,8 @@ def local_variance(image: Tensor) -> Tensor:
     reach = WINDOW // 2
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (reach,) * 4, mode="replicate"), WINDOW, 1)
+        wider = F.pad(x, (reach,) * 4, mode="replicate")
+        return F.avg_pool2d(F.avg_pool2d(wider, (1, WINDOW), 1), (WINDOW, 1), 1)
 
     return (mean(luma.square()) - mean(luma).square()).clamp(min=0)
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from training import brushwork
+
 BATCH_NORM_MOMENTUM = 0.03
 
 CORING = 8 / 255
@@ -19,8 +21,8 @@ CORING_WINDOW = 3
 CANVAS_LEVEL = 1
 """Where the canvas lies: at a quarter of the picture's size, where a value is as wide as a small stroke."""
 
-CANVAS_SIDE, CANVAS_CHANNELS, CANVAS_SEED = 128, 8, 1863
-"""The canvas's grain repeats after this many values of its level, and has this many layers."""
+CANVAS_SIDE = 192
+"""The canvas's grain repeats after this many values of its level."""
 
 
 class ConditionalAffine(nn.Module):
@@ -54,7 +56,7 @@ class BatchNorm(nn.BatchNorm2d):
         x = x.float()
         moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
         mean, square = mean_of_all(moments)
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp(min=0)
         n = x.numel() / len(mean) * torch.distributed.get_world_size()
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
@@ -175,54 +177,52 @@ class Coring(nn.Module):
 
 
 class Canvas(nn.Module):
-    """A grain that stays where it is while the picture moves over it, and carries strokes where it is flat.
+    """Brushwork that stays where it is while the picture moves over it, for what is flat.
 
-    A picture's sky gives a network nothing to paint strokes on but noise, which trembles. The grain is noise
-    that does not: each style takes as much of it into each channel as it likes. Noise as an input makes
-    textures (Ulyanov et al. 2016, arXiv 1603.03417), and injected into the levels, detail (Karras et al.
-    2019, arXiv 1812.04948); fixed to the picture's corner, it holds still.
+    A picture's sky gives a network nothing to paint strokes on but noise, which trembles. Strokes laid on a
+    canvas do not (`training.brushwork`): each style takes as much of a coat into each channel as it likes.
+    Noise as an input makes textures (Ulyanov et al. 2016, arXiv 1603.03417), and injected into the levels,
+    detail (Karras et al. 2019, arXiv 1812.04948). Of smooth noise a small network makes worms, which follow
+    its contours; a stroke has to be there already, with edges and a colour of its own.
+
+    The grain is part of a checkpoint: it is what the rest has learned to paint by.
 
     Args:
-        styles: how many styles have a share of their own.
+        coats: those that each style may paint by.
         channels: of the level that it is added to.
+
+    Raises:
+        ValueError: there are so few channels that none of a style's coats is seen in one.
     """
 
     grain: Tensor
+    allowed: Tensor
 
-    def __init__(self, styles: int, channels: int) -> None:
+    def __init__(self, coats: Sequence[Sequence[str]], channels: int) -> None:
         super().__init__()
+        of_layers = [name for name in brushwork.COATS for _ in range(brushwork.CHANNELS)]
+        of_channels = [of_layers[channel % len(of_layers)] for channel in range(channels)]
+        for own in coats:
+            if own and not set(own) & set(of_channels):
+                raise ValueError(f"{channels} channels are too few for a canvas of {', '.join(own)}")
+        allowed = torch.tensor([[float(name in own) for name in of_channels] for own in coats])
+        self.register_buffer("allowed", allowed)
         # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
-        self.share = nn.Parameter(0.5 * torch.randn(styles, channels))
-        self.register_buffer("grain", self._grain(), persistent=False)
+        self.share = nn.Parameter(0.5 * torch.randn(len(coats), channels))
+        self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
         self.corner = (0, 0)
         """Row and column of the grain that lie on the picture's corner; training moves them about."""
-
-    @staticmethod
-    def _grain() -> Tensor:
-        """Noise of mean 0 and deviation 1, [1, channels, side, side]: half of it fine, half of it coarse."""
-        rng = torch.Generator().manual_seed(CANVAS_SEED)
-        noise = torch.randn(1, CANVAS_CHANNELS, CANVAS_SIDE, CANVAS_SIDE, generator=rng)
-
-        def smooth(x: Tensor, times: int) -> Tensor:
-            for _ in range(times):
-                for axis in (2, 3):
-                    x = (x.roll(1, axis) + 2 * x + x.roll(-1, axis)) / 4
-            return (x - x.mean()) / x.std()
-
-        # Unsmoothed, the grid that it lies on would be seen.
-        fine, coarse = noise.chunk(2, 1)
-        return torch.cat([smooth(fine, 3), smooth(coarse, 8)], 1)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """What to add to `x` [n, c, h, w], with `weights` [n or 1, styles], mix times strength."""
         height, width = x.shape[-2:]
         grain = self.grain.roll(self.corner, (2, 3)) if self.corner != (0, 0) else self.grain
-        channels = self.share.shape[1]
+        channels, layers = self.share.shape[1], self.grain.shape[1]
         # One too many where it fits exactly: at export, this must be arithmetic and no comparison.
         down, across = height // CANVAS_SIDE + 1, width // CANVAS_SIDE + 1
-        spread = grain.repeat(1, -(-channels // CANVAS_CHANNELS), down, across)
+        spread = grain.repeat(1, -(-channels // layers), down, across)
         spread = spread[:, :channels, :height, :width]
-        return spread * (weights @ self.share)[:, :, None, None]
+        return spread * (weights @ (self.share * self.allowed))[:, :, None, None]
 
     def move(self, rng: torch.Generator) -> None:
         """Lay the picture's corner on another place, so that none is learned by heart."""
@@ -242,6 +242,15 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x, weights)), weights)
 
 
+def binomial(x: Tensor) -> Tensor:
+    """`x` [n, c, h, w] less what alternates from place to place: 1, 2, 1 each way (Zhang 2019, 1904.11486).
+
+    Residual blocks amplify that on a flat picture until a lattice of the network's own lies over it.
+    """
+    wider = F.pad(x, (1,) * 4, mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(wider, 2, stride=1), 2, stride=1)
+
+
 class Generator(nn.Module):
     """Paints one picture in any mix of its styles, at any strength.
 
@@ -257,10 +266,17 @@ class Generator(nn.Module):
         widths: channels of each level, from half the picture's size down.
         blocks: residual blocks at the lowest level.
         skips: add what a level held on the way down to what it holds on the way up.
+        coats: of the canvas, those that each style may paint by; all if not given.
     """
 
     def __init__(
-        self, styles: int, widths: Sequence[int] = (16, 32, 64), blocks: int = 4, *, skips: bool = True
+        self,
+        styles: int,
+        widths: Sequence[int] = (16, 32, 64),
+        blocks: int = 4,
+        *,
+        skips: bool = True,
+        coats: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self.styles = styles
@@ -269,7 +285,8 @@ class Generator(nn.Module):
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
         self.coring = Coring()
-        self.canvas = Canvas(styles, widths[min(CANVAS_LEVEL, len(widths) - 1)])
+        coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
+        self.canvas = Canvas(coats, widths[min(CANVAS_LEVEL, len(widths) - 1)])
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
         self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
@@ -302,7 +319,7 @@ class Generator(nn.Module):
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
-        return [*held[:-1], x]
+        return [*held[:-1], binomial(x)]
 
     def to_residual(self, levels: Sequence[Tensor], weights: Tensor) -> Tensor:
         """What full strength adds to a picture of these `levels`, [n, 12, h/2, w/2] in the same order."""
@@ -348,7 +365,8 @@ class Generator(nn.Module):
         """Take over the trunk of another generator, and its styles by name.
 
         Args:
-            state: the other generator's, of the same widths and blocks.
+            state: the other generator's, of the same widths and blocks. What coats each style may paint by
+                stays this generator's.
             trained: names of the other generator's styles, in its order.
             styles: names of this generator's; those that the other one does not know begin as the mean of
                 its own.
@@ -359,8 +377,10 @@ class Generator(nn.Module):
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
-        taken["canvas.share"] = own["canvas.share"]
+        taken |= {name: value for name, value in own.items() if name.startswith("canvas.")}
         for name, value in state.items():
+            if name == "canvas.allowed":
+                continue
             if of_styles(name):
                 known = dict(zip(trained, value, strict=True))
                 value = torch.stack([known.get(style, value.mean(0)) for style in styles])
@@ -398,7 +418,7 @@ class Generator(nn.Module):
 
 def of_styles(name: str) -> bool:
     """Whether the parameter of this name has a row for each style; all others are the trunk's."""
-    return ".affine." in name or name.startswith("canvas.")
+    return ".affine." in name or name == "canvas.share"
 
 
 def _unshuffled(image: Tensor) -> Tensor:

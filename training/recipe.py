@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from training.brushwork import COATS
+
 
 @dataclass(frozen=True)
 class StyleRecipe:
@@ -29,10 +31,14 @@ class StyleRecipe:
     """Factor on the recipe's `style` for this style."""
     rights: str = "public domain"
     """Of the painting."""
-    canvas: bool = True
-    """Whether it may paint by the grain of `networks.Canvas`: strokes on what is flat, or flat colours."""
+    canvas: tuple[str, ...] = ("dots", "strokes", "facets")
+    """Coats of the canvas (`training.brushwork`) that it may paint by; without one, what is flat gets flat
+    colours."""
     learn: bool = True
     """Train it; if not, it stays what it is in the trunk that the training begins with."""
+
+    def __post_init__(self) -> None:
+        _check_choice("canvas", self.canvas, tuple(COATS))
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,10 @@ class Recipe:
     still: float = 0.0
     """Weight of how much more the painting of a still scene trembles than the scene does by sensor noise."""
     noise: float = 0.02
-    """Sensor noise between two made-up frames, and in a still scene, standard deviation on 0..1."""
+    """Sensor noise between two made-up frames, and in a still scene, greatest deviation on 0..1."""
+    shading: float = 0.0
+    """Faint light and shade in a still scene beside its sensor noise, greatest deviation on 0..1: a network
+    enlarges them to worms where a wall gives it nothing else to paint."""
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
     clip_share: float = 0.0
@@ -150,10 +159,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            value = getattr(self, name)
-            wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
-            if wrong:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
+            _check_choice(name, getattr(self, name), known)
         if self.temporal and self.temporal_loss == "frame_difference" and self.clip_share < 1:
             raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clip_share = 1')
         if not any(style.learn for style in self.styles):
@@ -225,6 +231,12 @@ CHOICES = {
     "flow": ("dis", "raft_small"),
     "autocast": ("auto", "bf16", "fp16", "off"),
 }
+
+
+def _check_choice(name: str, value: str | tuple[str, ...], known: tuple[str, ...]) -> None:
+    wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
+    if wrong:
+        raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
 
 
 def _changed(entry: "Recipe | StyleRecipe") -> dict[str, Any]:

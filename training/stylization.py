@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from training.checkpoint import load_trunk
 from training.data import Clips, Pictures, expose, read_image, resize_shorter
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
-from training.flow import FLOWS, Pair, synthetic_pair, warp, with_sensor_noise
+from training.flow import FLOWS, Pair, synthetic_pair, warp, with_sensor_noise, with_shading
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
 from training.recipe import Recipe, build_recipe
 from training.regularisation import History, augment
@@ -182,7 +182,7 @@ class StyleTraining:
         for network in self.pretrained.values():
             network.to(device, memory_format=torch.channels_last)
 
-        self.generator = self.make_generator(len(recipe.styles))
+        self.generator = self.make_generator([style.canvas for style in recipe.styles])
         self.average = deepcopy(self.generator).requires_grad_(False).eval()
         self.discriminator = self.make_discriminator(len(recipe.styles))
         self.history = History(recipe.history)
@@ -205,18 +205,15 @@ class StyleTraining:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
         self.parts["scaler"] = self.scaler
 
-    def make_generator(self, styles: int) -> Generator:
-        """A generator of the recipe's shape on the training's device."""
-        recipe = self.recipe
-        generator = Generator(styles, recipe.widths, recipe.blocks, skips=recipe.generator == "unet")
+    def make_generator(self, coats: Sequence[Sequence[str]]) -> Generator:
+        """A generator of the recipe's shape on the training's device, for styles that paint by these coats of
+        the canvas."""
+        generator = generator_of(self.recipe, coats)
         return generator.to(self.device, memory_format=torch.channels_last)
 
     def make_discriminator(self, styles: int) -> PatchDiscriminator | DenseDiscriminator:
         """A discriminator of the recipe's shape on the training's device."""
-        if self.recipe.discriminator == "dense":
-            return DenseDiscriminator(styles, self.recipe.crop).to(self.device)
-        patches = PatchDiscriminator(styles, scales=self.recipe.discriminator_scales)
-        return patches.to(self.device, memory_format=torch.channels_last)
+        return discriminator_of(self.recipe, styles).to(self.device, memory_format=torch.channels_last)
 
     def make_optimiser(
         self, groups: list[dict[str, Any]], rate: float | None = None
@@ -268,6 +265,8 @@ class StyleTraining:
         another = (styles != styles.roll(1)) & (torch.rand(recipe.batch, generator=rng) < 0.5)
         mismatched = torch.where(another[:, None, None, None], real.roll(1, 0), pair.before)
         noisy = with_sensor_noise(pair.before, recipe.noise, rng) if recipe.still else pair.before
+        if recipe.still and recipe.shading:
+            noisy = with_shading(noisy, recipe.shading, rng)
         return Batch(
             pair=pair.each(self._mine),
             noisy=self._mine(noisy),
@@ -310,7 +309,6 @@ class StyleTraining:
             terms, painted = self.generator_losses(batch)
         total = torch.stack(list(terms.values())).sum()
         self.descend("optimiser", total, self.trained())
-        self.leave_canvas()
         self.update_averages(min(recipe.average_decay, step / (step + 10)))
         numbers = {name: float(term.detach()) for name, term in terms.items()}
         if recipe.discriminates:
@@ -330,18 +328,13 @@ class StyleTraining:
         recipe = self.recipe
         for group in self.optimisers["optimiser"].param_groups:
             group["lr"] = recipe.learning_rate * group["factor"] * schedule(recipe, step)
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        # Of the batch's own, the canvas would lie on the same places for the same style again and again.
+        rng = torch.Generator().manual_seed(~(recipe.seed * 1_000_003 + step))
         for generator in self.generators():
             generator.train()
             generator.canvas.move(rng)
             if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
-
-    def leave_canvas(self) -> None:
-        """Take the grain from the styles that are to paint what is flat in flat colours."""
-        off = [index for index, style in enumerate(self.recipe.styles) if not style.canvas]
-        for generator in (self.generator, self.average):
-            generator.canvas.share.data[off] = 0
 
     def generators(self) -> list[Generator]:
         """The generators that are trained."""
@@ -451,7 +444,7 @@ class StyleTraining:
         """
         parts = self.regions(name, batch.photo, batch, len(before))
         found = statistics_of(self.recipe, seen, parts)
-        return losses.style(found, self.style_target(name, before, batch), parts)
+        return losses.style(found, self.style_target(name, before, parts, batch), parts)
 
     def regions(self, name: str, image: Tensor, batch: Batch, layers: int) -> Features:
         """The regions of `image` that are compared apart, at each of the `layers` of the network `name`."""
@@ -459,7 +452,7 @@ class StyleTraining:
         each = layers // len(shown)
         return [part for part in (regions(self.recipe, view) for view in shown) for _ in range(each)]
 
-    def style_target(self, name: str, before: Features, batch: Batch) -> Features:
+    def style_target(self, name: str, before: Features, parts: Features, batch: Batch) -> Features:
         """The statistics that each picture should have: as far from its photograph's to the painting's as its
         strength goes, so that strength leads all the way from one to the other.
 
@@ -468,6 +461,7 @@ class StyleTraining:
 
         Args:
             before: what `name` sees in the photographs.
+            parts: the regions of these at each layer.
         """
         recipe = self.recipe
         with torch.no_grad():
@@ -476,7 +470,7 @@ class StyleTraining:
             else:
                 real = self.features(name, batch.real, batch)
                 paintings = statistics_of(recipe, real, self.regions(name, batch.real, batch, len(real)))
-            photos = statistics_of(recipe, before, self.regions(name, batch.photo, batch, len(before)))
+            photos = statistics_of(recipe, before, parts)
             strengths = [batch.strength.view(-1, *[1] * (x.dim() - 1)) for x in photos]
             return [torch.lerp(*each) for each in zip(photos, paintings, strengths, strict=True)]
 
@@ -527,6 +521,18 @@ class StyleTraining:
         rows += [torch.zeros_like(rows[0])] * (2 * half - len(rows))
         columns = [torch.cat(rows[:half], 1), torch.cat(rows[half:], 1)]
         return torch.cat(columns, 2).permute(1, 2, 0).numpy()
+
+
+def generator_of(recipe: Recipe, coats: Sequence[Sequence[str]]) -> Generator:
+    """A generator of the recipe's shape, for styles that paint by these coats of the canvas."""
+    return Generator(len(coats), recipe.widths, recipe.blocks, skips=recipe.generator == "unet", coats=coats)
+
+
+def discriminator_of(recipe: Recipe, styles: int) -> PatchDiscriminator | DenseDiscriminator:
+    """A discriminator of the recipe's shape."""
+    if recipe.discriminator == "dense":
+        return DenseDiscriminator(styles, recipe.crop)
+    return PatchDiscriminator(styles, scales=recipe.discriminator_scales)
 
 
 def content_layer(name: str) -> int:
