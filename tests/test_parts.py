@@ -351,7 +351,7 @@ def test_ctrl_c_stops_several_videos(tmp_path, pack):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert error.splitlines()[-1] == "fauve: stopped; no output was written"
+    assert error.splitlines()[-1] == "fauve: stopped; 0 of 4 videos are done; the same command goes on"
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 

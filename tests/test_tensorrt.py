@@ -211,7 +211,7 @@ def test_a_plan_that_a_trial_asks_for_is_best_at_the_size_of_the_strokes(trt, ma
     with trt.TensorRtEngine(style) as engine:
         engine(golden.image, golden.look)
         engine(picture(856, 480), Look())
-    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 480, 856, 3)]
+    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 480, 864, 3)]
     assert machine.built[0][1][0] == (1, 64, 64, 3)
 
 
@@ -515,7 +515,7 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     assert (lines[0]["done"], lines[9]["done"], lines[9]["eta"]) == (0.125, 1.0, 0)
     assert lines[10]["sizes"]["best"] == [1280, 720]
     listed = fauve("list").splitlines()
-    assert listed[0].split()[:5] == ["live", "float16", "best", "at", "1920x1080,"]
+    assert listed[0].split()[:5] == ["live", "float16", "best", "at", "1920x1088,"]
     assert listed[1].split()[:5] == ["live", "float32", "best", "at", "1280x720,"]
     assert listed[1].endswith("NVIDIA Test GPU (9.0), TensorRT 11.4.0")
     told = json.loads(fauve("list", "--json"))
