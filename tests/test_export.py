@@ -224,6 +224,16 @@ def test_two_photographs_are_too_few_for_int8(folder):
         quantized(b"", ("one", "two"), photographs(folder / "few", 2))
 
 
+def test_a_checkpoint_of_an_earlier_version_is_one_line(folder, tmp_path):
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    del state["average"]["canvas.grain"]
+    save_checkpoint(tmp_path / "old.pt", state)
+    with pytest.raises(
+        ValueError, match=r"old\.pt: its networks are of another shape"
+    ):
+        export_pack(tmp_path / "old.pt", tmp_path / "pack", preview=folder / "photo.png")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
 def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
     path = tmp_path / "x.pt"

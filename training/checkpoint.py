@@ -16,6 +16,21 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def restore(part: Any, state: Any, path: Path) -> None:
+    """Give `part`, a network or an optimiser, the state that it had in the checkpoint `path`.
+
+    Raises:
+        ValueError: it is of another shape, as those of earlier versions are.
+    """
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: its networks are of another shape, or of an earlier fauve; train anew, with --from if "
+            "its recipe is of the same widths"
+        ) from error
+
+
 def save_trunk(path: Path, state: dict[str, Any]) -> None:
     """Write the averaged generator of a checkpoint alone, with its recipe: small enough to give away."""
     weights = {name: value.contiguous() for name, value in state["average"].items()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engines import Image, Look, Style, parity
 from engines.style import Credit, refuse_what_is_there, write_pack
-from training.checkpoint import load_trunk
+from training.checkpoint import load_trunk, restore
 from training.data import read_image
 from training.networks import (
     CORING_WINDOW,
@@ -139,7 +139,7 @@ def export_pack(
         title = f"{recipe.title}, and back to photographs"
         styles = (StyleRecipe(recipe.name, "", title, "", 0, rights=styles[0].rights),)
     generator = generator_of(recipe, [style.canvas for style in styles])
-    generator.load_state_dict(state["back_average" if back else "average"])
+    restore(generator, state["back_average" if back else "average"], checkpoint)
     photo = read_image(preview).permute(1, 2, 0).numpy()
     names = [style.name for style in styles]
     mix, strength = Look().weights(names), np.ones(1, np.float32)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training import losses
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, restore
 from training.data import Pictures, held_out, image_files, read_image, resize_shorter
 from training.features import NETWORKS, pretrained
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
@@ -49,7 +49,7 @@ def inspect(
         raise ValueError(f"{checkpoint}: no style {style!r}; there are {', '.join(names)}")
     index = names.index(style) if style else 0
     generator = generator_of(recipe, [each.canvas for each in recipe.styles])
-    generator.load_state_dict(state["average"])
+    restore(generator, state["average"], checkpoint)
     generator.eval()
     discriminator = discriminator_of(recipe, len(names))
     discriminator.load_state_dict(state["discriminator"])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import CycleTraining
 from training.data import TORCHVISION, dataset_images, held_out, image_files, read_image, resize_shorter
 from training.distributed import any_of_all, processes, rank, world
@@ -85,7 +85,7 @@ def _train(
                 f"{checkpoint} was trained with another recipe; start a new run or undo the change"
             )
         for name, part in training.parts.items():
-            part.load_state_dict(state[name])
+            restore(part, state[name], checkpoint)
         done = state["step"]
     elif start_from is not None:
         training.start_from(start_from)
