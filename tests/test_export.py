@@ -228,9 +228,7 @@ def test_a_checkpoint_of_an_earlier_version_is_one_line(folder, tmp_path):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     del state["average"]["canvas.grain"]
     save_checkpoint(tmp_path / "old.pt", state)
-    with pytest.raises(
-        ValueError, match=r"old\.pt: its networks are of another shape"
-    ):
+    with pytest.raises(ValueError, match=r"old\.pt: its networks are of another shape"):
         export_pack(tmp_path / "old.pt", tmp_path / "pack", preview=folder / "photo.png")
 
 
