@@ -249,7 +249,9 @@ def test_live_the_newest_frame_wins_and_every_drop_is_counted():
     assert times == sorted(set(times))
     assert times[-1] == 99 * 3
     assert stats.decoded == 100
-    assert 0 < stats.dropped == 100 - len(sink.frames)
+    # The sink's own thread, too, may be too slow for a moment on a busy machine.
+    assert stats.dropped > 0
+    assert stats.dropped + stats.sinks[0].dropped == 100 - len(sink.frames)
     assert sink.packets == 100
 
 
