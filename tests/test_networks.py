@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from training.brushwork import COATS
+from training.flow import identity_grid
 from training.networks import (
     CORING,
     CORING_WINDOW,
@@ -180,6 +181,17 @@ def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_
     assert not canvas(large, weights * 0).any()
     canvas.move(torch.Generator().manual_seed(0))
     assert not torch.equal(grain, canvas(large, weights))
+
+
+def test_the_canvas_can_be_carried_along_with_the_picture():
+    canvas = Canvas([tuple(COATS)], 12)
+    x, weights = torch.zeros(1, 12, 32, 32), torch.ones(1, 1)
+    grain = canvas(x, weights)
+    positions = identity_grid(1, 64, 64)
+    turned = torch.stack([-positions[..., 1], positions[..., 0]], -1)
+    with canvas.carried(turned):
+        torch.testing.assert_close(canvas(x, weights), grain.rot90(1, (2, 3)), atol=1e-4, rtol=0)
+    assert torch.equal(canvas(x, weights), grain)
 
 
 def test_what_alternates_from_place_to_place_is_smoothed_away():

@@ -21,7 +21,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.cycle import CycleTraining
 from training.data import Clips, Pictures, held_out, read_image
 from training.export import export_pack
-from training.flow import DisFlow, identity_grid, warp, with_shading
+from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shading
 from training.inspection import HEIGHT, LABEL, inspect
 from training.losses import gram
 from training.networks import Generator, of_styles
@@ -192,6 +192,35 @@ def test_a_recipe_says_how_much_shading_a_still_scene_has(material, shading):
     recipe = dataclasses.replace(RECIPE, still=1.0, noise=0.0, shading=shading)
     batch = StyleTraining(recipe, material, torch.device("cpu")).batch(1)
     assert torch.equal(batch.noisy, batch.photo) == (shading == 0)
+
+
+def test_a_turned_pair_is_turned_about_its_middle_and_compared_where_nothing_reaches_in():
+    photo = torch.rand(8, 3, 32, 32)
+    pair = turned_pair(photo, torch.Generator().manual_seed(0))
+    assert torch.equal(pair.after, warp(pair.before, pair.grid))
+    positions = identity_grid(8, 32, 32)
+    torch.testing.assert_close(pair.grid.norm(dim=-1), positions.norm(dim=-1))
+    angles = torch.atan2(pair.grid[:, 16, 31, 1], pair.grid[:, 16, 31, 0])
+    assert angles.unique().numel() == 8
+    assert pair.mask[:, :, 12:20, 12:20].all()
+    assert not pair.mask[..., :4].any()
+    assert not pair.mask[:, 0][(pair.grid.abs() > 0.75).any(-1)].any()
+
+
+def test_in_every_other_step_what_is_turned_has_to_be_painted_turned(material):
+    recipe = dataclasses.replace(RECIPE, crop=64, turned=10.0)
+    training = StyleTraining(recipe, material, torch.device("cpu"))
+    training.generator.eval()
+    moved, turned = training.batch(1), training.batch(2)
+    assert (moved.turned, turned.turned) == (False, True)
+    assert "temporal" in training.generator_losses(moved)[0]
+    # What it adds to begin with is next to nothing.
+    begun = training.generator_losses(turned)[0]
+    assert "temporal" not in begun
+    assert begun["turned"] < 1e-4
+    with torch.no_grad():
+        training.generator.to_image.weight[:, :, 0] += 0.1  # sees what lies above, whatever is up
+    assert training.generator_losses(turned)[0]["turned"] > 100 * begun["turned"]
 
 
 def test_pictures_are_seen_from_several_distances(material):

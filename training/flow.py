@@ -88,6 +88,23 @@ def synthetic_pair(photo: Tensor, rng: torch.Generator, *, noise: float, brightn
     return Pair(photo, after, grid, inside(grid), luminance_change(moved * gain, moved))
 
 
+TURNED = 0.75
+"""How much of a picture is compared with the same turned, from its middle."""
+
+
+def turned_pair(photo: Tensor, rng: torch.Generator) -> Pair:
+    """`photo` [n, 3, h, w] and the same turned about its middle, each picture by an angle of its own."""
+    n = len(photo)
+    angle = 2 * torch.pi * torch.rand(n, generator=rng)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
+    theta[:, 0, 1], theta[:, 1, 0] = -angle.sin(), angle.sin()
+    grid = F.affine_grid(theta, list(photo.shape), align_corners=False)
+    # What lies beyond the edges differs, and reaches in.
+    within = (grid.abs() <= TURNED).all(-1) & (identity_grid(*photo[:, 0].shape).abs() <= TURNED).all(-1)
+    return Pair(photo, warp(photo, grid), grid, within[:, None].float(), torch.zeros_like(photo[:, :1]))
+
+
 def with_sensor_noise(image: Tensor, most: float, rng: torch.Generator) -> Tensor:
     """`image` [n, 3, h, w] in 0..1 with noise, for each picture its own, of deviation `most` at most."""
     amount = most * torch.rand(len(image), 1, 1, 1, generator=rng)

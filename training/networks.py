@@ -1,6 +1,7 @@
 """The generator that paints and the discriminator that judges it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise, product
 
 import torch
@@ -212,6 +213,7 @@ class Canvas(nn.Module):
         self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
         self.corner = (0, 0)
         """Row and column of the grain that lie on the picture's corner; training moves them about."""
+        self._grid: Tensor | None = None
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """What to add to `x` [n, c, h, w], with `weights` [n or 1, styles], mix times strength."""
@@ -222,7 +224,24 @@ class Canvas(nn.Module):
         down, across = height // CANVAS_SIDE + 1, width // CANVAS_SIDE + 1
         spread = grain.repeat(1, -(-channels // layers), down, across)
         spread = spread[:, :channels, :height, :width]
+        if self._grid is not None:
+            spread = self._along(spread, self._grid)
         return spread * (weights @ (self.share * self.allowed))[:, :, None, None]
+
+    @contextmanager
+    def carried(self, grid: Tensor) -> Iterator[None]:
+        """Within, the canvas moves with the picture, along `grid` [n, h, w, 2] as `flow.warp` takes it."""
+        self._grid = grid
+        try:
+            yield
+        finally:
+            self._grid = None
+
+    @staticmethod
+    def _along(spread: Tensor, grid: Tensor) -> Tensor:
+        places = F.interpolate(grid.permute(0, 3, 1, 2), spread.shape[2:], mode="area").permute(0, 2, 3, 1)
+        spread = spread.float().expand(len(grid), -1, -1, -1)
+        return F.grid_sample(spread, places, "bicubic", "reflection", align_corners=False)
 
     def move(self, rng: torch.Generator) -> None:
         """Lay the picture's corner on another place, so that none is learned by heart."""

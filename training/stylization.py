@@ -18,12 +18,23 @@ from training.checkpoint import load_trunk
 from training.data import Clips, Pictures, expose, read_image, resize_shorter
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
-from training.flow import FLOWS, Pair, synthetic_pair, warp, with_sensor_noise, with_shading
+from training.flow import (
+    FLOWS,
+    Pair,
+    synthetic_pair,
+    turned_pair,
+    warp,
+    with_sensor_noise,
+    with_shading,
+)
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
 from training.recipe import Recipe, build_recipe
 from training.regularisation import History, augment
 
 Features = list[Tensor]
+TURNED_DISTANCE = 4
+"""From which a picture and the same turned are compared."""
+
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -96,6 +107,8 @@ class Batch:
 
     pair: Pair
     """The photographs, and the same scene a moment later."""
+    turned: bool
+    """Whether it is not later but turned, and the canvas with it."""
     noisy: Tensor
     """The photographs with sensor noise."""
     real: Tensor
@@ -254,11 +267,14 @@ class StyleTraining:
         recipe = self.recipe
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         styles = self.targets.draw(rng)
+        turned = recipe.turned > 0 and step % 2 == 0
         if self.clips is not None and float(torch.rand((), generator=rng)) < recipe.clip_share:
+            turned = False
             pair = self.clips.crops(recipe.batch, recipe.crop, rng)
         else:
             photo = expose(self.photos.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
-            pair = synthetic_pair(photo, rng, noise=recipe.noise, brightness=recipe.brightness)
+            moves = {"noise": recipe.noise, "brightness": recipe.brightness}
+            pair = turned_pair(photo, rng) if turned else synthetic_pair(photo, rng, **moves)
         strength = torch.rand(recipe.batch, generator=rng)
         strength[torch.rand(recipe.batch, generator=rng) < recipe.full_strength] = 1
         real = self.targets.paintings(styles, rng)
@@ -269,6 +285,7 @@ class StyleTraining:
             noisy = with_shading(noisy, recipe.shading, rng)
         return Batch(
             pair=pair.each(self._mine),
+            turned=turned,
             noisy=self._mine(noisy),
             real=self._mine(real),
             mismatched=self._mine(mismatched),
@@ -397,7 +414,7 @@ class StyleTraining:
             loss = losses.ADVERSARIAL[recipe.adversarial_loss][1](scores)
             terms["adversarial"] = recipe.adversarial * (strength * loss).mean()
         self.discriminator.requires_grad_(True)
-        if recipe.temporal or recipe.temporal_features:
+        if batch.turned or recipe.temporal or recipe.temporal_features:
             terms |= self.temporal_losses(batch, painted, levels[-1])
         if recipe.still:
             again, _ = self.generator.paint(batch.noisy, batch.mix, strength)
@@ -407,8 +424,15 @@ class StyleTraining:
     def temporal_losses(self, batch: Batch, painted: Tensor, level: Tensor) -> dict[str, Tensor]:
         """How much the painting changes from one frame to the next beyond what the scene does."""
         recipe, pair = self.recipe, batch.pair
-        next_painted, next_level = self.generator.paint(pair.after, batch.mix, batch.strength)
         terms: dict[str, Tensor] = {}
+        if batch.turned:
+            with self.generator.canvas.carried(pair.grid):
+                turned, _ = self.generator.paint(pair.after, batch.mix, batch.strength)
+            images = (turned, warp(painted, pair.grid), pair.mask)
+            # Fine detail does not survive being turned.
+            change = losses.temporal(*(from_distance(image, TURNED_DISTANCE) for image in images))
+            return {"turned": recipe.turned * change.mean()}
+        next_painted, next_level = self.generator.paint(pair.after, batch.mix, batch.strength)
         if recipe.temporal and recipe.temporal_loss == "flow":
             moved = warp(painted, pair.grid)
             mask = pair.mask * losses.visible(pair.after)
