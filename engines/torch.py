@@ -16,8 +16,9 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,12 @@ from engines.cpu import cpu_name
 from engines.cuda import gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.look import Look
 from engines.style import Style
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from engines.program import Program
 
@@ -113,13 +116,53 @@ class TorchEngine(Engine):
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
 
+    @property
+    def place(self) -> "torch.device":
+        """Where `paint_on_device` takes its pictures from."""
+        return self._place
+
+    def paint_on_device(self, image: "Tensor", look: Look) -> "Tensor":
+        """Paint `image` uint8 [h, w, 3] that lies at `place`, and leave the result there.
+
+        What torch's current stream has yet to do is waited for by the device, not by the caller; and the
+        result is ready for what the current stream does next. Otherwise as calling the engine.
+
+        Raises:
+            ValueError: a look that this pack does not know.
+            InferenceError: the runtime failed.
+        """
+        height, width = image.shape[:2]
+        multiple = 1 if self.style.size else self.style.multiple
+        for axis, side in enumerate((height, width)):
+            if beyond := -side % multiple:
+                image = self._mirrored(image, axis, beyond)
+        mix = look.weights(self.style.styles)
+        strength = np.array([look.strength], np.float32)
+        with self._painter((1, *image.shape)) as painter:
+            return painter.on_device(image[None], mix, strength)[0, :height, :width]
+
+    @staticmethod
+    def _mirrored(image: "Tensor", axis: int, beyond: int) -> "Tensor":
+        """`image` with `beyond` lines mirrored on behind its last one, repeatedly if it is tiny."""
+        import torch
+
+        side = image.shape[axis]
+        lines = np.pad(np.arange(side), (0, beyond), "reflect" if side > 1 else "edge")
+        return image.index_select(axis, torch.from_numpy(lines).to(image.device))
+
     def _infer(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
-        painters = self._prepared(batch.shape)
+        with self._painter(batch.shape) as painter:
+            return painter(batch, mix, strength)
+
+    @contextmanager
+    def _painter(self, shape: tuple[int, ...]) -> "Iterator[_Painter]":
+        """What paints pictures of `shape` [n, h, w, 3], for one caller."""
+        painters = self._prepared(shape)
         painter = painters.get()
         try:
-            return painter(batch, mix, strength)
+            yield painter
         except RuntimeError as error:
             raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
         finally:
@@ -180,6 +223,10 @@ class _Painter(ABC):
     ) -> NDArray[np.uint8]:
         """Paint `batch`; the result is the caller's own."""
 
+    @abstractmethod
+    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
+        """The same for pictures that lie on the device, and stay there."""
+
     def _changed(self, mix: NDArray[np.float32], strength: NDArray[np.float32]) -> bool:
         """Whether the look is another one than at the last call."""
         known, self._known = self._known, (mix.tobytes(), strength.tobytes())
@@ -197,15 +244,18 @@ class _OnCpu(_Painter):
     def __call__(
         self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
+        stylized = self.on_device(self._torch.from_numpy(_writable(batch)), mix, strength)
+        painted: NDArray[np.uint8] = stylized.numpy()
+        return painted
+
+    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
         torch = self._torch
         with torch.inference_mode():
             if self._changed(mix, strength):
                 self._look = self._settled.look(
                     torch.from_numpy(mix.copy()), torch.from_numpy(strength.copy())
                 )
-            stylized = self._settled.picture(torch.from_numpy(_writable(batch)), self._look)
-            painted: NDArray[np.uint8] = stylized.contiguous().numpy()
-        return painted
+            return self._settled.picture(batch, self._look).contiguous()
 
 
 class _OnCuda(_Painter):
@@ -219,7 +269,8 @@ class _OnCuda(_Painter):
         self._staged = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         self._staged_weights = [torch.zeros(each.shape, pin_memory=True) for each in self._weights]
         self._stream = torch.cuda.Stream(device)
-        self._done = torch.cuda.Event()
+        self._done, self._copied = torch.cuda.Event(), torch.cuda.Event()
+        self._copied.record(self._stream)
         # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
         with _RECORDING, torch.inference_mode(), exact:
@@ -254,14 +305,7 @@ class _OnCuda(_Painter):
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             self._staged.copy_(torch.from_numpy(_writable(batch)))
             self._image.copy_(self._staged, non_blocking=True)
-            if self._changed(mix, strength):
-                for there, staged, value in zip(
-                    self._weights, self._staged_weights, (mix, strength), strict=True
-                ):
-                    staged.copy_(torch.from_numpy(value))
-                    there.copy_(staged, non_blocking=True)
-                self._look_graph.replay()
-            self._graph.replay()
+            self._replay(mix, strength)
             # Of torch's own cache of pinned memory: each result has a block that returns there with it.
             result = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=True)
             result.copy_(self._stylized, non_blocking=True)
@@ -269,6 +313,34 @@ class _OnCuda(_Painter):
         self._done.synchronize()
         painted: NDArray[np.uint8] = result.numpy()
         return painted
+
+    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
+        torch = self._torch
+        current = torch.cuda.current_stream(batch.device)
+        self._stream.wait_stream(current)
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._image.copy_(batch, non_blocking=True)
+            self._replay(mix, strength)
+            result = self._stylized.clone()
+        # Each is of one stream's memory and used by the other.
+        batch.record_stream(self._stream)
+        result.record_stream(current)
+        current.wait_stream(self._stream)
+        return cast("Tensor", result)
+
+    def _replay(self, mix: NDArray[np.float32], strength: NDArray[np.float32]) -> None:
+        """Paint what lies in the image's place, on the current stream."""
+        if self._changed(mix, strength):
+            # The copy of the look before this one may still be on its way.
+            self._copied.synchronize()
+            for there, staged, value in zip(
+                self._weights, self._staged_weights, (mix, strength), strict=True
+            ):
+                staged.copy_(self._torch.from_numpy(value))
+                there.copy_(staged, non_blocking=True)
+            self._copied.record(self._stream)
+            self._look_graph.replay()
+        self._graph.replay()
 
 
 def _writable(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -70,8 +70,10 @@ def _cuda(monkeypatch):
         "graph": graph,
         "stream": lambda stream: nullcontext(),
         "default_stream": lambda device: stream,
+        "current_stream": lambda device: stream,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     for name in ("zeros", "empty"):
         make = getattr(torch, name)
 
@@ -109,9 +111,13 @@ def test_what_is_recorded_is_all_that_a_picture_and_a_look_need(tmp_path, name):
             agrees, difference = engines.agreement(painted[-1][0], expected, "float32")
             assert agrees, f"{seed}: {difference}"
         kept = [each.copy() for each in painted]
-        painter(picture(9), mix, strength)
+        lying_there = torch.from_numpy(picture(9))
+        left_there = painter.on_device(lying_there, mix, strength)
+        assert np.array_equal(left_there.numpy(), painter(picture(9), mix, strength))
+        painter(picture(10), mix, strength)
+        assert not np.array_equal(left_there.numpy(), painter._stylized.numpy())
     assert all(np.array_equal(a, b) for a, b in zip(painted, kept, strict=True)), (
         "results are the caller's own"
     )
-    assert painter._graph.replays - replayed[1] == 6
+    assert painter._graph.replays - replayed[1] == 8
     assert painter._look_graph.replays - replayed[0] == 4, "only when the look has changed"

@@ -98,7 +98,7 @@ from pipeline.stream import TICK
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="cuda decodes by an NVIDIA GPU what that can.",
+    help="cuda decodes by an NVIDIA GPU what that can, and with --engine torch:cuda leaves it there.",
 )
 @click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
 @click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")

@@ -14,6 +14,7 @@ from av.filter import Graph
 
 from engines.cpu import instruction_sets
 from pipeline.colour import IDENTITY, RGB, encodable, is_yuv
+from pipeline.device import Planes
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
@@ -373,7 +374,13 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> Sequence[Any]:
         """The packets that are ready after `frame`."""
-        if frame.gain is not None:
+        image: Any = frame.image
+        if isinstance(image, Planes):
+            pixels = "cuda" if self._encoding.encoder.nvidia else self._encoding.pixels
+            if not self._context.is_open:
+                self._context.pix_fmt = pixels
+            picture = image.frame(self._colour, pixels)
+        elif frame.gain is not None:
             picture = lift(frame.image, frame.gain, self._encoding.pixels)
         else:
             picture = encodable(frame.image, self._colour, self._encoding.pixels, frame.alpha)

@@ -88,10 +88,13 @@ def _open_sequence(path: Path, rate: Fraction) -> Any:
     return av.open(name, format="image2", options=options, metadata_errors="replace")
 
 
-def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None) -> Any:
+def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None, *, on_device: bool = False) -> Any:
     """The same as `open_input`, with NVIDIA's decoder for what it can decode; not run, for want of one.
 
-    Its frames are copied to host memory. FFmpeg decodes on the CPU what the GPU cannot.
+    FFmpeg decodes on the CPU what the GPU cannot.
+
+    Args:
+        on_device: its frames stay on the GPU; else they are copied to host memory.
 
     Raises:
         SourceError: as `open_input`, or there is no such decoder here.
@@ -102,7 +105,8 @@ def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None) -> An
         # What is wrong with the file is said as it always is.
         open_input(path, picture_rate).close()
     try:
-        return open_input(path, picture_rate, accelerated=HWAccel("cuda", allow_software_fallback=True))
+        accelerated = HWAccel("cuda", allow_software_fallback=True, is_hw_owned=on_device)
+        return open_input(path, picture_rate, accelerated=accelerated)
     except SourceError as error:
         reason = getattr(error.__cause__, "strerror", None) or error.__cause__
         raise SourceError(

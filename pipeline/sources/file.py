@@ -61,6 +61,7 @@ class FileSource(Source):
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
         picture_rate: frames per second of a sequence of pictures.
         decoder: "cpu" or "cuda"; what NVIDIA's decoder cannot is decoded on the CPU, with a warning.
+        on_device: with "cuda", decoded frames stay on the GPU, for `pipeline.device`.
         container: an open container of FFmpeg's to read instead of `path`, which only names it. What comes
             from there is live: it is decoded without keeping frames back.
 
@@ -79,6 +80,7 @@ class FileSource(Source):
         entry: int | None = None,
         picture_rate: Fraction | None = None,
         decoder: Decoder = "cpu",
+        on_device: bool = False,
         container: Any = None,
     ) -> None:
         self.path = "standard input" if str(path) == "-" else str(path)
@@ -87,18 +89,19 @@ class FileSource(Source):
         """Packets that could not be decoded."""
         self._damaged_run = 0
         self._live = container is not None
-        opened = open_on_nvidia if decoder == "cuda" else open_input
-        self._container = container or opened(path, picture_rate)
+        if container is None and decoder == "cuda":
+            container = open_on_nvidia(path, picture_rate, on_device=on_device)
+        self._container = container or open_input(path, picture_rate)
         try:
             self._start, self._end = start, end
-            self._open(audio, tracks, decoder)
+            self._open(audio, tracks, decoder, on_device)
             if entry is not None:
                 self._enter(entry)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, audio: bool, tracks: bool, decoder: Decoder) -> None:
+    def _open(self, audio: bool, tracks: bool, decoder: Decoder, on_device: bool) -> None:
         streams = self._container.streams
         covers = [s for s in streams.video if s.disposition & Disposition.attached_pic]
         self._video: Any = picture_stream(self._container)
@@ -139,7 +142,7 @@ class FileSource(Source):
         self._said_interlaced = self._said_resized = self._said_hdr = False
 
         first = self._first_frame()
-        if decoder == "cuda" and first.format.name.startswith("yuv420p"):
+        if decoder == "cuda" and not on_device and first.format.name.startswith("yuv420p"):
             codec = self._video.codec_context.name
             log.warning("%s: NVIDIA's decoder does not take this %s; the CPU decodes", self.path, codec)
         self._size = (first.width, first.height)

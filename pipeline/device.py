@@ -1,0 +1,274 @@
+"""Video that stays on an NVIDIA GPU from its decoder to its encoder, so that only packets cross the bus.
+
+Frames are lent and taken as NV12 by DLPack, and everything in between is PyTorch, so that the same arithmetic
+runs on any device: it is that of `colour` and `scaling`, within `TOLERANCE`. Packets, times and other tracks
+are PyAV's, as ever. Run on the CPU, over NV12 there; on CUDA written and not run, for want of one.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+from av.video.frame import CudaContext
+
+from engines import Engine, Look, Size
+from pipeline.colour import Colour, rgb_from_yuv, yuv_from_rgb
+from pipeline.errors import SourceError
+from pipeline.frame import Frame
+from pipeline.orientation import Orientation
+from pipeline.scaling import (
+    FIXED_POINT,
+    SLOPE_LIMIT,
+    SLOPE_NOISE,
+    SLOPE_WINDOW,
+    Detail,
+    size_for,
+)
+from pipeline.sources.file import FileSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engines.torch import TorchEngine
+
+TOLERANCE = 3
+"""Levels by which a picture that is decoded or resized here may differ from the same on the CPU, where OpenCV
+interpolates in whole numbers: a level of chroma is up to two of a colour."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""What of R, G and B OpenCV calls grey (BT.601)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """A picture in NV12 on a device: what stands in for a frame's image there."""
+
+    y: "Tensor"
+    """uint8 [h, w]."""
+    cbcr: "Tensor"
+    """uint8 [h / 2, w / 2, 2]."""
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "Planes":
+        """Copies of the planes of `frame`, which the decoder then has back."""
+        import torch
+
+        if frame.format.name == "cuda":
+            # The decoder works on the legacy default stream of the same context, and does not wait.
+            torch.cuda.default_stream().synchronize()
+        else:
+            frame = frame.reformat(format="nv12")
+        # As capsules: PyAV takes no stream, and torch would name its own.
+        y, cbcr = (torch.utils.dlpack.from_dlpack(cast(Any, plane).__dlpack__()) for plane in frame.planes)
+        return cls(y.clone(), cbcr.clone())
+
+    def frame(self, colour: Colour, pixels: str) -> av.VideoFrame:
+        """The picture for an encoder, tagged with `colour`.
+
+        Args:
+            pixels: "cuda" lends the planes to an encoder on the device; any other format is made of a copy in
+                host memory.
+        """
+        if pixels == "cuda":
+            # An encoder wants all of its frames from one context.
+            context = _context(self.y.get_device())
+            frame = av.VideoFrame.from_dlpack((self.y, self.cbcr), "nv12", cuda_context=context)
+        else:
+            frame = av.VideoFrame.from_dlpack((self.y.cpu(), self.cbcr.cpu()), "nv12")
+        if pixels not in ("cuda", "nv12"):
+            # The same range on both sides: swscale must not touch the numbers.
+            frame = frame.reformat(
+                format=pixels,
+                src_color_range=colour.range,
+                dst_color_range=colour.range,
+                interpolation="BICUBIC",
+            )
+        frame.colorspace, frame.color_range = colour.matrix, colour.range
+        frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
+        return frame
+
+
+@cache
+def _context(device: int) -> CudaContext:
+    """FFmpeg's view of the context that PyTorch works in."""
+    return CudaContext(device, primary_ctx=True)
+
+
+class DeviceSource(FileSource):
+    """A video file whose frames stay on the GPU that decodes them: each one's image is `Planes`.
+
+    Raises:
+        SourceError: as `FileSource`, or the video is none that can stay there; says why.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        entry: int | None = None,
+    ) -> None:
+        super().__init__(
+            path, tracks=False, start=start, end=end, entry=entry, decoder="cuda", on_device=True
+        )
+        reason = self._stays_not()
+        if reason is not None:
+            self.close()
+            raise SourceError(f"{self.path}: {reason}")
+
+    def _stays_not(self) -> str | None:
+        """Why the frames cannot stay on the device; None if they can."""
+        frame = next(item for item in self._waiting if isinstance(item, av.VideoFrame))
+        if frame.format.name not in ("cuda", "nv12"):
+            return f"NVIDIA's decoder does not take this {self._video.codec_context.name}"
+        held = getattr(frame.sw_format, "name", frame.format.name)
+        if held != "nv12":
+            return f"it has more than 8 bits ({held})"
+        if frame.width % 2 or frame.height % 2:
+            return f"NV12 has no odd sides, and it is {frame.width}x{frame.height}"
+        if self._orientation != Orientation():
+            return "it is to be turned upright"
+        if self._tone_mapper is not None:
+            return "it is HDR"
+        if frame.interlaced_frame:
+            return "it is interlaced"
+        return None
+
+    def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
+        if (frame.width, frame.height) != self._size or frame.interlaced_frame:
+            at = float(pts * cast(Fraction, self._video.time_base))
+            raise SourceError(
+                f"{self.path}: changes its size or is interlaced from {at:.2f} s on; leave out --decoder cuda"
+            )
+        return Frame(cast(Any, Planes.of(frame)), pts, duration, cast(Fraction, self._video.time_base))
+
+
+class DevicePainter:
+    """Paints `Planes` of one size as `scaling.stylizer` paints images, where they lie.
+
+    Args:
+        size: (width, height) of the video.
+        colour: how its numbers mean colours.
+    """
+
+    def __init__(self, engine: Engine, size: Size, colour: Colour, detail: Detail = 1.0) -> None:
+        import torch
+
+        self._engine = cast("TorchEngine", engine)
+        self._size, self._working = size, size_for(engine.style, size, detail)
+        place = self._engine.place
+        self._from_yuv = torch.from_numpy(rgb_from_yuv(colour)).to(place)
+        self._from_rgb = torch.from_numpy(yuv_from_rgb(colour)).to(place)
+
+    def __call__(self, planes: Planes, look: Look) -> Planes:
+        """The painted picture, finished: nothing is left for the device to do."""
+        import torch
+
+        with torch.inference_mode():
+            image = rgb(planes, self._from_yuv)
+            if self._working == self._size:
+                painted = self._engine.paint_on_device(_packed(image), look).permute(2, 0, 1)[None].float()
+            else:
+                small = resized(image, self._working)
+                done = self._engine.paint_on_device(_packed(small), look).permute(2, 0, 1)[None].float()
+                painted = upsampled(done, small, image)
+            finished = nv12(painted, self._from_rgb)
+        if finished.y.is_cuda:
+            torch.cuda.current_stream().synchronize()
+        return finished
+
+
+def rgb(planes: Planes, matrix: "Tensor") -> "Tensor":
+    """`planes` as whole levels of R, G and B, float32 [1, 3, h, w], by `matrix` of `rgb_from_yuv`."""
+    import torch
+
+    size = planes.y.shape
+    chroma = planes.cbcr.permute(2, 0, 1)[None].float()
+    chroma = _levels(torch.nn.functional.interpolate(chroma, size, mode="bilinear"))
+    return _transformed(torch.cat([planes.y[None, None].float(), chroma], 1), matrix)
+
+
+def nv12(image: "Tensor", matrix: "Tensor") -> Planes:
+    """`image` float32 [1, 3, h, w] as `Planes`, by `matrix` of `yuv_from_rgb`."""
+    import torch
+
+    yuv = _transformed(image, matrix)
+    # The average of the four pixels that share the sample.
+    chroma = _levels(torch.nn.functional.avg_pool2d(yuv[:, 1:], 2))
+    return Planes(yuv[0, 0].byte(), chroma[0].permute(1, 2, 0).contiguous().byte())
+
+
+def resized(image: "Tensor", size: Size) -> "Tensor":
+    """`scaling.resize` for `image` float32 [1, 3, h, w] in whole levels."""
+    import torch
+
+    width, height = size
+    while image.shape[2] >= 2 * height and image.shape[3] >= 2 * width:
+        half = (image.shape[2] // 2, image.shape[3] // 2)
+        image = _levels(torch.nn.functional.interpolate(image, half, mode="area"))
+    shrinks = image.shape[2] >= height and image.shape[3] >= width
+    return _interpolated(image, (height, width), "bilinear" if shrinks else "bicubic")
+
+
+def upsampled(painted: "Tensor", small: "Tensor", image: "Tensor") -> "Tensor":
+    """`scaling.upsample` for pictures float32 [1, 3, h, w] in whole levels."""
+    size = (image.shape[2], image.shape[3])
+    enlarged = _interpolated(painted, size, "bicubic")
+    if painted.shape[2] >= size[0] and painted.shape[3] >= size[1]:
+        return enlarged
+    small_luma = _grey(small)
+    gain = (_slope(_grey(painted), small_luma) * FIXED_POINT).round()
+    lost = _grey(image) - _interpolated(small_luma, size, "bicubic")
+    detail = lost * _interpolated(gain, size, "bilinear", bounded=False) / FIXED_POINT
+    return _levels(enlarged + detail.round())
+
+
+def _slope(painted: "Tensor", luma: "Tensor") -> "Tensor":
+    """`scaling.local_slope` for planes float32 [1, 1, h, w]."""
+    import torch
+
+    half = ((luma.shape[2] + 1) // 2, (luma.shape[3] + 1) // 2)
+    p, g = (_levels(torch.nn.functional.interpolate(x, half, mode="area")) for x in (painted, luma))
+
+    def mean(x: "Tensor") -> "Tensor":
+        wider = torch.nn.functional.pad(x, (SLOPE_WINDOW // 2,) * 4, mode="reflect")
+        return torch.nn.functional.avg_pool2d(wider, SLOPE_WINDOW, stride=1)
+
+    mean_g = mean(g)
+    covariance = mean(p * g) - mean(p) * mean_g
+    variance = mean(g * g) - mean_g * mean_g
+    return (covariance / (variance + SLOPE_NOISE)).clamp(-SLOPE_LIMIT, SLOPE_LIMIT)
+
+
+def _interpolated(x: "Tensor", size: tuple[int, int], mode: str, *, bounded: bool = True) -> "Tensor":
+    import torch
+
+    y: Tensor = torch.nn.functional.interpolate(x, size, mode=mode, align_corners=False)
+    return _levels(y) if bounded else y.round()
+
+
+def _transformed(x: "Tensor", matrix: "Tensor") -> "Tensor":
+    """Whole levels of `x` [1, 3, h, w] times `matrix` [3, 4]."""
+    import torch
+
+    # No convolution: on CUDA that would take TF32, which has ten bits.
+    rows = [sum(x[:, column] * row[column] for column in range(3)) + row[3] for row in matrix]
+    return _levels(torch.stack(rows, 1))
+
+
+def _grey(image: "Tensor") -> "Tensor":
+    return _levels((image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True))
+
+
+def _levels(x: "Tensor") -> "Tensor":
+    # A half goes up, as in OpenCV's arithmetic of whole numbers; torch would round it to even.
+    return (x + 0.5).floor().clamp(0, 255)
+
+
+def _packed(image: "Tensor") -> "Tensor":
+    """`image` float32 [1, 3, h, w] as uint8 [h, w, 3]."""
+    return image[0].permute(1, 2, 0).contiguous().byte()

@@ -1,0 +1,187 @@
+"""Frames that stay where they are decoded, over NV12 in host memory: the same pictures, packets and ends."""
+
+import cv2
+import numpy as np
+import pytest
+
+import engines
+from engines import Look
+from pipeline.colour import BT709, FULL, LIMITED, Colour, Decoded, encodable, rgb_from_yuv, yuv_from_rgb
+from pipeline.device import TOLERANCE, DevicePainter, DeviceSource, Planes, nv12, resized, rgb, upsampled
+from pipeline.errors import SourceError
+from pipeline.frame import Frame
+from pipeline.progress import VideoProgress
+from pipeline.render import Painting, Render
+from pipeline.scaling import resize, upsample
+from pipeline.sources.demuxer import open_input
+from pipeline.sources.file import FileSource
+from tests.packs import tiny_pack
+from tests.videos import make_video
+
+torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+
+
+def painting(seed, size):
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    return cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+
+
+def tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float()
+
+
+def array(x):
+    return x[0].permute(1, 2, 0).byte().numpy()
+
+
+def furthest(a, b):
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize("colour", [Colour(), Colour(range=FULL), Colour(matrix=6)])
+def test_colours_are_those_of_the_cpu(colour):
+    frame = encodable(painting(0, (96, 64)), colour, "nv12")
+    planes = Planes.of(frame)
+    image = rgb(planes, torch.from_numpy(rgb_from_yuv(colour)))
+    expected = Decoded().image(frame, colour)
+    assert furthest(array(image), expected) <= TOLERANCE
+    assert np.abs(array(image).astype(int) - expected).mean() < 0.2
+    back = nv12(image, torch.from_numpy(yuv_from_rgb(colour))).frame(colour, "nv12")
+    expected = encodable(array(image), colour, "nv12")
+    for plane, right in zip(back.planes, expected.planes, strict=True):
+        assert furthest(np.frombuffer(plane, np.uint8), np.frombuffer(right, np.uint8)) <= 1
+    assert (back.colorspace, back.color_range) == (colour.matrix, colour.range)
+    planar = Planes.of(frame).frame(colour, "yuv420p")
+    assert furthest(planar.to_ndarray(), frame.reformat(format="yuv420p").to_ndarray()) == 0
+
+
+def test_planes_are_copies_and_the_decoder_has_its_own_back():
+    frame = encodable(painting(0, (96, 64)), Colour(), "nv12")
+    planes = Planes.of(frame)
+    before = planes.y.clone()
+    plane = frame.planes[0]
+    plane.update(bytes(plane.buffer_size))
+    assert torch.equal(planes.y, before)
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1088), (400, 320)])
+def test_pictures_are_scaled_as_on_the_cpu(size):
+    image, working = painting(0, size), (640, 352)
+    small = resize(image, working)
+    assert furthest(array(resized(tensor(image), working)), small) <= TOLERANCE
+    painted = painting(1, working)
+    found = array(upsampled(tensor(painted), tensor(small), tensor(image)))
+    expected = upsample(painted, small, image)
+    assert furthest(found, expected) <= TOLERANCE + 1
+    assert np.abs(found.astype(int) - expected).mean() < 0.3
+
+
+@pytest.mark.parametrize("size", [(64, 48), (70, 46)])
+def test_an_engine_paints_where_the_picture_lies(tmp_path, size):
+    image, style = painting(0, size), tiny_pack(tmp_path / "tiny")
+    looks = (Look({style.styles[0]: 1}), Look({style.styles[-1]: 1}, 0.5))
+    with engines.load("torch:cpu", style=style) as engine:
+        for look in looks:
+            found = engine.paint_on_device(torch.from_numpy(image), look)
+            assert np.array_equal(found.numpy(), engine(image, look))
+        tiny = image[:1, :1]
+        assert np.array_equal(
+            engine.paint_on_device(torch.from_numpy(tiny.copy()), looks[0]).numpy(), engine(tiny, looks[0])
+        )
+
+
+@pytest.fixture
+def _as_if_there(monkeypatch):
+    """As if memory here were a GPU's: a decoder that gives NV12 leaves it there."""
+    monkeypatch.setattr(
+        "pipeline.sources.file.open_on_nvidia", lambda path, rate, **_: open_input(path, rate)
+    )
+
+
+def nv12_video(path, **options):
+    """A file whose decoder gives NV12, as NVIDIA's does."""
+    return make_video(path, codec="rawvideo", pix_fmt="nv12", colour=(BT709, LIMITED, 1, 1), **options)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with engines.load("torch:cpu", style=tiny_pack(tmp_path / "tiny", native_height=64)) as engine:
+        engine.name = "torch:cuda"
+        yield engine
+
+
+def painted(engine, video, output, decoder, **options):
+    render = Render(engine, Look({engine.style.styles[0]: 1}), crf=0, force=True, decoder=decoder, **options)
+    report = render(video, output, lambda info: VideoProgress())
+    with FileSource(output) as file:
+        items = list(file)
+    frames = [item for item in items if isinstance(item, Frame)]
+    return report, frames, [bytes(item) for item in items if not isinstance(item, Frame)]
+
+
+@pytest.mark.usefixtures("_as_if_there")
+@pytest.mark.parametrize("faster", [True, False, None])
+def test_a_video_stays_on_the_device_where_that_is_faster(tmp_path, monkeypatch, caplog, engine, faster):
+    video = nv12_video(tmp_path / "in.nut", frames=90, size=(160, 96))
+    _, expected, sound = painted(engine, video, tmp_path / "host.mp4", "cpu")
+    taken = []
+    really = DevicePainter.__call__
+    monkeypatch.setattr(DevicePainter, "__call__", lambda *args: taken.append(1) or really(*args))
+    if faster is not None:
+        seconds = iter([1.0, 2.0] if faster else [2.0, 1.0])
+        monkeypatch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or next(seconds))
+    report, frames, same = painted(engine, video, tmp_path / "device.mp4", "cuda")
+    assert report["frames"] == len(frames) == 90
+    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+    assert same == sound
+    assert len(sound) > 50
+    assert max(furthest(a.image, b.image) for a, b in zip(frames, expected, strict=True)) <= 2 * TOLERANCE
+    said = "frames are copied from the GPU and back: that is faster here" in caplog.text
+    if faster is None:
+        assert len(taken) in (70, 70 + 90), "as many as were measured, or all as well"
+        assert said == (len(taken) == 70)
+    else:
+        assert (len(taken), said) == ((90, False) if faster else (0, True))
+
+
+@pytest.mark.usefixtures("_as_if_there")
+def test_what_the_device_cannot_is_done_on_copies_and_said(tmp_path, caplog, engine):
+    video = nv12_video(tmp_path / "in.nut", frames=6)
+    planar = make_video(tmp_path / "planar.mp4", frames=6)
+    cases = [
+        (video, {"size": (48, 32)}, "--fps or --size works on copies"),
+        (video, {"score": True}, "--score works on copies"),
+        (video, {"codec": "ffv1"}, "ffv1 of bgr0 works on copies"),
+        (planar, {}, "NVIDIA's decoder does not take this h264"),
+    ]
+    for number, (source, options, reason) in enumerate(cases):
+        render = Render(engine, Look(), decoder="cuda", **options)
+        report = render(source, tmp_path / f"{number}.mkv", lambda info: VideoProgress())
+        assert report["frames"] == 6
+        assert f"{source}: its frames are copied from the GPU and back: {reason}" in caplog.text
+
+
+@pytest.mark.usefixtures("_as_if_there")
+def test_a_video_that_changes_on_the_way_is_refused(tmp_path):
+    source = DeviceSource(nv12_video(tmp_path / "in.nut", frames=3))
+    with source:
+        source._size = (10, 10)
+        with pytest.raises(
+            SourceError, match=r"in.nut: changes its size .* from 0.\d\d s on; leave out --decoder"
+        ):
+            list(source)
+
+
+@pytest.mark.gpu
+def test_a_gpu_keeps_its_frames(tmp_path):
+    video = make_video(tmp_path / "in.mp4", frames=40, size=(256, 192), colour=(BT709, LIMITED, 1, 1))
+    style = tiny_pack(tmp_path / "tiny", native_height=96)
+    with engines.load("torch:cuda", style=style, precision="float32") as engine:
+        _, expected, sound = painted(engine, video, tmp_path / "host.mp4", "cpu")
+        with pytest.MonkeyPatch.context() as patch:
+            seconds = iter([1.0, 2.0])
+            patch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or next(seconds))
+            report, frames, same = painted(engine, video, tmp_path / "device.mp4", "cuda")
+    assert (report["frames"], same) == (40, sound)
+    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+    assert max(furthest(a.image, b.image) for a, b in zip(frames, expected, strict=True)) <= 2 * TOLERANCE
