@@ -110,7 +110,8 @@ class FrugalityTraining(StyleTraining):
             group["lr"] = self.recipe.learning_rate * group["factor"] * min(1.0, step / 200)
         self.generator.train()
         if not self.classic:
-            self.generator.canvas.move(torch.Generator().manual_seed(step))
+            # Not by the seed of the batch, whose crops would lie on the same places of it again and again.
+            self.generator.canvas.move(torch.Generator().manual_seed(~step))
         if step > LEAST_STEPS // 2:
             self.generator.freeze_statistics()
 
@@ -169,6 +170,7 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         adversarial=0.0,
         temporal=0.0,
         still=0.0,
+        turned=0.0,
         full_strength=1.0,
     )
     torch.manual_seed(0)

@@ -106,9 +106,7 @@ class Batch:
     """What one step sees; the first axis of everything is the picture's."""
 
     pair: Pair
-    """The photographs, and the same scene a moment later."""
-    turned: bool
-    """Whether it is not later but turned, and the canvas with it."""
+    """The photographs, and the same scene a moment later, or turned."""
     noisy: Tensor
     """The photographs with sensor noise."""
     real: Tensor
@@ -121,6 +119,8 @@ class Batch:
     views: tuple[View, ...]
     """What the pretrained networks see of the painted pictures, nearest first."""
     rng: torch.Generator
+    turned: bool = False
+    """Whether the second scene of `pair` is the first one turned, and the canvas with it."""
 
     @property
     def photo(self) -> Tensor:
@@ -285,7 +285,6 @@ class StyleTraining:
             noisy = with_shading(noisy, recipe.shading, rng)
         return Batch(
             pair=pair.each(self._mine),
-            turned=turned,
             noisy=self._mine(noisy),
             real=self._mine(real),
             mismatched=self._mine(mismatched),
@@ -294,6 +293,7 @@ class StyleTraining:
             strength=self._mine(strength),
             views=self.views(recipe.crop, rng),
             rng=rng,
+            turned=turned,
         )
 
     def views(self, crop: int, rng: torch.Generator) -> tuple[View, ...]:
