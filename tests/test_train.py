@@ -177,6 +177,19 @@ def test_a_recipe_says_what_coats_of_the_canvas_its_styles_paint_by(material):
         dataclasses.replace(styles[0], canvas=("oil",))
 
 
+def test_a_style_can_be_the_mean_of_a_movement(material):
+    def gram_of(**changes):
+        styles = (dataclasses.replace(RECIPE.styles[0], **changes),)
+        training = StyleTraining(dataclasses.replace(RECIPE, styles=styles), material, torch.device("cpu"))
+        return training.targets.statistics("vgg19", torch.tensor([0]))
+
+    movement = gram_of(movement=True)
+    each = gram_of(painting="0.png"), gram_of(painting="1.png")
+    for mean, first, second in zip(movement, *each, strict=True):
+        torch.testing.assert_close(mean, (first + second) / 2)
+        assert not torch.allclose(mean, first)
+
+
 def test_shading_is_faint_smooth_and_grey():
     image = torch.full((4, 3, 96, 64), 0.5)
     shade = with_shading(image, 0.03, torch.Generator().manual_seed(0)) - image

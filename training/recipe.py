@@ -34,6 +34,8 @@ class StyleRecipe:
     canvas: tuple[str, ...] = ("dots", "strokes", "facets")
     """Coats of the canvas (`training.brushwork`) that it may paint by; without one, what is flat gets flat
     colours."""
+    movement: bool = False
+    """Copy the mean of the statistics of `painting` and `reals`, and not those of the one alone."""
     learn: bool = True
     """Train it; if not, it stays what it is in the trunk that the training begins with."""
 

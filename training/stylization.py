@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training import losses
 from training.checkpoint import load_trunk
-from training.data import Clips, Pictures, expose, read_image, resize_shorter
+from training.data import Clips, Pictures, expose, image_files, read_image, resize_shorter
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
 from training.flow import (
@@ -137,21 +137,28 @@ class Targets:
         seen: dict[str, list[Features]] = {name: [] for name in networks}
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
-            painting = resize_shorter(read_image(paintings / style.painting), size)[None].float() / 255
+            files = [paintings / name for name in (style.painting, *style.reals)]
+            copied = image_files(files) if style.movement else files[:1]
+            works = [resize_shorter(read_image(path), size)[None].float() / 255 for path in copied]
             for name, network in networks.items():
-                statistics: Features = []
-                for view in (from_distance(painting, distance) for distance in recipe.distances):
-                    with torch.no_grad():
-                        features = network(view)
-                    # By what is calm for this painting: half of it.
-                    parts = regions(recipe, view, losses.local_variance(view).median().sqrt())
-                    statistics += statistics_of(recipe, features, [parts] * len(features))
-                seen[name].append(statistics)
-            self.reals.append(Pictures([paintings / name for name in (style.painting, *style.reals)], size))
+                each = [self._statistics_in(network, work) for work in works]
+                seen[name].append([torch.stack(layer).mean(0) for layer in zip(*each, strict=True)])
+            self.reals.append(Pictures(list(files), size))
         self._statistics = {
             name: [torch.cat(layer) for layer in zip(*of_styles, strict=True)]
             for name, of_styles in seen.items()
         }
+
+    def _statistics_in(self, network: Pretrained, painting: Tensor) -> Features:
+        """The statistics of `painting` [1, 3, h, w] at each layer of `network`, from each distance."""
+        found: Features = []
+        for view in (from_distance(painting, distance) for distance in self.recipe.distances):
+            with torch.no_grad():
+                features = network(view)
+            # By what is calm for this painting: half of it.
+            parts = regions(self.recipe, view, losses.local_variance(view).median().sqrt())
+            found += statistics_of(self.recipe, features, [parts] * len(features))
+        return found
 
     def statistics(self, network: str, styles: Tensor) -> Features:
         """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, r, ...]."""
