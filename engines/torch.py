@@ -103,23 +103,18 @@ class TorchEngine(Engine):
         from engines.program import Program
 
         self.name = "torch:cuda" if cuda else "torch:cpu"
-        self._place = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        self.place = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         try:
-            self._program = Program(style.model(precision), self._place)
+            self._program = Program(style.model(precision), self.place)
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}, which {style.name} has: take --engine onnxruntime") from error
         except Exception as error:  # onnx's checker and torch share no base below Exception
             raise EngineBuildError(f"{self.name} refuses {style.name}: {_first_line(error)}") from error
-        self.device = torch.cuda.get_device_name(self._place) if cuda else cpu_name()
+        self.device = torch.cuda.get_device_name(self.place) if cuda else cpu_name()
         self.precision = precision
         self.streams = STREAMS if cuda and hint == "throughput" else 1
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
-
-    @property
-    def place(self) -> "torch.device":
-        """Where `paint_on_device` takes its pictures from."""
-        return self._place
 
     def paint_on_device(self, image: "Tensor", look: Look) -> "Tensor":
         """Paint `image` uint8 [h, w, 3] that lies at `place`, and leave the result there.
@@ -177,10 +172,10 @@ class TorchEngine(Engine):
             if (known := self._known(shape)) is not None:
                 return known
             made: queue.LifoQueue[_Painter] = queue.LifoQueue()
-            kind: type[_Painter] = _OnCuda if self._place.type == "cuda" else _OnCpu
+            kind: type[_Painter] = _OnCuda if self.place.type == "cuda" else _OnCpu
             try:
                 for _ in range(self.streams):
-                    made.put(kind(self._program, shape, len(self.style.styles), self._place))
+                    made.put(kind(self._program, shape, len(self.style.styles), self.place))
             except Exception as error:  # what an operator raises that was given something else than it knows
                 size = f"{shape[2]}x{shape[1]}"
                 raise EngineBuildError(

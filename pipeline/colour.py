@@ -238,14 +238,23 @@ def to_yuv(image: Image, colour: Colour, pixels: str = "yuv420p") -> av.VideoFra
         frame = av.VideoFrame.from_numpy_buffer(buffer, format="yuv420p")
     else:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.transpose(2, 0, 1)), format="yuv444p")
-        if pixels != "yuv444p":
-            # The same range on both sides: swscale must not touch the numbers.
-            frame = frame.reformat(
-                format=pixels,
-                src_color_range=colour.range,
-                dst_color_range=colour.range,
-                interpolation="AREA",
-            )
+    return tagged(frame, colour, pixels, "AREA")
+
+
+def tagged(frame: av.VideoFrame, colour: Colour, pixels: str, interpolation: str) -> av.VideoFrame:
+    """`frame`, of Y, Cb and Cr, tagged with `colour` and stored in the pixel format `pixels`.
+
+    Args:
+        interpolation: swscale's name of how chroma is resized, where it is.
+    """
+    if frame.format.name != pixels:
+        # The same range on both sides: swscale must not touch the numbers.
+        frame = frame.reformat(
+            format=pixels,
+            src_color_range=colour.range,
+            dst_color_range=colour.range,
+            interpolation=interpolation,
+        )
     frame.colorspace, frame.color_range = colour.matrix, colour.range
     frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
     return frame

@@ -15,7 +15,7 @@ import av
 from av.video.frame import CudaContext
 
 from engines import Engine, Look, Size
-from pipeline.colour import Colour, rgb_from_yuv, yuv_from_rgb
+from pipeline.colour import Colour, rgb_from_yuv, tagged, yuv_from_rgb
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.orientation import Orientation
@@ -78,17 +78,7 @@ class Planes:
             frame = av.VideoFrame.from_dlpack((self.y, self.cbcr), "nv12", cuda_context=context)
         else:
             frame = av.VideoFrame.from_dlpack((self.y.cpu(), self.cbcr.cpu()), "nv12")
-        if pixels not in ("cuda", "nv12"):
-            # The same range on both sides: swscale must not touch the numbers.
-            frame = frame.reformat(
-                format=pixels,
-                src_color_range=colour.range,
-                dst_color_range=colour.range,
-                interpolation="BICUBIC",
-            )
-        frame.colorspace, frame.color_range = colour.matrix, colour.range
-        frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
-        return frame
+        return tagged(frame, colour, pixels, "BICUBIC")
 
 
 @cache
@@ -134,16 +124,19 @@ class DeviceSource(FileSource):
             return "it is to be turned upright"
         if self._tone_mapper is not None:
             return "it is HDR"
-        if frame.interlaced_frame:
-            return "it is interlaced"
         return None
 
+    def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
+        """`frame` as it is: what makes interlaced ones whole works in host memory."""
+        if frame is None:
+            return []
+        if frame.interlaced_frame:
+            raise SourceError(f"{self.path}: is interlaced, which needs copies; leave out --decoder cuda")
+        return [frame]
+
     def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
-        if (frame.width, frame.height) != self._size or frame.interlaced_frame:
-            at = float(pts * cast(Fraction, self._video.time_base))
-            raise SourceError(
-                f"{self.path}: changes its size or is interlaced from {at:.2f} s on; leave out --decoder cuda"
-            )
+        if (frame.width, frame.height) != self._size:
+            self._say_resized(frame, pts)
         return Frame(cast(Any, Planes.of(frame)), pts, duration, cast(Fraction, self._video.time_base))
 
 
@@ -170,6 +163,8 @@ class DevicePainter:
 
         with torch.inference_mode():
             image = rgb(planes, self._from_yuv)
+            if planes.y.shape != self._size[::-1]:
+                image = resized(image, self._size)
             if self._working == self._size:
                 painted = self._engine.paint_on_device(_packed(image), look).permute(2, 0, 1)[None].float()
             else:

@@ -382,9 +382,9 @@ class Render:
             *(video, parts, encoding, self.look, self.detail, self.size, self.rate),
             *(background, self.keep_hdr, self.score, self.window, self.decoder),
         )
-        if self.decoder == "cuda":
-            painting = painting.kept_on_device(self.engine, self.page is not None)
         try:
+            if self.decoder == "cuda":
+                painting = painting.kept_on_device(self.engine, self.page is not None)
             container = Container(output, parts.joined, info, encoding)
             try:
                 with progress(info) as shown:

@@ -355,15 +355,19 @@ class FileSource(Source):
             if self._background is not None:
                 image, alpha = over(image, alpha, self._background), None
         if (frame.width, frame.height) != self._size:
-            if not self._said_resized:
-                log.warning(
-                    "%s: the picture changes from %dx%d to %dx%d at %.2f s; it is scaled back to the first",
-                    *(self.path, *self._size, frame.width, frame.height, pts * self._video.time_base),
-                )
-                self._said_resized = True
+            self._say_resized(frame, pts)
             image = resize(image, (self.info.width, self.info.height))
             alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
         return Frame(image, pts, duration, self._video.time_base, alpha, gain)
+
+    def _say_resized(self, frame: av.VideoFrame, pts: int) -> None:
+        """Warn, once, of a picture that is not as large as the first."""
+        if not self._said_resized:
+            log.warning(
+                "%s: the picture changes from %dx%d to %dx%d at %.2f s; it is scaled back to the first",
+                *(self.path, *self._size, frame.width, frame.height, pts * self._video.time_base),
+            )
+            self._said_resized = True
 
     def _image(self, frame: av.VideoFrame) -> Image:
         # A film may change its format on the way.
