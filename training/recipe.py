@@ -143,8 +143,8 @@ class Recipe:
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
     turned: float = 0.0
-    """Above 0, the second frame of every other step is the first one turned, canvas and all, and this is the weight
-    of what is not painted as it was, turned: what a network draws along its own rows and columns shows itself."""
+    """Above 0, the second frame of every other step is the first one turned, canvas and all, and this is the
+    weight of what is not painted as before, turned: what a network draws along its own rows and columns."""
     clip_share: float = 0.0
     """Share of the steps whose two frames come from real clips, with estimated flow."""
     flow: str = "dis"
