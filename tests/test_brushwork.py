@@ -6,12 +6,12 @@ import pytest
 from training import brushwork
 
 SIDE = 96
-DOTS, STROKES, FACETS = range(4), range(4, 8), range(8, 12)
+DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES = (range(4 * coat, 4 * coat + 4) for coat in range(6))
 
 
 def test_each_channel_has_mean_0_and_deviation_1():
     grain = brushwork.grain(SIDE)
-    assert grain.shape == (12, SIDE, SIDE)
+    assert grain.shape == (24, SIDE, SIDE)
     np.testing.assert_allclose(grain.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(grain.std((1, 2)), 1, atol=1e-5)
 
@@ -23,7 +23,10 @@ def test_it_repeats_without_a_seam():
         assert steps[0] < 1.5 * steps.mean(), "the first row follows on the last as on any other"
 
 
-@pytest.mark.parametrize(("coat", "most"), [(DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5)])
+@pytest.mark.parametrize(
+    ("coat", "most"),
+    [(DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5), (PLANES, 0.6), (RINGS, 0.7), (FIGURES, 0.1)],
+)
 def test_a_touch_is_even_within_and_differs_from_its_neighbour(coat, most):
     # Of smooth noise, which has all steps in between, it is 0.85: worms follow its contours.
     for channel in coat[:3]:
@@ -40,3 +43,28 @@ def test_strokes_are_longer_than_dots_and_facets_larger_than_both():
 
     dots, strokes, facets = (np.mean([alike(n) for n in coat[:3]]) for coat in (DOTS, STROKES, FACETS))
     assert 1.1 * dots < strokes < 0.8 * facets
+
+
+def test_figures_leave_most_of_the_ground_bare():
+    there = brushwork.grain(SIDE)[FIGURES[3]]
+    assert 0.15 < (there > 0).mean() < 0.5
+
+
+def test_planes_have_a_thin_line_around_them():
+    line = brushwork.grain(SIDE)[PLANES[3]]
+    drawn = line > line.max() / 2
+    assert 0.1 < drawn.mean() < 0.4
+    eroded = drawn & np.roll(drawn, 2, 0) & np.roll(drawn, 2, 1) & np.roll(drawn, (2, 2), (0, 1))
+    assert eroded.mean() < drawn.mean() / 3
+
+
+def test_rings_are_seen_alike_from_all_sides():
+    """Their fourth channel has as much of every direction, and more of the rings' width than of others."""
+    rings = brushwork.grain(2 * SIDE)[RINGS[3]]
+    power = np.abs(np.fft.fftshift(np.fft.fft2(rings))) ** 2
+    down, right = np.indices(power.shape) - SIDE
+    distance, angle = np.hypot(down, right), np.arctan2(down, right) % np.pi
+    band = (distance > 2 * SIDE / 3.3) & (distance < 2 * SIDE / 2.1)
+    sectors = [power[band & (angle // (np.pi / 4) == n)].mean() for n in range(4)]
+    assert max(sectors) < 1.3 * min(sectors)
+    assert np.mean(sectors) > 3 * power[distance > 2 * SIDE / 2.1].mean()

@@ -171,9 +171,11 @@ def test_a_recipe_says_what_coats_of_the_canvas_its_styles_paint_by(material):
     recipe = dataclasses.replace(RECIPE, styles=styles, cycle=5.0)
     training = CycleTraining(recipe, material, torch.device("cpu"))
     for generator in (training.generator, training.average):
-        assert generator.canvas.allowed[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+        assert generator.canvas.allowed[0].tolist() == [1] * 4 + [0] * 20
     assert not training.back.canvas.allowed.any(), "photographs have no brushwork"
-    with pytest.raises(ValueError, match="canvas is one of dots, strokes, facets, not 'oil'"):
+    with pytest.raises(
+        ValueError, match="canvas is one of dots, strokes, facets, planes, rings, figures, not 'oil'"
+    ):
         dataclasses.replace(styles[0], canvas=("oil",))
 
 

@@ -1,7 +1,7 @@
-"""What a canvas is covered with before the picture comes: dots, brush strokes, facets.
+"""What a canvas is covered with before the picture comes: dots, brush strokes, facets and other marks.
 
-Each is a coat of four channels that repeats without a seam: touches laid over one another in any order until
-little of the canvas is left bare. Sizes are in places of the canvas.
+Each is a coat of four channels that repeats without a seam: touches laid over one another in any order. Sizes
+are in places of the canvas.
 """
 
 from collections.abc import Callable
@@ -55,10 +55,28 @@ def facets(rng: np.random.Generator, side: int) -> Grain:
     return _laid(rng, side, 11.0, 40, lambda y, x: _facet(rng, 9.0))
 
 
+def planes(rng: np.random.Generator, side: int) -> Grain:
+    """Four-sided planes, each shaded from side to side; the fourth channel is the line around them."""
+    return _laid(rng, side, 8.0, 20, lambda y, x: _plane(rng, rng.uniform(0, np.pi)))
+
+
+def rings(rng: np.random.Generator, side: int) -> Grain:
+    """Discs of rings, each ring of its own value; the fourth channel rises and falls with every ring."""
+    return _laid(rng, side, 13.0, 16, lambda y, x: _rings(rng))
+
+
+def figures(rng: np.random.Generator, side: int) -> Grain:
+    """Discs, triangles, lines, combs, chequers on a bare ground; the fourth channel is where they are."""
+    return _laid(rng, side, 14.0, 24, lambda y, x: _figure(rng))
+
+
 COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
     "dots": dots,
     "strokes": strokes,
     "facets": facets,
+    "planes": planes,
+    "rings": rings,
+    "figures": figures,
 }
 
 
@@ -83,9 +101,8 @@ def _stroke(rng: np.random.Generator, angle: float, *, length: float, width: flo
     own = rng.standard_normal(CHANNELS - 1)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
-        lengthwise = np.abs(right * np.cos(angle) + down * np.sin(angle))
-        sideways = right * np.sin(angle) - down * np.cos(angle)
-        distance = np.hypot(np.maximum(lengthwise - length / 2, 0), sideways)
+        along, across = _turned(down, right, angle)
+        distance = np.hypot(np.maximum(np.abs(along) - length / 2, 0), across)
         height = np.clip(1 - 2 * distance / width, 0, 1)
         values = [np.full_like(height, value) for value in own]
         return np.clip(width / 2 - distance + 0.5, 0, 1), np.stack([*values, height])
@@ -106,6 +123,98 @@ def _facet(rng: np.random.Generator, size: float) -> Touch:
         return np.clip(0.5 - outside, 0, 1), np.stack(values)
 
     return touch
+
+
+def _plane(rng: np.random.Generator, angle: float) -> Touch:
+    """A rectangle askew, up to three times as long as wide, with a line around it."""
+    length, width = rng.uniform(7.0, 13.0), rng.uniform(3.5, 6.0)
+    value, slope, skew = (
+        rng.standard_normal(CHANNELS - 1),
+        rng.standard_normal(CHANNELS - 1),
+        rng.normal(0, 0.3),
+    )
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        along, across = _turned(down, right, angle)
+        across = across + skew * along
+        outside = np.maximum(np.abs(along) - length, np.abs(across) - width)
+        values = [own + rise * across / width for own, rise in zip(value, slope, strict=True)]
+        line = np.clip(1.3 - np.abs(outside + 0.8), 0, 1)
+        return np.clip(0.5 - outside, 0, 1), np.stack([*values, line])
+
+    return touch
+
+
+def _rings(rng: np.random.Generator) -> Touch:
+    """A disc of some four rings."""
+    radius, width = rng.uniform(8.0, 13.0), rng.uniform(2.2, 3.2)
+    own = rng.standard_normal((CHANNELS - 1, 8))
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        distance = np.hypot(down, right)
+        within = distance / width
+        # Half a place of each edge belongs to both rings.
+        ring = np.minimum(within.astype(int), own.shape[1] - 2)
+        share = np.clip((within - ring - 1) * width + 0.5, 0, 1)
+        values = own[:, ring] * (1 - share) + own[:, ring + 1] * share
+        return np.clip(radius - distance + 0.5, 0, 1), np.stack([*values, np.cos(2 * np.pi * within)])
+
+    return touch
+
+
+def _figure(rng: np.random.Generator) -> Touch:
+    """A geometrical figure in two values."""
+    figure = FIGURES[int(rng.integers(len(FIGURES)))]
+    angle, size = rng.uniform(0, np.pi), rng.uniform(0.7, 1.3)
+    first, second = rng.standard_normal((2, CHANNELS - 1))
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        beyond, share = figure(*_turned(down, right, angle), size)
+        values = [a * (1 - share) + b * share for a, b in zip(first, second, strict=True)]
+        return np.clip(0.5 - beyond, 0, 1), np.stack([*values, np.full_like(share, 2.0)])
+
+    return touch
+
+
+Figure = Callable[[Grain, Grain, float], tuple[Grain, Grain]]
+"""How far places, so far along and across from its middle, are beyond a figure of a size, and how much they
+have of its second value."""
+
+
+def _disc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """With a ring around it."""
+    distance = np.hypot(along, across)
+    return distance - 6 * size, np.clip(distance - 3.5 * size + 0.5, 0, 1)
+
+
+def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Of two halves."""
+    sides = [along * np.cos(side) + across * np.sin(side) for side in 2 * np.pi / 3 * np.arange(3)]
+    return np.max(sides, axis=0) - 4 * size, np.clip(across + 0.5, 0, 1)
+
+
+def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    return np.maximum(np.abs(across) - 0.9, np.abs(along) - 18 * size), np.zeros_like(along)
+
+
+def _comb(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Three lines side by side."""
+    teeth = np.abs((across + 2) % 4 - 2) - 0.9
+    return np.max([teeth, np.abs(across) - 5.5, np.abs(along) - 8 * size], axis=0), np.zeros_like(along)
+
+
+def _chequer(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Four squares a side."""
+    squares = (np.floor(along / 2.5) + np.floor(across / 2.5)) % 2
+    return np.maximum(np.abs(along), np.abs(across)) - 5, squares
+
+
+FIGURES: tuple[Figure, ...] = (_disc, _triangle, _line, _comb, _chequer)
+
+
+def _turned(down: Grain, right: Grain, angle: float) -> tuple[Grain, Grain]:
+    """Places along and across a direction."""
+    return right * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - right * np.sin(angle)
 
 
 def _smooth(noise: Grain, times: int) -> Grain:

@@ -178,22 +178,20 @@ class Coring(nn.Module):
 
 
 class Canvas(nn.Module):
-    """Brushwork that stays where it is while the picture moves over it, for what is flat.
+    """Brushwork for what is flat: it stays where it is whatever moves over it, or goes along as a whole.
 
     A picture's sky gives a network nothing to paint strokes on but noise, which trembles. Strokes laid on a
-    canvas do not (`training.brushwork`): each style takes as much of a coat into each channel as it likes.
-    Noise as an input makes textures (Ulyanov et al. 2016, arXiv 1603.03417), and injected into the levels,
-    detail (Karras et al. 2019, arXiv 1812.04948). Of smooth noise a small network makes worms, which follow
-    its contours; a stroke has to be there already, with edges and a colour of its own.
+    canvas do not (`training.brushwork`): each style takes as much of each layer of its coats into each
+    channel as it likes. Noise as an input makes textures (Ulyanov et al. 2016, arXiv 1603.03417), and
+    injected into the levels, detail (Karras et al. 2019, arXiv 1812.04948). Of smooth noise a small network
+    makes worms, which follow its contours; a stroke has to be there already, with edges and a colour of its
+    own.
 
     The grain is part of a checkpoint: it is what the rest has learned to paint by.
 
     Args:
         coats: those that each style may paint by.
         channels: of the level that it is added to.
-
-    Raises:
-        ValueError: there are so few channels that none of a style's coats is seen in one.
     """
 
     grain: Tensor
@@ -201,32 +199,37 @@ class Canvas(nn.Module):
 
     def __init__(self, coats: Sequence[Sequence[str]], channels: int) -> None:
         super().__init__()
-        of_layers = [name for name in brushwork.COATS for _ in range(brushwork.CHANNELS)]
-        of_channels = [of_layers[channel % len(of_layers)] for channel in range(channels)]
-        for own in coats:
-            if own and not set(own) & set(of_channels):
-                raise ValueError(f"{channels} channels are too few for a canvas of {', '.join(own)}")
-        allowed = torch.tensor([[float(name in own) for name in of_channels] for own in coats])
+        layers = [name for name in brushwork.COATS for _ in range(brushwork.CHANNELS)]
+        allowed = torch.tensor([[float(name in own) for name in layers] for own in coats])
         self.register_buffer("allowed", allowed)
         # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
-        self.share = nn.Parameter(0.5 * torch.randn(len(coats), channels))
+        deviation = 0.5 / brushwork.CHANNELS**0.5
+        self.share = nn.Parameter(deviation * torch.randn(len(coats), channels, len(layers)))
         self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
-        self.corner = (0, 0)
+        self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the grain that lie on the picture's corner; training moves them about."""
         self._grid: Tensor | None = None
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """What to add to `x` [n, c, h, w], with `weights` [n or 1, styles], mix times strength."""
+    def forward(self, x: Tensor, weights: Tensor, corner: Tensor | None = None) -> Tensor:
+        """What to add to `x` [n, c, h, w].
+
+        Args:
+            weights: [n or 1, styles], mix times strength.
+            corner: row and column of the grain, of either sign, that lie on the picture's corner, int64 [2];
+                `self.corner` if not given.
+        """
         height, width = x.shape[-2:]
-        grain = self.grain.roll(self.corner, (2, 3)) if self.corner != (0, 0) else self.grain
-        channels, layers = self.share.shape[1], self.grain.shape[1]
-        # One too many where it fits exactly: at export, this must be arithmetic and no comparison.
-        down, across = height // CANVAS_SIDE + 1, width // CANVAS_SIDE + 1
-        spread = grain.repeat(1, -(-channels // layers), down, across)
-        spread = spread[:, :channels, :height, :width]
+        corner = (self.corner if corner is None else corner).to(x.device)
+        rows, columns = (
+            (torch.arange(side, device=x.device) + first) % CANVAS_SIDE
+            for side, first in zip((height, width), corner, strict=True)
+        )
+        spread = self.grain.index_select(2, rows).index_select(3, columns)
         if self._grid is not None:
             spread = self._along(spread, self._grid)
-        return spread * (weights @ (self.share * self.allowed))[:, :, None, None]
+        own = (self.share * self.allowed[:, None]).flatten(1)
+        share = (weights @ own).unflatten(1, self.share.shape[1:])
+        return (share @ spread.flatten(2).to(share.dtype)).unflatten(2, (height, width))
 
     @contextmanager
     def carried(self, grid: Tensor) -> Iterator[None]:
@@ -245,8 +248,7 @@ class Canvas(nn.Module):
 
     def move(self, rng: torch.Generator) -> None:
         """Lay the picture's corner on another place, so that none is learned by heart."""
-        row, column = torch.randint(CANVAS_SIDE, (2,), generator=rng).tolist()
-        self.corner = (row, column)
+        self.corner = torch.randint(CANVAS_SIDE, (2,), generator=rng)
 
 
 class ResidualBlock(nn.Module):
@@ -302,10 +304,11 @@ class Generator(nn.Module):
         self.skips = skips
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
+        self.canvas_level = min(CANVAS_LEVEL, len(widths) - 1)
         first, last = widths[0], widths[-1]
         self.coring = Coring()
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
-        self.canvas = Canvas(coats, widths[min(CANVAS_LEVEL, len(widths) - 1)])
+        self.canvas = Canvas(coats, widths[self.canvas_level])
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
         self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
@@ -324,17 +327,17 @@ class Generator(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
-    def levels(self, x: Tensor, weights: Tensor) -> list[Tensor]:
+    def levels(self, x: Tensor, weights: Tensor, corner: Tensor | None = None) -> list[Tensor]:
         """What each level holds on the way down, and after the residual blocks in place of the last one.
 
         `x` [n, 12, h/2 + 2, w/2 + 2] is the picture without its small detail in `pixel_unshuffle(2)` order,
-        with a block more at each edge.
+        with a block more at each edge; `corner` as for the `Canvas`.
         """
         held = []
         for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
-            if index == min(CANVAS_LEVEL, len(self.encode) - 1):
-                x = x + self.canvas(x, weights)
+            if index == self.canvas_level:
+                x = x + self.canvas(x, weights, corner)
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
@@ -425,6 +428,7 @@ class Generator(nn.Module):
                 total += interpolating(module.weight).numel() * scale / 4
             elif isinstance(module, UpsampleToImage):
                 total += module.phase_weight().numel() * scale
+        total += self.canvas.share[0].numel() * 4.0 ** -(self.canvas_level + 1)
         return total
 
     def _scales(self) -> list[tuple[nn.Module, float]]:
