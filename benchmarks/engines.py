@@ -181,8 +181,9 @@ def convolutions(style: Style, precision: str, size: Size) -> tuple[int, int]:
     # A smaller picture, counted for the larger one: the layers' edges make it a little more than it is.
     height, width = (-(-side // 4 // style.multiple) * style.multiple for side in size[::-1])
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    inputs = style.place((width, height), Look()).inputs
     with torch.inference_mode(), Watched():
-        program.settle(image, torch.ones(len(style.styles)), torch.ones(1))
+        program.settle(image, {name: torch.from_numpy(value) for name, value in inputs.items()})
     share = size[0] * size[1] / (height * width)
     return round(moved * share), round(operations * share)
 

@@ -15,6 +15,7 @@ from engines import Image, Look
 from engines.style import bundled
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
+from pipeline.motion import Followed
 from pipeline.scaling import stylizer
 from pipeline.sources.file import FileSource
 
@@ -24,13 +25,13 @@ CLIP = Path(__file__).parent.parent / "docs" / "big_buck_bunny.mp4"
 def measure(video: Path, style: str) -> dict[str, Any]:
     """The flicker of the painting at full strength, over all frames."""
     flicker = Flicker()
-    with FileSource(video, audio=False) as source, engines.load("auto", style=style) as engine:
-        paint = stylizer(engine, (source.info.width, source.info.height))
+    with FileSource(video, audio=False) as file, engines.load("auto", style=style) as engine:
+        paint = stylizer(engine, (file.info.width, file.info.height))
         look = Look(engine.style.mix)
         previous: tuple[Image, Image] | None = None
-        for frame in source:
+        for frame in Followed(file):
             assert isinstance(frame, Frame)
-            pair = frame.image, paint(frame.image, look)
+            pair = frame.image, paint(frame.image, look.carried(frame.moved))
             if previous is not None:
                 flicker.add(previous, pair)
             previous = pair

@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     # Not 0: the second frame goes through batch normalisation all the same, so that nothing else differs.
     "no-temporal": {"temporal": 1e-6, "still": 1e-6},
+    # Nor does it learn that what is turned is painted turned, so that no loss compares two paintings.
+    "no-consistency": {"temporal": 1e-6, "still": 1e-6, "turned": 0.0},
     "no-adversarial": {"adversarial": 0.0},
     "frame-difference": {"temporal_loss": "frame_difference", "clip_share": 1.0},
     "reconet": {"temporal_features": 0.02, "clip_share": 0.5},

@@ -163,15 +163,15 @@ def loops(style: Style) -> dict[str, Callable[[Any], Any]]:
     import onnxruntime
     import openvino
 
-    mix, strength = np.eye(len(style.styles), dtype=np.float32)[0], np.ones(1, np.float32)
+    inputs = style.place((style.multiple, style.multiple), Look()).inputs
     session = onnxruntime.InferenceSession(style.model(), providers=["CPUExecutionProvider"])
     compiled = openvino.Core().compile_model(openvino.Core().read_model(style.model()), "CPU")
 
     def in_onnxruntime(image: Any) -> Any:
-        return session.run(None, {"image": image, "mix": mix, "strength": strength})[0]
+        return session.run(None, {"image": image, **inputs})[0]
 
     def in_openvino(image: Any) -> Any:
-        return compiled({"image": image, "mix": mix, "strength": strength})[0]
+        return compiled({"image": image, **inputs})[0]
 
     return {"opencv_onnxruntime": in_onnxruntime, "opencv_openvino": in_openvino}
 

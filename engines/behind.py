@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.engine import Engine
 from engines.look import Look
+from engines.style import Inputs
 
 log = logging.getLogger("fauve")
 
@@ -54,15 +55,13 @@ class Behind(Engine):
         self._engine = engine
         self.name, self.device, self.precision = engine.name, engine.device, engine.precision
 
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         with self._lock:
             engine = self._engine
             self._calls[engine] += 1
             self._shape = batch.shape
         try:
-            stylized = engine._infer(batch, mix, strength)
+            stylized = engine._infer(batch, inputs)
             return stylized.copy() if engine.lends else stylized
         finally:
             with self._lock:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engines.errors import InferenceError
 from engines.look import Look
-from engines.style import Style
+from engines.style import Inputs, Place, Style
 
 Hint = Literal["latency", "throughput"]
 """What to optimise for: one picture soon, or many pictures altogether."""
@@ -47,7 +47,8 @@ class Engine(ABC):
         """Paint `image` [h, w, 3] and return a picture of the same size, which later calls leave alone.
 
         Any size from 1x1 works: the picture is mirrored beyond its edges up to the graph's multiple, and
-        cropped back.
+        cropped back. Where the scene has moved, so much is mirrored on at either side that the graph's blocks
+        and the canvas lie where they lay on the scene: it is painted as before, only elsewhere.
         A pack with a fixed size (`style.size`) takes that size only.
 
         Raises:
@@ -67,26 +68,25 @@ class Engine(ABC):
         if self.style.size and (width, height) != self.style.size:
             fixed = "{}x{}".format(*self.style.size)
             raise ValueError(f"{self.style.name} paints pictures of {fixed} only, not {width}x{height}")
-        mix = look.weights(self.style.styles)
-        strength = np.array([look.strength], np.float32)
-        multiple = 1 if self.style.size else self.style.multiple
-        below, right = (-side % multiple for side in (height, width))
-        if below or right:
-            batch = mirror(batch, below, right)
-        stylized = self._infer(np.ascontiguousarray(batch), mix, strength)
+        place = self.style.place((width, height), look)
+        if any(place.margins):
+            batch = mirror(batch, place)
+        stylized = self._infer(np.ascontiguousarray(batch), place.inputs)
         if stylized.dtype != np.uint8 or stylized.shape != batch.shape:
             raise InferenceError(
                 f"{self.style.name} gave {stylized.dtype} {list(stylized.shape)} for a picture of "
                 f"{list(batch.shape)}: this model cannot paint this size"
             )
-        painted = stylized[:, :height, :width]
-        return painted.copy() if self.lends or below or right else painted
+        painted = stylized[:, place.top : place.top + height, place.left : place.left + width]
+        return painted.copy() if self.lends or any(place.margins) else painted
 
     @abstractmethod
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
-        """Run the graph on a contiguous batch whose size it takes; what it gives lives as `lends` says."""
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
+        """Run the graph on a contiguous batch whose size it takes; what it gives lives as `lends` says.
+
+        Args:
+            inputs: what it takes beside the batch, by name.
+        """
 
     def reset(self) -> None:
         """Forget earlier frames, at a cut or a seek; nothing to do for a feed-forward style."""
@@ -104,8 +104,6 @@ class Engine(ABC):
         self.close()
 
 
-def mirror(batch: NDArray[np.uint8], below: int, right: int) -> NDArray[np.uint8]:
-    """`batch` [n, h, w, 3] with pixels mirrored on below and at the right, repeatedly if it is tiny."""
-    return np.stack(
-        [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101) for image in batch]
-    )
+def mirror(batch: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
+    """`batch` [n, h, w, 3] with pixels mirrored on at the margins of `place`, repeatedly if it is tiny."""
+    return np.stack([cv2.copyMakeBorder(image, *place.margins, cv2.BORDER_REFLECT_101) for image in batch])

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ class Look:
     strength: float = 1.0
     """0 (the input) to 1 (the full style)."""
 
+    moved: tuple[float, float] | None = None
+    """How far the scene has moved in a video so far, right and down, in pixels of the picture that is
+    painted; a style with a canvas takes that along. None where nothing moves, as in a photograph."""
+
     def __post_init__(self) -> None:
         for name, weight in self.mix.items():
             if not (math.isfinite(weight) and weight >= 0):
@@ -33,11 +38,17 @@ class Look:
             raise ValueError(f"all weights of the mix are 0: {', '.join(self.mix)}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must be within 0 and 1, not {self.strength}")
+        if self.moved is not None and not all(map(math.isfinite, self.moved)):
+            raise ValueError(f"how far a scene has moved must be finite, not {self.moved}")
         object.__setattr__(self, "mix", MappingProxyType(dict(self.mix)))
 
-    def __reduce__(self) -> tuple[type["Look"], tuple[dict[str, float], float]]:
+    def __reduce__(self) -> tuple[type["Look"], tuple[dict[str, float], float, tuple[float, float] | None]]:
         # A mapping proxy cannot be sent to another process.
-        return Look, (dict(self.mix), self.strength)
+        return Look, (dict(self.mix), self.strength, self.moved)
+
+    def carried(self, moved: tuple[float, float] | None) -> Self:
+        """The same look of a scene that has moved that far."""
+        return replace(self, moved=moved)
 
     def weights(self, styles: Sequence[str]) -> NDArray[np.float32]:
         """The mix as an array [len(styles)] in the order of `styles`, summing to 1.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from engines.cpu import cpu_name
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
-from engines.style import Style
+from engines.style import Inputs, Style
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
@@ -90,11 +90,9 @@ class OnnxRuntimeEngine(Engine):
         self.precision = precision
         self._session: Any = session
 
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         try:
-            outputs = self._session.run(["stylized"], {"image": batch, "mix": mix, "strength": strength})
+            outputs = self._session.run(["stylized"], {"image": batch, **inputs})
         except Exception as error:  # as above
             raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
         stylized: NDArray[np.uint8] = outputs[0]

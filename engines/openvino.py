@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.look import Look
 from engines.remembered import recall, remember, version_of
-from engines.style import Size, Style
+from engines.style import Inputs, Size, Style
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What OpenVINO calls those that it makes of a float32 model. An int8 model is one of its own."""
@@ -157,11 +158,8 @@ class OpenVinoEngine(Engine):
         if known is not None and isinstance(known.get("pays"), bool):
             return bool(known["pays"])
         shape = self._shape(TRIED)
-        picture = {
-            "image": np.zeros(shape, np.uint8),
-            "mix": np.full(len(self.style.styles), 1 / len(self.style.styles), np.float32),
-            "strength": np.ones(1, np.float32),
-        }
+        inputs = self.style.place((shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))).inputs
+        picture = {"image": np.zeros(shape, np.uint8), **inputs}
         requests = {name: self._compile(name, shape).create_infer_request() for name in ("float32", "int8")}
         seconds = dict.fromkeys(requests, float("inf"))
         # In turn, so that what else the machine does befalls both.
@@ -180,13 +178,10 @@ class OpenVinoEngine(Engine):
             return 1
         return int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         request = self._request(batch.shape)
         try:
-            inputs = {"image": batch, "mix": mix, "strength": strength}
-            results = request.infer(inputs, share_inputs=True, share_outputs=True)
+            results = request.infer({"image": batch, **inputs}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise InferenceError(f"{self.name} failed on {self.style.name}: {_last_line(error)}") from error
         stylized: NDArray[np.uint8] = results[0]

@@ -44,11 +44,16 @@ class SizeRange:
     largest: Size
 
     @classmethod
-    def around(cls, size: Size, multiple: int) -> "SizeRange":
-        """Everything up to the longer side of `size`, lying or standing, in steps of `multiple`."""
-        width, height = (_up(side, multiple) for side in size)
-        least = min(width, height, _up(SMALLEST_SIDE, multiple))
-        most = max(width, height, _up(LONGEST_SIDE, multiple))
+    def around(cls, size: Size, multiple: int, carried: bool = False) -> "SizeRange":
+        """Everything up to the longer side of `size`, lying or standing, in steps of `multiple`.
+
+        Args:
+            carried: with the room that a picture of a scene that moves has (`Style.place`).
+        """
+        room = multiple - 1 if carried else 0
+        width, height = (_up(side + room, multiple) for side in size)
+        least = min(_up(side, multiple) for side in (*size, SMALLEST_SIDE))
+        most = max(width, height, _up(LONGEST_SIDE + room, multiple))
         return cls((least, least), (width, height), (most, most))
 
     @classmethod

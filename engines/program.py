@@ -7,7 +7,7 @@ CUDA graph needs it. Semantics are those of https://onnx.ai/onnx/operators, for 
 pictures are made of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from math import ceil
@@ -152,7 +152,7 @@ class Program:
     def _depends(self) -> dict[str, int]:
         """What each value of the graph depends on at most."""
         depends = dict.fromkeys(("", *self._constants), STATIC)
-        depends.update(image=PICTURE, mix=LOOK, strength=LOOK)
+        depends.update(image=PICTURE, mix=LOOK, strength=LOOK, origin=LOOK)
         for node in self._nodes:
             # The shape of a picture is no secret of the picture.
             reached = (
@@ -161,15 +161,18 @@ class Program:
             depends.update(dict.fromkeys(node.outputs, reached))
         return depends
 
-    def settle(self, image: Tensor, mix: Tensor, strength: Tensor) -> "Settled":
+    def settle(self, image: Tensor, inputs: Mapping[str, Tensor]) -> "Settled":
         """What runs for pictures of the shape of `image`, found by running once.
+
+        Args:
+            inputs: what the graph takes beside the picture, by name.
 
         Raises:
             UnsupportedNode: the graph uses an operator in a way that is not known here.
             RuntimeError: torch's, as when a size does not fit the graph.
         """
         depends = self._depends()
-        values: dict[str, Any] = {"": None, "image": image, "mix": mix, "strength": strength}
+        values: dict[str, Any] = {"": None, "image": image, **inputs}
         values.update(self._constants)
         last = {name: node for node in self._nodes for name in node.inputs}
         kept = {
@@ -177,17 +180,20 @@ class Program:
         }
         parts: tuple[list[_Step], list[_Step]] = ([], [])
         for node in self._nodes:
-            inputs = [values[name] for name in node.inputs]
-            run = MAKERS[node.kind](node.attributes, *inputs)
-            made = run(*inputs)
-            made = made if isinstance(made, tuple) else (made,)
             reached = depends[node.outputs[0]]
+            if reached > STATIC and node.kind in ARITHMETIC:
+                # Of numbers that count, too, one of which comes from the look: all on the device.
+                values.update({name: values[name].to(self.device) for name in node.inputs})
+            taken = [values[name] for name in node.inputs]
+            run = MAKERS[node.kind](node.attributes, *taken)
+            made = run(*taken)
+            made = made if isinstance(made, tuple) else (made,)
             if reached == STATIC:
                 made = tuple(self._placed(value) for value in made)
             values.update(zip(node.outputs, made, strict=True))
             # What a part keeps for the next one, or was given, it cannot forget.
             spent = {n for n in node.inputs if last[n] is node and depends[n] == reached and n not in kept}
-            spent -= {"", "image", "mix", "strength", *self._constants}
+            spent -= {"", "image", *inputs, *self._constants}
             if reached == PICTURE:
                 for name in spent:
                     values[name] = None
@@ -209,11 +215,11 @@ class Settled:
         self._static = static
         self._handed_on = handed_on
 
-    def look(self, mix: Tensor, strength: Tensor) -> dict[str, Tensor]:
-        """What the picture's part needs of a look: `mix` float32 [styles] and `strength` float32 [1]."""
-        values = {**self._static, "mix": mix, "strength": strength}
+    def look(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the picture's part needs of a look, of what the graph takes beside the picture."""
+        values = {**self._static, **inputs}
         _run(self._look, values)
-        return {name: values[name] for name in (*self._handed_on, "mix", "strength")}
+        return {name: values[name] for name in (*self._handed_on, *inputs)}
 
     def picture(self, image: Tensor, look: dict[str, Tensor]) -> Tensor:
         """Paint `image` uint8 [n, h, w, 3] with what `look` gave; uint8 [n, h, w, 3]."""
@@ -505,13 +511,16 @@ def _slice(attributes: Any, x: Tensor, *bounds: Any) -> Callable[..., Any]:
 
 def _gather_entries(attributes: Any, x: Tensor, indices: Tensor) -> Callable[..., Any]:
     axis = attributes.get("axis", 0) % x.dim()
-    flat = (indices.flatten() % x.shape[axis]).to(x.device)
+    size, device = x.shape[axis], x.device
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    if indices.device == device and indices.dim():
+        # They may be the look's.
+        return lambda x, indices: x.index_select(axis, indices.flatten() % size).reshape(shape)
+    flat = (indices.flatten() % size).to(device)
     if indices.dim() == 0:
         position = int(flat)
         return lambda x, *_: x.select(axis, position)
-    return lambda x, *_: x.index_select(axis, flat).reshape(
-        *x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]
-    )
+    return lambda x, *_: x.index_select(axis, flat).reshape(shape)
 
 
 def _split(attributes: Any, x: Tensor, sizes: Any = None) -> Callable[..., Any]:
@@ -652,11 +661,15 @@ MAKERS: dict[str, Maker] = {
     "Max": _folded(torch.maximum),
     "MaxPool": partial(_pool, largest=True),
     "Min": _folded(torch.minimum),
+    "Mod": lambda attributes, *example: torch.fmod if attributes.get("fmod") else torch.remainder,
     "Mul": _plain(torch.mul),
     "Neg": _plain(torch.neg),
     "Pad": _pad,
     "Pow": _plain(torch.pow),
     "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
+    "Range": lambda attributes, *bounds: (
+        lambda *bounds: torch.arange(*(bound.item() for bound in bounds), dtype=bounds[0].dtype)
+    ),
     "ReduceMean": partial(_reduce, function=torch.mean),
     "ReduceSum": partial(_reduce, function=torch.sum),
     "Relu": _plain(torch.relu),
@@ -689,3 +702,6 @@ MAKERS: dict[str, Maker] = {
     ),
 }
 """By the operator's name in ONNX. ScaleConv, ScaleConvTranspose and Shift are our own: a folded affine."""
+
+ARITHMETIC = frozenset({"Add", "Div", "Mod", "Mul", "Sub"})
+"""Operators of two values that must lie on one device."""

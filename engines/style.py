@@ -3,8 +3,10 @@
 A pack is a folder, or a .zip of one:
 
     style.json         what follows in `Style`, and the sha256 of every other file
-    model.onnx         image uint8 [n, h, w, 3], mix float32 [styles], strength float32 [1]
-                       -> stylized uint8 [n, h, w, 3]; weights inside
+    model.onnx         image uint8 [n, h, w, 3], mix float32 [styles], strength float32 [1], and perhaps
+                       origin int64 [2] -> stylized uint8 [n, h, w, 3]; weights inside. The origin is where
+                       the picture's corner lies on the style's canvas: row and column, in blocks of
+                       `multiple` pixels, whole numbers of either sign
     model.fp16.onnx    the same graph computing in float16
     model.int8.onnx    the same with int8 convolutions; few packs have it
     golden.npz         a small input and what the reference painted of it
@@ -42,6 +44,9 @@ LARGEST_MULTIPLE, LARGEST_HEIGHT = 256, 16384
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
+Inputs = dict[str, NDArray[Any]]
+"""What a graph takes beside the picture, by name, in the order of the contract."""
+
 Layout = Literal["nchw", "nhwc"]
 ValueRange = Literal["0..255", "0..1", "-1..1"]
 
@@ -65,6 +70,22 @@ class Golden:
     image: NDArray[np.uint8]
     look: Look
     stylized: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a picture is given to a graph: with pixels more at its edges, and with other inputs beside it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    inputs: Inputs
+
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Pixels more at the top, the bottom, the left and the right."""
+        return self.top, self.bottom, self.left, self.right
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,8 @@ class Style:
     """What was measured about the pack, and how it was made."""
     notes: str = ""
     """What was assumed about a model that came without a pack."""
+    carried: bool = False
+    """Whether the graph takes an origin, so that its canvas moves with the scene."""
     mix: Mapping[str, float] = field(default_factory=dict, compare=False)
     """What to paint where nobody says: the style that the pack was asked for by, if it was."""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -144,6 +167,29 @@ class Style:
         except KeyError:
             has = ", ".join(self.models)
             raise StyleError(f"{self.name}: no {precision} model in this pack; there is {has}") from None
+
+    def place(self, size: Size, look: Look) -> Place:
+        """How a picture of `size` is given to the graph.
+
+        One of a scene that moves has room for a block more each way, however far it has moved: runtimes are
+        compiled for a size.
+
+        Raises:
+            ValueError: the look names a style that is not in this pack.
+        """
+        inputs: Inputs = {"mix": look.weights(self.styles), "strength": np.array([look.strength], np.float32)}
+        if self.carried:
+            inputs["origin"] = np.zeros(2, np.int64)
+        if self.size is not None:
+            return Place(0, 0, 0, 0, inputs)
+        multiple, (width, height) = self.multiple, size
+        if not self.carried or look.moved is None:
+            return Place(0, -height % multiple, 0, -width % multiple, inputs)
+        right, down = (round(pixels) for pixels in look.moved)
+        (row, top), (column, left) = divmod(-down, multiple), divmod(-right, multiple)
+        inputs["origin"] = np.array([row, column], np.int64)
+        room = [-(-(side + multiple - 1) // multiple) * multiple - side for side in (height, width)]
+        return Place(top, room[0] - top, left, room[1] - left, inputs)
 
     def golden(self) -> Golden | None:
         """The pack's golden pair; None for a model that came without one.
@@ -274,8 +320,11 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
         raise StyleError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def check_contract(model: bytes, styles: int, where: str) -> None:
+def check_contract(model: bytes, styles: int, where: str) -> bool:
     """Check that `model` is an ONNX model with the packs' inputs and output and with its weights inside.
+
+    Returns:
+        Whether it takes an origin.
 
     Raises:
         StyleError: it is not.
@@ -289,7 +338,8 @@ def check_contract(model: bytes, styles: int, where: str) -> None:
         value.name: (value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
         for value in [*graph.input, *graph.output]
     }
-    if found != wanted:
+    carried = found.pop("origin", None)
+    if found != wanted or carried not in (None, (TensorProto.INT64, 1)):
         raise StyleError(
             f"{where}: not a style model: it must take image, mix and strength and give stylized, "
             f"and has {', '.join(found) or 'nothing'}"
@@ -297,6 +347,7 @@ def check_contract(model: bytes, styles: int, where: str) -> None:
     mix = next(value for value in graph.input if value.name == "mix").type.tensor_type.shape.dim[0]
     if mix.dim_value not in (0, styles):
         raise StyleError(f"{where}: the model mixes {mix.dim_value} styles, {MANIFEST} lists {styles}")
+    return carried is not None
 
 
 def read_graph(model: bytes, where: str) -> Any:
@@ -459,8 +510,9 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
     multiple, native_height = entry("multiple", int), entry("native_height", int)
     if not 1 <= multiple <= LARGEST_MULTIPLE or not 1 <= native_height <= LARGEST_HEIGHT:
         raise StyleError(f"{where}: 'multiple' or 'native_height' in {MANIFEST} is out of range")
-    for file in models.values():
-        check_contract(contents[file], len(names), f"{where}: {file}")
+    carried = {check_contract(contents[file], len(names), f"{where}: {file}") for file in models.values()}
+    if len(carried) > 1:
+        raise StyleError(f"{where}: some of its models take an origin, and others do not")
     return Style(
         name=entry("name", str),
         title=entry("title", str),
@@ -474,5 +526,6 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
         credits=credits,
         recipe=entry("recipe", str, ""),
         card=entry("card", dict, {}),
+        carried=carried.pop(),
         files={name: content for name, content in contents.items() if name != MANIFEST},
     )

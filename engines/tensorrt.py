@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +23,7 @@ from engines.cuda import gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
 from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
-from engines.style import Size, Style
+from engines.style import Inputs, Size, Style
 from engines.tensorrt_graph import cast_first, working_memory
 
 INSTALL = 'pip install "fauve[tensorrt]"'
@@ -153,23 +153,21 @@ class TensorRtEngine(Engine):
             f"`fauve engine build` does that"
         )
 
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         painted = np.empty_like(batch)
         size = (batch.shape[2], batch.shape[1])
         with self._gpu.current(InferenceError, "painting {}x{}".format(*size)):
-            execution = self._take(size)
+            execution = self._take(size, inputs)
             try:
                 for image, result in zip(batch, painted, strict=True):
-                    execution(image, mix, strength, result)
+                    execution({"image": image, **inputs}, result)
             except BaseException:
                 execution.close()
                 raise
             self._give(size, execution)
         return painted
 
-    def _take(self, size: Size) -> "_Execution":
+    def _take(self, size: Size, inputs: Inputs) -> "_Execution":
         with self._lock:
             if self._idle.get(size):
                 return self._idle[size].pop()
@@ -181,7 +179,7 @@ class TensorRtEngine(Engine):
                         "tensorrt: %dx%d is outside the plan in use, %s", size[0], size[1], self._plan.sizes
                     )
                 self._plan, self._compiled = self._load(size)
-            return _Execution(self._compiled, self._messages, size, len(self.style.styles))
+            return _Execution(self._compiled, self._messages, size, inputs)
 
     def _give(self, size: Size, execution: "_Execution") -> None:
         with self._lock:
@@ -224,7 +222,11 @@ class TensorRtEngine(Engine):
         """What to build for when `size` is asked for: a small one is a trial, as the golden picture is."""
         native = (self.style.native_height * 16 // 9, self.style.native_height)
         small = size[0] * size[1] < native[0] * native[1]
-        return native if small and size in SizeRange.around(native, self.style.multiple) else size
+        return (
+            native
+            if small and size in SizeRange.around(native, self.style.multiple, self.style.carried)
+            else size
+        )
 
     def _deserialized(self, plan: Plan) -> Any:
         content = self._cache.read(plan)
@@ -248,7 +250,7 @@ class _Execution:
     Made, called and closed in the GPU's context.
     """
 
-    def __init__(self, compiled: Any, messages: "Messages", size: Size, styles: int) -> None:
+    def __init__(self, compiled: Any, messages: "Messages", size: Size, inputs: Inputs) -> None:
         self._messages = messages
         self._stream: Any = cuda.Stream(NON_BLOCKING)
         self._done: Any = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
@@ -259,22 +261,22 @@ class _Execution:
         self._device: dict[str, Any] = {}
         messages.forget()
         try:
-            self._prepare(compiled, (1, size[1], size[0], 3), styles)
+            self._prepare(compiled, (1, size[1], size[0], 3), inputs)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, compiled: Any, picture: tuple[int, ...], styles: int) -> None:
+    def _prepare(self, compiled: Any, picture: tuple[int, ...], inputs: Inputs) -> None:
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = compiled.create_execution_context(strategy)
         self._must(self._context is not None)
         self._must(self._context.set_input_shape("image", picture))
-        for name, shape, dtype in (
-            ("image", picture, np.uint8),
-            ("mix", (styles,), np.float32),
-            ("strength", (1,), np.float32),
-            ("stylized", picture, np.uint8),
-        ):
+        taken = {
+            "image": (picture, np.uint8),
+            **{name: (each.shape, each.dtype) for name, each in inputs.items()},
+        }
+        self._taken = tuple(taken)
+        for name, (shape, dtype) in {**taken, "stylized": (picture, np.uint8)}.items():
             self._host[name] = cuda.pagelocked_empty(shape, dtype)
             self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
             self._must(self._context.set_tensor_address(name, int(self._device[name])))
@@ -283,15 +285,9 @@ class _Execution:
         self._device["scratch"] = cuda.mem_alloc(max(scratch, 1))
         self._context.set_device_memory(int(self._device["scratch"]), scratch)
 
-    def __call__(
-        self,
-        image: NDArray[np.uint8],
-        mix: NDArray[np.float32],
-        strength: NDArray[np.float32],
-        painted: NDArray[np.uint8],
-    ) -> None:
-        """Paint `image` [h, w, 3] into `painted`."""
-        for name, value in (("image", image), ("mix", mix), ("strength", strength)):
+    def __call__(self, inputs: Mapping[str, NDArray[Any]], painted: NDArray[np.uint8]) -> None:
+        """Paint the "image" [h, w, 3] of `inputs` into `painted`."""
+        for name, value in inputs.items():
             np.copyto(self._host[name], value)
         if self._graph is None:
             self._enqueue()
@@ -305,7 +301,7 @@ class _Execution:
             self._capture()
 
     def _enqueue(self) -> None:
-        for name in ("image", "mix", "strength"):
+        for name in self._taken:
             cuda.memcpy_htod_async(self._device[name], self._host[name], self._stream)
         self._must(self._context.execute_async_v3(self._stream.handle))
         cuda.memcpy_dtoh_async(self._host["stylized"], self._device["stylized"], self._stream)
@@ -491,8 +487,10 @@ def build(
     """
     precision = _precision(style, precision)
     cache = cache or PlanCache()
-    fixed = style.size is not None
-    sizes = SizeRange.only(style.size) if style.size else SizeRange.around(size, style.multiple)
+    large = style.size is None and max(size) > LONGEST_SIDE
+    sizes = (
+        SizeRange.only(style.size) if style.size else SizeRange.around(size, style.multiple, style.carried)
+    )
     model = cast_first(style.model(precision))
     with cache.building():
         wanted = target(style, precision)
@@ -504,7 +502,7 @@ def build(
 
         def compiled() -> tuple[bytes, bytes]:
             with gpu().current(EngineBuildError, f"building {style.name}"):
-                _must_fit(model, sizes, fixed)
+                _must_fit(model, sizes, large)
                 return _compile(model, style.name, sizes, cache.timings(wanted), progress)
 
         # In a thread of its own, so that Ctrl-C reaches this one, which waits in Python.
@@ -533,16 +531,17 @@ def _precision(style: Style, precision: str) -> str:
     return precision
 
 
-def _must_fit(model: bytes, sizes: SizeRange, fixed: bool) -> None:
-    """Refuse a build that the GPU has too little memory for, before it takes minutes to fail."""
+def _must_fit(model: bytes, sizes: SizeRange, large: bool) -> None:
+    """Refuse a build that the GPU has too little memory for, before it takes minutes to fail.
+
+    Args:
+        large: it would need less for pictures up to `LONGEST_SIDE`.
+    """
     free, _ = cuda.mem_get_info()
     needed = BUILDER + WORKSPACE + LAYERS * working_memory(model, sizes.largest)
     if needed <= free:
         return
-    smaller = not fixed and max(sizes.largest) > LONGEST_SIDE
-    advice = (
-        f", or build for a smaller size: --size {LONGEST_SIDE}x{LONGEST_SIDE * 9 // 16}" if smaller else ""
-    )
+    advice = f", or build for a smaller size: --size {LONGEST_SIDE}x{LONGEST_SIDE * 9 // 16}" if large else ""
     raise EngineBuildError(
         "tensorrt: building for pictures up to {}x{} needs about ".format(*sizes.largest)
         + f"{needed / 2**30:.1f} GiB of the GPU's memory, and {free / 2**30:.1f} are free: close what else "

@@ -28,7 +28,7 @@ from engines.cuda import gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
 from engines.look import Look
-from engines.style import Style
+from engines.style import Inputs, Style
 
 if TYPE_CHECKING:
     import torch
@@ -127,29 +127,26 @@ class TorchEngine(Engine):
             InferenceError: the runtime failed.
         """
         height, width = image.shape[:2]
-        multiple = 1 if self.style.size else self.style.multiple
-        for axis, side in enumerate((height, width)):
-            if beyond := -side % multiple:
-                image = self._mirrored(image, axis, beyond)
-        mix = look.weights(self.style.styles)
-        strength = np.array([look.strength], np.float32)
+        place = self.style.place((width, height), look)
+        for axis, (before, behind) in enumerate(((place.top, place.bottom), (place.left, place.right))):
+            if before or behind:
+                image = self._mirrored(image, axis, before, behind)
         with self._painter((1, *image.shape)) as painter:
-            return painter.on_device(image[None], mix, strength)[0, :height, :width]
+            painted = painter.on_device(image[None], place.inputs)[0]
+        return painted[place.top : place.top + height, place.left : place.left + width]
 
     @staticmethod
-    def _mirrored(image: "Tensor", axis: int, beyond: int) -> "Tensor":
-        """`image` with `beyond` lines mirrored on behind its last one, repeatedly if it is tiny."""
+    def _mirrored(image: "Tensor", axis: int, before: int, behind: int) -> "Tensor":
+        """`image` with lines mirrored on before its first and behind its last, repeatedly if it is tiny."""
         import torch
 
         side = image.shape[axis]
-        lines = np.pad(np.arange(side), (0, beyond), "reflect" if side > 1 else "edge")
+        lines = np.pad(np.arange(side), (before, behind), "reflect" if side > 1 else "edge")
         return image.index_select(axis, torch.from_numpy(lines).to(image.device))
 
-    def _infer(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def _infer(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         with self._painter(batch.shape) as painter:
-            return painter(batch, mix, strength)
+            return painter(batch, inputs)
 
     @contextmanager
     def _painter(self, shape: tuple[int, ...]) -> "Iterator[_Painter]":
@@ -172,10 +169,13 @@ class TorchEngine(Engine):
             if (known := self._known(shape)) is not None:
                 return known
             made: queue.LifoQueue[_Painter] = queue.LifoQueue()
+            inputs = self.style.place(
+                (shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))
+            ).inputs
             kind: type[_Painter] = _OnCuda if self.place.type == "cuda" else _OnCpu
             try:
                 for _ in range(self.streams):
-                    made.put(kind(self._program, shape, len(self.style.styles), self.place))
+                    made.put(kind(self._program, shape, inputs, self.place))
             except Exception as error:  # what an operator raises that was given something else than it knows
                 size = f"{shape[2]}x{shape[1]}"
                 raise EngineBuildError(
@@ -202,54 +202,49 @@ class _Painter(ABC):
     """The graph prepared for one shape of picture; one caller at a time."""
 
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
         import torch
 
         self._torch: Any = torch
         self._image = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self._weights = torch.full((styles,), 1 / styles, device=device), torch.ones(1, device=device)
-        self._known: tuple[bytes, bytes] | None = None
+        self._inputs = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
+        self._known: tuple[bytes, ...] | None = None
         self._look: dict[str, torch.Tensor] = {}
 
     @abstractmethod
-    def __call__(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         """Paint `batch`; the result is the caller's own."""
 
     @abstractmethod
-    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
+    def on_device(self, batch: "Tensor", inputs: Inputs) -> "Tensor":
         """The same for pictures that lie on the device, and stay there."""
 
-    def _changed(self, mix: NDArray[np.float32], strength: NDArray[np.float32]) -> bool:
+    def _changed(self, inputs: Inputs) -> bool:
         """Whether the look is another one than at the last call."""
-        known, self._known = self._known, (mix.tobytes(), strength.tobytes())
+        known, self._known = self._known, tuple(value.tobytes() for value in inputs.values())
         return known != self._known
 
 
 class _OnCpu(_Painter):
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
-        super().__init__(program, shape, styles, device)
+        super().__init__(program, shape, inputs, device)
         with self._torch.inference_mode():
-            self._settled = program.settle(self._image, *self._weights)
+            self._settled = program.settle(self._image, self._inputs)
 
-    def __call__(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
-        stylized = self.on_device(self._torch.from_numpy(_writable(batch)), mix, strength)
+    def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
+        stylized = self.on_device(self._torch.from_numpy(_writable(batch)), inputs)
         painted: NDArray[np.uint8] = stylized.numpy()
         return painted
 
-    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
+    def on_device(self, batch: "Tensor", inputs: Inputs) -> "Tensor":
         torch = self._torch
         with torch.inference_mode():
-            if self._changed(mix, strength):
-                self._look = self._settled.look(
-                    torch.from_numpy(mix.copy()), torch.from_numpy(strength.copy())
-                )
+            if self._changed(inputs):
+                look = {name: torch.from_numpy(value.copy()) for name, value in inputs.items()}
+                self._look = self._settled.look(look)
             return self._settled.picture(batch, self._look).contiguous()
 
 
@@ -257,12 +252,15 @@ class _OnCuda(_Painter):
     """Not run: no NVIDIA GPU was at hand."""
 
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], styles: int, device: "torch.device"
+        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
-        super().__init__(program, shape, styles, device)
+        super().__init__(program, shape, inputs, device)
         torch = self._torch
         self._staged = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self._staged_weights = [torch.zeros(each.shape, pin_memory=True) for each in self._weights]
+        self._staged_inputs = {
+            name: torch.zeros(each.shape, dtype=each.dtype, pin_memory=True)
+            for name, each in self._inputs.items()
+        }
         self._stream = torch.cuda.Stream(device)
         self._done, self._copied = torch.cuda.Event(), torch.cuda.Event()
         self._copied.record(self._stream)
@@ -273,8 +271,8 @@ class _OnCuda(_Painter):
                 # What was zeroed, was so on another stream.
                 self._stream.wait_stream(torch.cuda.default_stream(device))
                 # Kept, because the graphs read what lies in it.
-                self._settled = program.settle(self._image, *self._weights)
-            self._look_graph, self._look = self._record(lambda: self._settled.look(*self._weights))
+                self._settled = program.settle(self._image, self._inputs)
+            self._look_graph, self._look = self._record(lambda: self._settled.look(self._inputs))
             self._graph, self._stylized = self._record(lambda: self._settled.picture(self._image, self._look))
 
     def _record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
@@ -293,14 +291,12 @@ class _OnCuda(_Painter):
             graph.replay()
         return graph, given
 
-    def __call__(
-        self, batch: NDArray[np.uint8], mix: NDArray[np.float32], strength: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         torch = self._torch
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             self._staged.copy_(torch.from_numpy(_writable(batch)))
             self._image.copy_(self._staged, non_blocking=True)
-            self._replay(mix, strength)
+            self._replay(inputs)
             # Of torch's own cache of pinned memory: each result has a block that returns there with it.
             result = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=True)
             result.copy_(self._stylized, non_blocking=True)
@@ -309,13 +305,13 @@ class _OnCuda(_Painter):
         painted: NDArray[np.uint8] = result.numpy()
         return painted
 
-    def on_device(self, batch: "Tensor", mix: NDArray[np.float32], strength: NDArray[np.float32]) -> "Tensor":
+    def on_device(self, batch: "Tensor", inputs: Inputs) -> "Tensor":
         torch = self._torch
         current = torch.cuda.current_stream(batch.device)
         self._stream.wait_stream(current)
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             self._image.copy_(batch, non_blocking=True)
-            self._replay(mix, strength)
+            self._replay(inputs)
             result = self._stylized.clone()
         # Each is of one stream's memory and used by the other.
         batch.record_stream(self._stream)
@@ -323,16 +319,14 @@ class _OnCuda(_Painter):
         current.wait_stream(self._stream)
         return cast("Tensor", result)
 
-    def _replay(self, mix: NDArray[np.float32], strength: NDArray[np.float32]) -> None:
+    def _replay(self, inputs: Inputs) -> None:
         """Paint what lies in the image's place, on the current stream."""
-        if self._changed(mix, strength):
+        if self._changed(inputs):
             # The copy of the look before this one may still be on its way.
             self._copied.synchronize()
-            for there, staged, value in zip(
-                self._weights, self._staged_weights, (mix, strength), strict=True
-            ):
-                staged.copy_(self._torch.from_numpy(value))
-                there.copy_(staged, non_blocking=True)
+            for name, value in inputs.items():
+                self._staged_inputs[name].copy_(self._torch.from_numpy(value))
+                self._inputs[name].copy_(self._staged_inputs[name], non_blocking=True)
             self._copied.record(self._stream)
             self._look_graph.replay()
         self._graph.replay()

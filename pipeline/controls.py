@@ -5,10 +5,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from engines import Look
 from pipeline.errors import SinkError
@@ -31,6 +31,10 @@ class Scene:
     bypass: bool = False
     freeze: bool = False
     blackout: bool = False
+
+    def carried(self, moved: tuple[float, float] | None) -> Self:
+        """The same for a scene that has moved that far."""
+        return replace(self, look=self.look.carried(moved))
 
 
 @dataclass(frozen=True)

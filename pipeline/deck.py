@@ -53,7 +53,8 @@ class Player:
         """Paint with the styles of `look` that the pack has; with its first one where it has none."""
         known = {name: weight for name, weight in look.mix.items() if name in self.engine.style.styles}
         mix = known if sum(known.values()) > 0 else self.engine.style.mix
-        return self.paint(image, Look(mix, look.strength))
+        # Whether anything moves or not, the engine is compiled for pictures with room for it.
+        return self.paint(image, Look(mix, look.strength, look.moved or (0.0, 0.0)))
 
 
 class Deck:
@@ -111,9 +112,11 @@ class Deck:
         whole = scale == 1 and self._detail == "full"
         size = size_for(engine.style, self._size, "full" if whole else shorter * scale)
         timed = Timed(engine)
-        player = Player(pack, engine, scale, size, timed, scaled(timed, size, self._size))
+        player = Player(
+            pack, engine, scale, size, timed, scaled(timed, size, self._size, carried=engine.style.carried)
+        )
         # The first picture of a size takes long: it is compiled.
-        player.paint(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
+        player(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
         return player
 
     @property

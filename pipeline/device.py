@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
+import numpy as np
 from av.video.frame import CudaContext
+from numpy.typing import NDArray
 
 from engines import Engine, Look, Size
 from pipeline.colour import Colour, rgb_from_yuv, tagged, yuv_from_rgb
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
+from pipeline.motion import LINES
 from pipeline.orientation import Orientation
 from pipeline.scaling import (
     FIXED_POINT,
@@ -25,6 +28,8 @@ from pipeline.scaling import (
     SLOPE_NOISE,
     SLOPE_WINDOW,
     Detail,
+    at_working_size,
+    beyond_whole,
     size_for,
 )
 from pipeline.sources.file import FileSource
@@ -64,6 +69,24 @@ class Planes:
         # As capsules: PyAV takes no stream, and torch would name its own.
         y, cbcr = (torch.utils.dlpack.from_dlpack(cast(Any, plane).__dlpack__()) for plane in frame.planes)
         return cls(y.clone(), cbcr.clone())
+
+    def grey(self, colour: Colour) -> NDArray[np.uint8]:
+        """The picture as `motion.small_grey` gives it, in host memory.
+
+        Args:
+            colour: how its numbers mean colours.
+        """
+        import torch
+
+        height, width = self.y.shape
+        scale = min(1.0, LINES / min(height, width))
+        size = (round(height * scale), round(width * scale))
+        planes = (self.y[None, None].float(), self.cbcr.permute(2, 0, 1)[None].float())
+        small = [_levels(torch.nn.functional.interpolate(plane, size, mode="area")) for plane in planes]
+        matrix = torch.from_numpy(rgb_from_yuv(colour)).to(self.y.device)
+        grey = _grey(_transformed(torch.cat(small, 1), matrix))
+        found: NDArray[np.uint8] = grey[0, 0].byte().cpu().numpy()
+        return found
 
     def frame(self, colour: Colour, pixels: str) -> av.VideoFrame:
         """The picture for an encoder, tagged with `colour`.
@@ -166,15 +189,34 @@ class DevicePainter:
             if planes.y.shape != self._size[::-1]:
                 image = resized(image, self._size)
             if self._working == self._size:
-                painted = self._engine.paint_on_device(_packed(image), look).permute(2, 0, 1)[None].float()
+                painted = self._painted(image, look)
             else:
                 small = resized(image, self._working)
-                done = self._engine.paint_on_device(_packed(small), look).permute(2, 0, 1)[None].float()
+                done = self._painted(small, at_working_size(look, self._working, self._size))
                 painted = upsampled(done, small, image)
             finished = nv12(painted, self._from_rgb)
         if finished.y.is_cuda:
             torch.cuda.current_stream().synchronize()
         return finished
+
+    def _painted(self, image: "Tensor", look: Look) -> "Tensor":
+        """`scaling.between_pixels` for `image` float32 [1, 3, h, w] in whole levels."""
+        rest = beyond_whole(look) if self._engine.style.carried else (0.0, 0.0)
+        moves = rest != (0.0, 0.0)
+        given = shifted(image, -rest[0], -rest[1]) if moves else image
+        painted = self._engine.paint_on_device(_packed(given), look).permute(2, 0, 1)[None].float()
+        return shifted(painted, *rest) if moves else painted
+
+
+def shifted(image: "Tensor", right: float, down: float) -> "Tensor":
+    """`scaling.shifted` for `image` float32 [1, 3, h, w] in whole levels."""
+    import torch
+
+    height, width = image.shape[2:]
+    theta = torch.tensor([[[1, 0, -2 * right / width], [0, 1, -2 * down / height]]], device=image.device)
+    grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
+    moved = torch.nn.functional.grid_sample(image, grid, "bicubic", "border", align_corners=False)
+    return _levels(moved)
 
 
 def rgb(planes: Planes, matrix: "Tensor") -> "Tensor":

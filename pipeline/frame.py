@@ -27,6 +27,8 @@ class Frame:
     """How opaque each pixel is, None if all are."""
     gain: Gain | None = None
     """What lifts the picture to the high range of its source, None if that is not kept."""
+    moved: tuple[float, float] | None = None
+    """How far a canvas is to have gone along with the scene, right and down, in pixels; None if it stays."""
     captured_at: float | None = None
     """When a live source had it, in seconds of `time.monotonic`."""
 

@@ -3,21 +3,24 @@
 import dataclasses
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
-from pipeline.device import DevicePainter, DeviceSource
+from pipeline.device import DevicePainter, DeviceSource, Planes
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import Frame, VideoInfo
 from pipeline.grey import Window
 from pipeline.hdr import HLG, PQ
+from pipeline.motion import Followed
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer
@@ -70,6 +73,8 @@ class Painting:
     score: bool = False
     window: Window | None = None
     decoder: Decoder = "cpu"
+    follow: bool = False
+    """The style's canvas goes along with what the camera films."""
     on_device: bool = False
     """The GPU decodes, paints and encodes without copies of the frames; `kept_on_device` says where."""
 
@@ -109,13 +114,17 @@ class Painting:
         except BaseException:
             file.close()
             raise
-        return file, staged(source, self.look, self.video, self.prepare), info, paint
+        if self.follow:
+            source = Followed(source, segment.motion)
+        return file, staged(source, self.look, self.video, self.prepare, self.rate, self.follow), info, paint
 
     def _on_device(self, engine: Engine, segment: Segment) -> Opened:
         file = DeviceSource(self.video, start=segment.after, end=segment.end, entry=segment.entry)
         size = (file.info.width, file.info.height)
         paint: Any = DevicePainter(engine, size, file.info.colour, self.detail)
-        return file, file, file.info, paint
+        grey = partial(Planes.grey, colour=file.info.colour)
+        source = Followed(file, segment.motion, grey) if self.follow else file
+        return file, source, file.info, paint
 
     def kept_on_device(self, engine: Engine, shown: bool) -> "Painting":
         """The same, with the frames on the GPU all the way, where that can be and is faster; else says why.
@@ -206,6 +215,8 @@ class Render:
     """Tell how still the painting holds."""
     window: Window | None = None
     """What of a grey picture in many bits is seen; nearly all if not given."""
+    follow: bool = True
+    """Take the style's canvas along with what the camera films."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -289,23 +300,27 @@ class Render:
             if not left:
                 return Stats(before=done)
             segment = left[0]
-        elsewhere, source = (
-            (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
-        )
 
         def prepare(opened: FileSource) -> None:
             if background is not None:
                 opened.flatten(background)
             opened.see(self.window)
 
+        if self._follows:
+            (segment,) = located([segment], video, self.rate, self.decoder, prepare)
+        elsewhere, source = (
+            (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
+        )
         with source:
             prepare(elsewhere)
             info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
+            if self._follows:
+                source = Followed(source, segment.motion)
             sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
             try:
                 with progress(info) as shown:
                     return run(
-                        staged(source, self.look, video, prepare),
+                        staged(source, self.look, video, prepare, self.rate, self._follows),
                         paint,
                         [sink, *self._preview()],
                         look_at=looks(self.look),
@@ -342,6 +357,8 @@ class Render:
         self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
         source = self._rated(file)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
+        if self._follows:
+            source = Followed(source)
         sink = FileSink(
             output, info, codec=codec, crf=self.crf, preset=self.preset, pixels=self.pixels, force=self.force
         )
@@ -349,7 +366,7 @@ class Render:
             with progress(info) as shown:
                 stats = run(
                     # What is painted in one go begins with the first frame: nothing was held before that.
-                    staged(source, self.look, video, lambda opened: None),
+                    staged(source, self.look, video, lambda opened: None, self.rate, self._follows),
                     paint,
                     [sink, *self._preview()],
                     look_at=looks(self.look),
@@ -380,7 +397,7 @@ class Render:
         parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
         painting = Painting(
             *(video, parts, encoding, self.look, self.detail, self.size, self.rate),
-            *(background, self.keep_hdr, self.score, self.window, self.decoder),
+            *(background, self.keep_hdr, self.score, self.window, self.decoder, self._follows),
         )
         try:
             if self.decoder == "cuda":
@@ -426,6 +443,8 @@ class Render:
                         "%s: does not tell when its frames are shown, so that one worker paints it",
                         painting.video,
                     )
+        if self._follows:
+            segments = located(segments, painting.video, self.rate, self.decoder, painting.prepare)
         if self.farm is not None:
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, self.farm.threads)
             self.farm.check(runtime)
@@ -439,6 +458,10 @@ class Render:
             for segment in segments:
                 painting.paint(self.engine, segment, stats, progress, self._preview())
         return stats
+
+    @property
+    def _follows(self) -> bool:
+        return self.follow and self.engine.style.carried
 
     def _rated(self, file: FileSource) -> Source:
         """The frames of `file` at the rate that is asked for."""
@@ -468,6 +491,7 @@ class Render:
             if isinstance(self.look, Show)
             else [dict(self.look.mix), self.look.strength],
             "detail": self.detail,
+            "follow": self._follows,
             "background": list(self.background),
             "hdr": self.keep_hdr,
             "window": None if self.window is None else dataclasses.astuple(self.window),
@@ -503,16 +527,24 @@ def _identity(video: Path) -> list[Any]:
     return [str(video.resolve()), len(files), size, newest]
 
 
-def staged(source: Source, look: Look | Show, video: Path, prepare: Callable[[FileSource], None]) -> Source:
-    """The frames of `source`, which reads `video` as `prepare` has it, as a show wants them."""
+def staged(
+    source: Source,
+    look: Look | Show,
+    video: Path,
+    prepare: Callable[[FileSource], None],
+    rate: Fraction | None,
+    follow: bool,
+) -> Source:
+    """The frames of `source`, which reads `video` at `rate` as `prepare` has it, as a show wants them."""
     if not isinstance(look, Show):
         return source
 
     def earlier(time: Fraction) -> Frame | None:
-        with FileSource(video, tracks=False) as file:
+        file, frames = Segment().open(video, rate)
+        with frames:
             prepare(file)
             last = None
-            for item in file:
+            for item in Followed(frames) if follow else frames:
                 if isinstance(item, Frame):
                     if item.time >= time:
                         break
@@ -520,6 +552,39 @@ def staged(source: Source, look: Look | Show, video: Path, prepare: Callable[[Fi
             return last
 
     return Staged(source, look, earlier)
+
+
+def located(
+    segments: Sequence[Segment],
+    video: Path,
+    rate: Fraction | None,
+    decoder: Decoder,
+    prepare: Callable[[FileSource], None],
+) -> list[Segment]:
+    """`segments` of `video`, each with where the camera has got to before it: followed from the beginning on.
+
+    Raises:
+        SourceError: the video cannot be read.
+    """
+    if all(segment.start is None for segment in segments):
+        return list(segments)
+    log.info("%s: following the camera up to where it is painted on", video)
+    file, source = Segment().open(video, rate, decoder)
+    found: list[Segment] = []
+    left = deque(segments)
+    with source:
+        prepare(file)
+        followed = Followed(source)
+        motion = followed.motion
+        for item in followed:
+            if not isinstance(item, Frame):
+                continue
+            while left and (left[0].start is None or item.pts >= left[0].start):
+                found.append(dataclasses.replace(left.popleft(), motion=motion))
+            if not left:
+                break
+            motion = followed.motion
+    return [*found, *left]
 
 
 def looks(look: Look | Show) -> Callable[[Fraction], Look]:

@@ -1,6 +1,7 @@
 """Strokes have a size: paint at the style's own height and bring the picture back to the source's size."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -12,6 +13,12 @@ from engines import Engine, Image, Look, Size, Style
 Detail = float | Literal["full"]
 
 Paint = Callable[[Image, Look], Image]
+
+STEPS = 16
+"""Parts of a pixel that a picture is moved by."""
+
+CUBIC = 0.75
+"""How steep cubic interpolation falls at a pixel's distance."""
 
 SLOPE_WINDOW = 3
 """Side of the window over which painting and input are compared, in pixels of half the working size."""
@@ -56,7 +63,7 @@ def stylizer(engine: Engine, source: Size, detail: Detail = 1.0) -> Paint:
     Raises:
         ValueError: `detail` is not above 0.
     """
-    return scaled(engine, size_for(engine.style, source, detail), source)
+    return scaled(engine, size_for(engine.style, source, detail), source, carried=engine.style.carried)
 
 
 def size_for(style: Style, source: Size, detail: Detail = 1.0) -> Size:
@@ -68,16 +75,70 @@ def size_for(style: Style, source: Size, detail: Detail = 1.0) -> Size:
     return style.size or working_size(source, style.native_height, style.multiple, detail)
 
 
-def scaled(paint: Paint, size: Size, source: Size) -> Paint:
-    """What paints a frame of size `source` by `paint` at `size`, and gives back the size of the source."""
+def scaled(paint: Paint, size: Size, source: Size, *, carried: bool = False) -> Paint:
+    """What paints a frame of size `source` by `paint` at `size`, and gives back the size of the source.
+
+    Args:
+        carried: it has a canvas that goes along with the scene (`Style.carried`).
+    """
     if size == source:
-        return paint
+        return partial(between_pixels, paint) if carried else paint
 
     def paint_scaled(image: Image, look: Look) -> Image:
         small = resize(image, size)
-        return upsample(paint(small, look), small, image)
+        if carried:
+            painted = between_pixels(paint, small, at_working_size(look, size, source))
+        else:
+            painted = paint(small, look)
+        return upsample(painted, small, image)
 
     return paint_scaled
+
+
+def between_pixels(paint: Paint, image: Image, look: Look) -> Image:
+    """What `paint` makes of `image`, also where the scene has moved by parts of a pixel.
+
+    Engines carry a canvas along by whole pixels. By the rest the scene is moved back for them, and the
+    painting moved on again.
+    """
+    rest = beyond_whole(look)
+    if rest == (0.0, 0.0):
+        return paint(image, look)
+    return shifted(paint(shifted(image, -rest[0], -rest[1]), look), *rest)
+
+
+def beyond_whole(look: Look) -> tuple[float, float]:
+    """By what a scene has moved beyond the nearest whole pixels, in steps of 1/`STEPS` of one.
+
+    None where nothing is painted: strength 0 gives back every byte.
+    """
+    if look.moved is None or look.strength == 0:
+        return 0.0, 0.0
+    right, down = (round((pixels - round(pixels)) * STEPS) / STEPS for pixels in look.moved)
+    return right, down
+
+
+def shifted(image: Image, right: float, down: float) -> Image:
+    """`image` moved by half a pixel at most, by cubic interpolation; what comes in at an edge is like it."""
+    across, along = (np.array([_cubic(place + by) for place in range(-2, 3)]) for by in (right, down))
+    moved: Image = cv2.filter2D(image, -1, np.outer(along, across), borderType=cv2.BORDER_REPLICATE)
+    return moved
+
+
+def _cubic(away: float) -> float:
+    """The weight of a pixel that lies so far away (Keys 1981), as steep as in OpenCV and PyTorch."""
+    x = abs(away)
+    if x <= 1:
+        return ((2 - CUBIC) * x - (3 - CUBIC)) * x * x + 1
+    return -CUBIC * (((x - 5) * x + 8) * x - 4) if x < 2 else 0.0
+
+
+def at_working_size(look: Look, size: Size, source: Size) -> Look:
+    """`look` of a picture of size `source`, for the same at `size`, where the scene moves by fewer pixels."""
+    if look.moved is None:
+        return look
+    (right, down), (width, height) = look.moved, source
+    return look.carried((right * size[0] / width, down * size[1] / height))
 
 
 def resize(image: Image, size: Size) -> Image:

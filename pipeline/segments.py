@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import floor
 from pathlib import Path
 
+from pipeline.motion import Motion
 from pipeline.rate import ConstantRate
 from pipeline.sinks.parts import GRID, Part
 from pipeline.sources import Source
@@ -26,6 +27,8 @@ class Segment:
     """Pts from which on the source's frames are needed; not `start` where the rate is another."""
     entry: int | None = None
     """Pts of the key frame to begin reading at."""
+    motion: Motion | None = None
+    """Where the camera had got to before the first frame; None at the beginning, or if nobody follows it."""
 
     def open(self, video: Path, rate: Fraction | None, decoder: Decoder = "cpu") -> tuple[FileSource, Source]:
         """The file, and what gives the frames of this stretch at `rate`, or at their own times.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import cv2
 
@@ -21,8 +21,15 @@ from pipeline.stats import SinkStats, Stats
 
 log = logging.getLogger("fauve")
 
-L = TypeVar("L")
-"""What the painter is told about each frame: a `Look`, or what a live run knows beyond it."""
+
+class Carried(Protocol):
+    """What the painter is told about each frame: a `Look`, or what a live run knows beyond it."""
+
+    def carried(self, moved: tuple[float, float] | None) -> Self:
+        """The same for a scene that has moved that far."""
+
+
+L = TypeVar("L", bound=Carried)
 
 CAPACITY = 4
 """Frames that wait between two threads: enough to even out slow ones, few enough for 8K."""
@@ -111,7 +118,8 @@ def run(
                 painting: deque[tuple[Frame, L, Future[Image]]] = deque()
                 for frame in decoded:
                     look = look_at(frame.time)
-                    painting.append((frame, look, painters.submit(paint, frame.image, look)))
+                    told = look if frame.moved is None else look.carried(frame.moved)
+                    painting.append((frame, look, painters.submit(paint, frame.image, told)))
                     if len(painting) >= streams and not hand_over(*painting.popleft()):
                         decoded.cancel()
                         neighbours.close()

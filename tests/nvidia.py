@@ -462,12 +462,15 @@ class IExecutionContext:
         for value in self._engine._session.get_inputs():
             image = value.name == "image"
             shape = self._shape if image else tuple(value.shape)
-            dtype = np.dtype(np.uint8 if image else np.float32)
+            dtype = np.dtype(KINDS[value.type])
             memory = machine.at(self._addresses[value.name], int(np.prod(shape)) * dtype.itemsize)
             feeds[value.name] = np.frombuffer(memory, dtype).reshape(shape)
         (stylized,) = self._engine._session.run(["stylized"], feeds)
         machine.at(self._addresses["stylized"], stylized.nbytes)[:] = stylized.tobytes()
 
+
+KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
+"""Of a graph's inputs, as ONNX Runtime calls them."""
 
 TENSORRT = (
     ILogger,

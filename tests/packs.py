@@ -10,8 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.style import Credit, Style, write_pack
 
 
-def tiny_model(styles: int = 2, gain: float = 1.0) -> bytes:
-    """A graph under the packs' contract: blurs at half size, with a colour of its own for each style."""
+def tiny_model(styles: int = 2, gain: float = 1.0, *, carried: bool = False) -> bytes:
+    """A graph under the packs' contract: blurs at half size, with a colour of its own for each style.
+
+    Args:
+        carried: paint on a canvas that moves with the scene, too.
+    """
     rng = np.random.default_rng(3)
     weights = {
         "down": rng.uniform(0.5 / 48, 1.5 / 48, (6, 3, 4, 4)).astype(np.float32) * gain,
@@ -31,7 +35,8 @@ def tiny_model(styles: int = 2, gain: float = 1.0) -> bytes:
         node("MatMul", ["mix", "colours"], ["colour"]),
         node("Reshape", ["colour", "shape"], ["shift"]),
         node("Add", ["blurred", "shift"], ["painted"]),
-        node("Sub", ["painted", "planes"], ["residual"]),
+        *(canvas(node, weights) if carried else []),
+        node("Sub", ["covered" if carried else "painted", "planes"], ["residual"]),
         node("Mul", ["residual", "strength"], ["weighted"]),
         node("Add", ["planes", "weighted"], ["y"]),
         node("Round", ["y"], ["rounded"]),
@@ -47,11 +52,38 @@ def tiny_model(styles: int = 2, gain: float = 1.0) -> bytes:
             value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
             value("mix", TensorProto.FLOAT, [styles]),
             value("strength", TensorProto.FLOAT, [1]),
+            *([value("origin", TensorProto.INT64, [2])] if carried else []),
         ],
         [value("stylized", TensorProto.UINT8, ["n", "h", "w", 3])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     return serialized(graph)
+
+
+CANVAS = 40
+"""Side of the tiny model's canvas, in pixels, after which it repeats."""
+
+
+def canvas(node, weights: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
+    """What lays noise over "painted", at the place that "origin" says in blocks of 8 pixels."""
+    rng = np.random.default_rng(4)
+    weights["grain"] = rng.uniform(-50, 50, (1, 3, CANVAS, CANVAS)).astype(np.float32)
+    numbers = {"none": 0, "one": 1, "two": 2, "three": 3, "block": 8, "side": CANVAS}
+    weights.update({name: np.array(number, np.int64) for name, number in numbers.items()})
+    nodes = [node("Shape", ["painted"], ["sides"])]
+    last = "grain"
+    for axis, at in (("two", "none"), ("three", "one")):
+        nodes += [
+            node("Gather", ["sides", axis], [f"length{axis}"]),
+            node("Range", ["none", f"length{axis}", "one"], [f"along{axis}"]),
+            node("Gather", ["origin", at], [f"blocks{axis}"]),
+            node("Mul", [f"blocks{axis}", "block"], [f"first{axis}"]),
+            node("Add", [f"along{axis}", f"first{axis}"], [f"places{axis}"]),
+            node("Mod", [f"places{axis}", "side"], [f"within{axis}"]),
+            node("Gather", [last, f"within{axis}"], [f"grain{axis}"], axis=int(numbers[axis])),
+        ]
+        last = f"grain{axis}"
+    return [*nodes, node("Add", ["painted", last], ["covered"])]
 
 
 def serialized(graph: onnx.GraphProto, opset: int = 18) -> bytes:
@@ -67,8 +99,8 @@ def golden(image: np.ndarray, stylized: np.ndarray, styles: int) -> bytes:
     return content.getvalue()
 
 
-def tiny_pack(folder: Path, *, multiple: int = 8, native_height: int = 96) -> Style:
-    """A pack of two styles, "warm" and "cold", written to `folder`."""
+def tiny_pack(folder: Path, *, multiple: int = 8, native_height: int = 96, carried: bool = False) -> Style:
+    """A pack of two styles, "warm" and "cold", written to `folder`; `carried` as of `tiny_model`."""
     return write_pack(
         folder,
         name=folder.name,
@@ -77,7 +109,7 @@ def tiny_pack(folder: Path, *, multiple: int = 8, native_height: int = 96) -> St
             Credit("warm", "A Warm Painting", "Nobody", 1900),
             Credit("cold", "A Cold Painting", "Nobody", 1901),
         ],
-        files={"model.onnx": tiny_model(2)},
+        files={"model.onnx": tiny_model(2, carried=carried)},
         models={"float32": "model.onnx"},
         multiple=multiple,
         native_height=native_height,

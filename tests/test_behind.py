@@ -52,10 +52,10 @@ class Slow:
         self.engine = engines.load("torch:cpu", style=self.style)
         infer, close = self.engine._infer, self.engine.close
 
-        def noted(batch, mix, strength):
+        def noted(batch, inputs):
             assert not self.closed
             self.sizes.append(batch.shape)
-            return infer(batch, mix, strength)
+            return infer(batch, inputs)
 
         def closed():
             self.closed = True

@@ -24,7 +24,9 @@ class FakeEngine:
 
     def __init__(self, grey, styles=("warm", "cold")):
         self.grey, self.fails, self.closed, self.sizes = grey, False, False, []
-        self.style = SimpleNamespace(styles=styles, native_height=48, multiple=8, size=None, mix={})
+        self.style = SimpleNamespace(
+            styles=styles, native_height=48, multiple=8, size=None, mix={}, carried=False
+        )
 
     def __call__(self, image, look):
         assert not self.closed
@@ -72,6 +74,25 @@ def wait_for(what, seconds=5):
 
 def test_it_paints(deck):
     assert grey(deck) == 100
+
+
+def test_the_engine_is_told_how_far_the_scene_has_moved_at_its_own_size():
+    looks = []
+
+    class Told(FakeEngine):
+        def __call__(self, image, look):
+            looks.append((image.shape, look.moved))
+            return super().__call__(image, look)
+
+    told = Told(100)
+    told.style.carried = True
+    deck = Deck(lambda pack: told, "one", SIZE, Controls("one", ("warm", "cold"), Look()), detail=0.5)
+    deck(IMAGE, Scene(Look()).carried((8.0, -3.0)))
+    deck(IMAGE, Scene(Look(), bypass=True).carried((9.0, -3.0)))
+    deck(IMAGE, Scene(Look()))
+    deck.close()
+    # One to have it compiled, for pictures that have room to move.
+    assert looks == [((24, 32, 3), (0.0, 0.0)), ((24, 32, 3), (4.0, -1.5)), ((24, 32, 3), (0.0, 0.0))]
 
 
 def test_bypass_freeze_and_blackout(deck):

@@ -8,17 +8,19 @@ import pytest
 
 import engines
 from engines import Look
+from pipeline import device
 from pipeline.colour import BT709, FULL, LIMITED, Colour, Decoded, encodable, rgb_from_yuv, yuv_from_rgb
 from pipeline.device import TOLERANCE, DevicePainter, DeviceSource, Planes, nv12, resized, rgb, upsampled
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
+from pipeline.motion import small_grey
 from pipeline.progress import VideoProgress
 from pipeline.render import Painting, Render
-from pipeline.scaling import resize, upsample
+from pipeline.scaling import resize, shifted, upsample
 from pipeline.sources.demuxer import open_input
 from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
-from tests.videos import make_video
+from tests.videos import make_video, panned
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
 
@@ -78,10 +80,30 @@ def test_pictures_are_scaled_as_on_the_cpu(size):
     assert np.abs(found.astype(int) - expected).mean() < 0.3
 
 
+@pytest.mark.parametrize("rest", [(0.25, -0.5), (-0.0625, 0.4375)])
+def test_pictures_are_moved_by_parts_of_a_pixel_as_on_the_cpu(rest):
+    image = painting(0, (200, 120))
+    found, expected = array(device.shifted(tensor(image), *rest)), shifted(image, *rest)
+    inside = np.s_[3:-3, 3:-3]
+    assert furthest(found[inside], expected[inside]) <= TOLERANCE
+    assert np.abs(found.astype(int) - expected).mean() < 0.3
+
+
+def test_motion_is_looked_for_in_what_the_host_would_see():
+    image = painting(0, (640, 360))
+    planes = Planes.of(encodable(image, Colour(), "nv12"))
+    here = small_grey(image)
+    there = planes.grey(Colour())
+    assert there.shape == here.shape
+    assert np.abs(there.astype(int) - here).mean() < 3
+
+
 @pytest.mark.parametrize("size", [(64, 48), (70, 46)])
-def test_an_engine_paints_where_the_picture_lies(tmp_path, size):
-    image, style = painting(0, size), tiny_pack(tmp_path / "tiny")
-    looks = (Look({style.styles[0]: 1}), Look({style.styles[-1]: 1}, 0.5))
+@pytest.mark.parametrize("carried", [False, True])
+def test_an_engine_paints_where_the_picture_lies(tmp_path, size, carried):
+    image, style = painting(0, size), tiny_pack(tmp_path / "tiny", carried=carried)
+    moved = Look({style.styles[0]: 1}, moved=(13.0, -5.0))
+    looks = (Look({style.styles[0]: 1}), Look({style.styles[-1]: 1}, 0.5), moved)
     with engines.load("torch:cpu", style=style) as engine:
         for look in looks:
             found = engine.paint_on_device(torch.from_numpy(image), look)
@@ -107,7 +129,8 @@ def nv12_video(path, **options):
 
 @pytest.fixture
 def engine(tmp_path):
-    with engines.load("torch:cpu", style=tiny_pack(tmp_path / "tiny", native_height=64)) as engine:
+    style = tiny_pack(tmp_path / "tiny", native_height=64, carried=True)
+    with engines.load("torch:cpu", style=style) as engine:
         engine.name = "torch:cuda"
         yield engine
 
@@ -119,6 +142,23 @@ def painted(engine, video, output, decoder, **options):
         items = list(file)
     frames = [item for item in items if isinstance(item, Frame)]
     return report, frames, [bytes(item) for item in items if not isinstance(item, Frame)]
+
+
+@pytest.mark.usefixtures("_as_if_there")
+def test_a_canvas_follows_the_camera_there_as_well(tmp_path, monkeypatch, engine):
+    video = nv12_video(tmp_path / "in.nut", frames=90, size=(160, 96), shown=panned)
+    monkeypatch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or 0.0)
+    expected, there, stayed = (
+        [
+            frame.image.astype(int)
+            for frame in painted(engine, video, tmp_path / f"{n}.mp4", *how, **options)[1]
+        ]
+        for n, (how, options) in enumerate([(["cpu"], {}), (["cuda"], {}), (["cuda"], {"follow": False})])
+    )
+    assert len(there) == len(expected) == 90
+    # Their small pictures differ by a level here and there, so that a canvas may lie a little elsewhere.
+    assert max(np.abs(a - b).mean() for a, b in zip(there, expected, strict=True)) < 3
+    assert np.mean([np.abs(a - b).mean() for a, b in zip(stayed, expected, strict=True)]) > 8
 
 
 @pytest.mark.usefixtures("_as_if_there")

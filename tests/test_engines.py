@@ -107,6 +107,63 @@ def test_a_batch_is_its_pictures(engine):
         assert np.array_equal(result, engine(image, Look()))
 
 
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory):
+    """A style with a canvas, and a scene that is larger than a picture of it."""
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "carried", carried=True), picture(200, 160, 5)
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (5.3, -11.4), (-8.0, 16.0), (37.0, 2.0), (-1000.0, 3333.0)])
+@pytest.mark.parametrize("name", PRESENT)
+def test_a_scene_that_has_moved_is_painted_as_before_only_elsewhere(carried, name, moved):
+    style, scene = carried
+    right, down = (round(pixels) for pixels in moved)
+    # As if the scene went on for ever: what is seen of it, before and after.
+    wide = np.pad(scene, ((4000, 4000), (4000, 4000), (0, 0)), "wrap") if abs(right) > 99 else None
+    if wide is None:
+        before, after = scene[40:104, 50:140], scene[40 - down : 104 - down, 50 - right : 140 - right]
+    else:
+        before = after = scene[40:104, 50:140]
+    with engines.load(name, style=style, precision="float32") as engine:
+        first, second = engine(before, Look(moved=(0, 0))), engine(after, Look(moved=moved))
+        fixed = engine(after, Look())
+    assert second.shape == after.shape
+    if wide is not None:
+        # The same picture, on another place of the canvas.
+        assert not np.array_equal(second, first)
+        return
+    # Without what lies at an edge in one of the two.
+    ys, xs = slice(max(0, down) + 8, 64 + min(0, down) - 8), slice(max(0, right) + 8, 90 + min(0, right) - 8)
+    there = first[ys.start - down : ys.stop - down, xs.start - right : xs.stop - right]
+    apart = np.abs(second[ys, xs].astype(int) - there)
+    assert apart.max() <= 1
+    if (right, down) != (0, 0):
+        assert np.abs(fixed[ys, xs].astype(int) - there).mean() > 5, "a canvas that stays is another painting"
+
+
+@pytest.mark.parametrize("size", [(64, 48), (65, 41), (1, 1)])
+def test_a_scene_that_moves_needs_one_size_of_the_graph(carried, size):
+    style, _ = carried
+    sizes = set()
+    for moved in [(0.0, 0.0), (1.0, 7.0), (-3.0, 8.0), (9.0, -1.0), (0.49, 4000.0)]:
+        place = style.place(size, Look(moved=moved))
+        assert place.top < 8
+        assert place.left < 8
+        assert min(place.margins) >= 0
+        sizes.add((size[0] + place.left + place.right, size[1] + place.top + place.bottom))
+    assert len(sizes) == 1
+    assert all(side % 8 == 0 for side in sizes.pop())
+    still = style.place(size, Look())
+    assert still.margins == (0, -size[1] % 8, 0, -size[0] % 8)
+    assert still.inputs["origin"].tolist() == [0, 0]
+
+
+def test_a_style_without_a_canvas_stays_where_it_is(style, engine):
+    image = picture(50, 40)
+    assert np.array_equal(engine(image, Look(moved=(13.0, 5.0))), engine(image, Look()))
+    assert "origin" not in style.place((50, 40), Look(moved=(13.0, 5.0))).inputs
+
+
 def test_a_view_of_a_larger_picture(engine):
     image = picture(128, 96)
     assert np.array_equal(engine(image[::2, ::2], Look()), engine(image[::2, ::2].copy(), Look()))

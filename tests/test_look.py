@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,19 @@ def test_weights_that_are_none(mix):
 def test_strength_stays_within_0_and_1(strength):
     with pytest.raises(ValueError, match="strength"):
         Look(strength=strength)
+
+
+@pytest.mark.parametrize("moved", [(float("nan"), 0.0), (0.0, float("inf"))])
+def test_a_scene_moves_by_a_number_of_pixels(moved):
+    with pytest.raises(ValueError, match="moved must be finite"):
+        Look(moved=moved)
+
+
+def test_a_look_can_be_carried_along_and_sent():
+    look = Look({"a": 1}, 0.5).carried((3.0, -2.0))
+    assert (look.mix, look.strength, look.moved) == ({"a": 1}, 0.5, (3.0, -2.0))
+    assert pickle.loads(pickle.dumps(look)) == look
+    assert look.carried(None).moved is None
 
 
 def test_a_look_does_not_change_behind_its_back():

@@ -13,12 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+import engines
+from engines import Look
 from pipeline.colour import Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.motion import Followed
 from pipeline.rate import ConstantRate
 from pipeline.segments import Segment, after, missing
 from pipeline.sinks.container import Container, muxer_of
@@ -30,7 +34,7 @@ from pipeline.stats import Stats
 from pipeline.workers import paint_in_processes
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
-from tests.videos import bar, make_video, picture, read_video
+from tests.videos import bar, make_video, panned, picture, read_video
 
 INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour(1, 1, 1, 1))
 
@@ -234,6 +238,75 @@ class Counted:
 
         thread = threading.Thread(target=work)
         return SimpleNamespace(start=start, join=thread.join, terminate=lambda: None)
+
+
+@pytest.fixture(scope="module")
+def meadow(tmp_path_factory):
+    """More than two parts of a camera that moves."""
+    frames = 2 * GRID + 40
+    path = tmp_path_factory.mktemp("meadow") / "in.mkv"
+    return make_video(path, frames=frames, size=(128, 96), audio=False, shown=panned)
+
+
+@pytest.mark.parametrize("options", [[], ["--fps", "30"]])
+@pytest.mark.parametrize("how", ["divided", "resumed", "as pictures"])
+def test_a_canvas_follows_the_camera_over_every_seam(tmp_path, meadow, how, options):
+    style = str(tiny_pack(tmp_path / "tiny", carried=True) and tmp_path / "tiny")
+    command = ["run", str(meadow), "--style", style, "--codec", "ffv1", *options]
+    undisturbed, other = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    assert fauve(*command, "-o", undisturbed).returncode == 0
+    if how == "divided":
+        assert fauve(*command, "-o", other, "--workers", "2").returncode == 0
+    elif how == "resumed":
+        command = [*FAUVE, *command, "-o", str(other)]
+        stopped_after(1, command, tmp_path / ".b.mkv.parts")
+        killed_until_done(command, seed=1)
+    else:
+        (tmp_path / "p").mkdir()
+        command = ["run", str(meadow), "--style", style, "-o", str(tmp_path / "p" / "%03d.png"), *options]
+        assert fauve(*command).returncode == 0
+        for path in sorted((tmp_path / "p").glob("*.png"))[90:]:
+            path.unlink()
+        assert fauve(*command, "--resume").returncode == 0
+        pictures = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / "p").glob("*.png"))]
+        images = read_video(undisturbed).images
+        assert len(pictures) == len(images) > 2 * GRID
+        # FFV1 holds YUV with a quarter of the colours.
+        assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(images, pictures, strict=True)) < 4
+        return
+    a, b = read_video(undisturbed), read_video(other)
+    assert a.pts == b.pts
+    assert len(a.pts) > 2 * GRID
+    assert same_pictures(a, b)
+
+
+def test_a_canvas_stays_where_it_is_if_asked(tmp_path, meadow):
+    style = tiny_pack(tmp_path / "tiny", carried=True)
+    results = []
+    for name, option in (("a", "--follow"), ("b", "--no-follow")):
+        command = [
+            "run",
+            meadow,
+            "-o",
+            tmp_path / f"{name}.mkv",
+            "--style",
+            tmp_path / "tiny",
+            "--codec",
+            "ffv1",
+        ]
+        assert fauve(*command, option).returncode == 0
+        results.append(read_video(tmp_path / f"{name}.mkv").images)
+    followed, stayed = results
+    assert style.carried
+    assert np.array_equal(followed[0][:80, :112], stayed[0][:80, :112])
+    with FileSource(meadow, tracks=False) as file, engines.load(style=style) as engine:
+        frames = [item for item in Followed(file) if isinstance(item, Frame)]
+        assert max(max(map(abs, frame.moved)) for frame in frames) > 40
+        for n in (50, 100, 200):
+            for images, look in ((followed, Look(moved=frames[n].moved)), (stayed, Look())):
+                expected = engine(frames[n].image, look)
+                assert np.abs(images[n].astype(int) - expected).mean() < 4, n
+            assert np.abs(followed[n].astype(int) - stayed[n]).mean() > 10, n
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])

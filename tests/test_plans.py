@@ -32,6 +32,11 @@ def test_a_plan_is_for_all_sizes_up_to_its_longer_side(size, multiple, expected)
     assert SizeRange.around(size, multiple) == expected
 
 
+def test_a_plan_has_room_for_a_scene_that_moves():
+    assert SizeRange.around((1280, 720), 16, carried=True).largest == (1296, 1296)
+    assert SizeRange.around((1920, 1080), 16, carried=True).largest == (1936, 1936)
+
+
 def test_what_is_in_the_range():
     sizes = SizeRange.around((1920, 1080), 8)
     inside = [(64, 64), (1920, 1080), (1080, 1920), (1920, 1920), (640, 360)]

@@ -30,6 +30,7 @@ def model(nodes, weights, opset):
             value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
             value("mix", TensorProto.FLOAT, [3]),
             value("strength", TensorProto.FLOAT, [1]),
+            value("origin", TensorProto.INT64, [2]),
         ],
         [onnx.ValueInfoProto(name="stylized")],
         [
@@ -45,7 +46,7 @@ def model(nodes, weights, opset):
     return onnx.shape_inference.infer_shapes(proto, data_prop=True).SerializeToString()
 
 
-def both(nodes, weights, opset, strength=0.5):
+def both(nodes, weights, opset, strength=0.5, origin=(3, -7)):
     """What torch and ONNX Runtime make of the same picture."""
     import onnxruntime
 
@@ -55,15 +56,17 @@ def both(nodes, weights, opset, strength=0.5):
         "image": rng.integers(0, 256, SHAPE, np.uint8),
         "mix": np.array([0.5, 0.2, 0.3], np.float32),
         "strength": np.array([strength], np.float32),
+        "origin": np.array(origin, np.int64),
     }
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     expected = session.run(None, inputs)[0]
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         other = torch.full_like(tensors["image"], 77)
-        settled = Program(content, torch.device("cpu")).settle(other, tensors["mix"].flip(0), torch.ones(1))
-        look = settled.look(tensors["mix"], tensors["strength"])
-        return settled.picture(tensors["image"], look).numpy(), expected
+        image = tensors.pop("image")
+        others = {"mix": tensors["mix"].flip(0), "strength": torch.ones(1), "origin": torch.tensor([11, 5])}
+        settled = Program(content, torch.device("cpu")).settle(other, others)
+        return settled.picture(image, settled.look(tensors)).numpy(), expected
 
 
 def node(kind, *inputs, outputs=("y",), **attributes):
@@ -256,6 +259,24 @@ def test_bounds_that_change_with_the_look():
     check(nodes, {"scalar": np.zeros(0, np.int64)})
 
 
+@pytest.mark.parametrize("fmod", [0, 1])
+def test_what_lies_behind_the_picture_moves_with_the_look(fmod):
+    """Rows of a table by a place that the look decides, of either sign and beyond the table's end."""
+    nodes = [
+        node("Shape", "x", outputs=["shape"]),
+        node("Gather", "shape", "two", outputs=["height"]),
+        node("Range", "zero", "height", "one", outputs=["rows"]),
+        node("Gather", "origin", "one", outputs=["first"]),
+        node("Add", "rows", "first", outputs=["places"]),
+        node("Mod", "places", "eleven", outputs=["within"], fmod=fmod),
+        node("Gather", "table", "within", outputs=["behind"], axis=2),
+        node("Add", "x", "behind"),
+    ]
+    numbers = {"zero": 0, "one": 1, "two": 2, "eleven": 11}
+    table = RNG.normal(size=(1, 3, 11, 1)).astype(np.float32)
+    check(nodes, {"table": table, **{name: np.array(n, np.int64) for name, n in numbers.items()}})
+
+
 AFFINE = [
     node("Mul", "mix", "strength", outputs=["weights"]),
     node("Unsqueeze", "weights", "zero", outputs=["row"]),
@@ -304,7 +325,7 @@ def test_an_operator_that_is_not_known_is_named():
 
 
 def test_every_operator_is_tested_or_bundled():
-    tested = {each.op_type for nodes, _ in CASES.values() for each in nodes}
+    tested = {each.op_type for nodes, _ in CASES.values() for each in nodes} | {"Mod", "Range"}
     for name in bundled():
         proto = onnx.load_model_from_string(Style.load(name).model())
         tested |= {each.op_type for each in proto.graph.node}

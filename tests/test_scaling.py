@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ class Painter:
     """An engine that inverts, and remembers what it was given."""
 
     def __init__(self, native_height, size=None):
-        self.style = type("Style", (), {"native_height": native_height, "multiple": 8, "size": size})()
+        self.style = SimpleNamespace(native_height=native_height, multiple=8, size=size, carried=False)
         self.seen = []
 
     def __call__(self, image, look):

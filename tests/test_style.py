@@ -245,6 +245,34 @@ def test_a_model_with_other_inputs(pack):
         Style.load(pack)
 
 
+def test_an_origin_is_of_whole_numbers_and_of_all_models_or_none(pack):
+    assert not Style.load(pack).carried
+    put(pack, "model.onnx", tiny_model(carried=True))
+    assert Style.load(pack).carried
+    model = onnx.load_model_from_string(tiny_model(carried=True))
+    origin = next(value for value in model.graph.input if value.name == "origin")
+    origin.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    put(pack, "model.onnx", model.SerializeToString())
+    with pytest.raises(StyleError, match="not a style model"):
+        Style.load(pack)
+
+
+def test_models_that_do_not_agree_about_the_origin(tmp_path):
+    with pytest.raises(StyleError, match="some of its models take an origin, and others do not"):
+        write_pack(
+            tmp_path / "two",
+            name="two",
+            title="Two",
+            credits=[Credit("warm", "A", "B", 1900), Credit("cold", "A", "B", 1900)],
+            files={"model.onnx": tiny_model(carried=True), "model.fp16.onnx": tiny_model()},
+            models={"float32": "model.onnx", "float16": "model.fp16.onnx"},
+            multiple=8,
+            native_height=96,
+            license="CC0-1.0",
+            capabilities={},
+        )
+
+
 def test_a_model_with_another_number_of_styles(pack):
     put(pack, "model.onnx", tiny_model(3))
     with pytest.raises(StyleError, match=r"mixes 3 styles, style\.json lists 2"):

@@ -211,7 +211,7 @@ def test_a_plan_that_a_trial_asks_for_is_best_at_the_size_of_the_strokes(trt, ma
     with trt.TensorRtEngine(style) as engine:
         engine(golden.image, golden.look)
         engine(picture(856, 480), Look())
-    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 480, 864, 3)]
+    assert [bounds[1] for _, bounds, _ in machine.built] == [(1, 496, 880, 3)]
     assert machine.built[0][1][0] == (1, 64, 64, 3)
 
 
@@ -506,17 +506,17 @@ def test_plans_from_the_command_line(trt, machine, tmp_path):
     folder = tmp_path / "cache/fauve/plans"
     assert fauve("list") == f"plans: 0, in {folder}\n"
     built = fauve("build", "live", "--size", "1920x1080")
-    assert built == "live: float16 plan for 64x64 to 1920x1920 on NVIDIA Test GPU; it took 0 s\n"
+    assert built == "live: float16 plan for 64x64 to 1936x1936 on NVIDIA Test GPU; it took 0 s\n"
     assert fauve("build", "live", "--size", "1920x1080").endswith("on NVIDIA Test GPU; it is there already\n")
     lines = [
         json.loads(line) for line in fauve("build", "live", "--precision", "float32", "--json").splitlines()
     ]
     assert [line["event"] for line in lines] == ["progress"] * 10 + ["done"]
     assert (lines[0]["done"], lines[9]["done"], lines[9]["eta"]) == (0.125, 1.0, 0)
-    assert lines[10]["sizes"]["best"] == [1280, 720]
+    assert lines[10]["sizes"]["best"] == [1296, 736]
     listed = fauve("list").splitlines()
-    assert listed[0].split()[:5] == ["live", "float16", "best", "at", "1920x1088,"]
-    assert listed[1].split()[:5] == ["live", "float32", "best", "at", "1280x720,"]
+    assert listed[0].split()[:5] == ["live", "float16", "best", "at", "1936x1104,"]
+    assert listed[1].split()[:5] == ["live", "float32", "best", "at", "1296x736,"]
     assert listed[1].endswith("NVIDIA Test GPU (9.0), TensorRT 11.4.0")
     told = json.loads(fauve("list", "--json"))
     assert told["folder"] == str(folder)

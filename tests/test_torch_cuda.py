@@ -98,26 +98,27 @@ def test_what_is_recorded_is_all_that_a_picture_and_a_look_need(tmp_path, name):
         Look({last: 1}),
         Look({first: 1, last: 1}, 0.5),
         Look({first: 1}),
+        *([Look({first: 1}, moved=(16.0, -32.0))] if style.carried else []),
     ]
     program = Program(style.model(), torch.device("cpu"))
-    painter = _OnCuda(program, (1, 48, 64, 3), len(style.styles), torch.device("cpu"))
+    painter = _OnCuda(program, (1, 48, 64, 3), style.place((64, 48), Look()).inputs, torch.device("cpu"))
     replayed = painter._look_graph.replays, painter._graph.replays
     painted = []
     with engines.load("onnxruntime", style=style) as reference:
         for seed, look in enumerate(looks):
-            mix, strength = look.weights(style.styles), np.float32([look.strength])
-            painted.append(painter(picture(seed), mix, strength))
-            expected = reference(picture(seed)[0], look)
+            inputs = style.place((64, 48), look).inputs
+            painted.append(painter(picture(seed), inputs))
+            expected = reference._infer(picture(seed), inputs)[0]
             agrees, difference = engines.agreement(painted[-1][0], expected, "float32")
             assert agrees, f"{seed}: {difference}"
         kept = [each.copy() for each in painted]
         lying_there = torch.from_numpy(picture(9))
-        left_there = painter.on_device(lying_there, mix, strength)
-        assert np.array_equal(left_there.numpy(), painter(picture(9), mix, strength))
-        painter(picture(10), mix, strength)
+        left_there = painter.on_device(lying_there, inputs)
+        assert np.array_equal(left_there.numpy(), painter(picture(9), inputs))
+        painter(picture(10), inputs)
         assert not np.array_equal(left_there.numpy(), painter._stylized.numpy())
     assert all(np.array_equal(a, b) for a, b in zip(painted, kept, strict=True)), (
         "results are the caller's own"
     )
-    assert painter._graph.replays - replayed[1] == 8
-    assert painter._look_graph.replays - replayed[0] == 4, "only when the look has changed"
+    assert painter._graph.replays - replayed[1] == len(looks) + 3
+    assert painter._look_graph.replays - replayed[0] == len(looks) - 1, "only when the look has changed"

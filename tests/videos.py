@@ -1,5 +1,6 @@
 """Small videos that the tests make, and an independent reading of what came out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,16 @@ def picture(index: int, width: int = 96, height: int = 64) -> np.ndarray:
     return image
 
 
+def panned(index: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """What a camera sees that moves over a meadow, to and fro."""
+    rng = np.random.default_rng(6)
+    coarse = rng.integers(30, 226, (height // 3, width // 3, 3)).astype(np.uint8)
+    meadow = cv2.resize(coarse, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+    left, top = width / 2 * (1 - np.cos(index / 25)), height / 2 * (1 - np.cos(index / 40))
+    shift = np.array([[1, 0, -left], [0, 1, -top]], np.float32)
+    return cv2.warpAffine(meadow, shift, (width, height))
+
+
 def make_video(
     path: Path,
     pts: list[int] | None = None,
@@ -46,12 +57,14 @@ def make_video(
     aspect: Fraction | None = None,
     metadata: dict[str, str] | None = None,
     timecode: str | None = None,
+    shown: Callable[..., np.ndarray] = picture,
 ) -> Path:
     """Encode a clip, with a tone for its sound, and return its path.
 
     Args:
         pts: of each frame; `frames` of them at `rate` if not given.
         colour: matrix, range, primaries and transfer to tag.
+        shown: makes the picture of an index, a width and a height.
     """
     step = round(1 / (rate * time_base))
     pts = [index * step for index in range(frames)] if pts is None else pts
@@ -71,7 +84,7 @@ def make_video(
             context.colorspace, context.color_range, context.color_primaries, context.color_trc = colour
         sound = container.add_stream(audio_codec, rate=48000, layout=layout) if audio else None
         for index, at in enumerate(pts):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(shown(index, *size), format="rgb24")
             if colour:
                 frame = frame.reformat(
                     format=pix_fmt, dst_colorspace=colour[0], src_color_range=2, dst_color_range=colour[1]

@@ -3,7 +3,7 @@
 import logging
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from engines import Engine, EngineUnavailable, Image, Look, Style
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
+from pipeline.motion import Motion
 from pipeline.scaling import stylizer
 from pipeline.sources.file import FileSource
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
@@ -253,8 +254,8 @@ def _tensor(image: Image) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def _paint(engine: Engine, image: Image, name: str, strength: float = 1.0) -> Image:
-    return stylizer(engine, (image.shape[1], image.shape[0]))(image, Look({name: 1.0}, strength))
+def _paint(engine: Engine, image: Image, look: Look) -> Image:
+    return stylizer(engine, (image.shape[1], image.shape[0]))(image, look)
 
 
 def _features(network: Pretrained, image: Tensor) -> list[Tensor]:
@@ -282,7 +283,7 @@ def _strength(
         rows, exact = [], True
         evaluation.painted[name], evaluation.steps[name] = [], []
         for photo in evaluation.photos:
-            steps = [_paint(engine, photo, name, strength) for strength in STRENGTHS]
+            steps = [_paint(engine, photo, Look({name: 1.0}, strength)) for strength in STRENGTHS]
             blends = [blended(photo, steps[-1], share) for share in BLENDS]
             reference = _features(network, _tensor(photo))[network.CONTENT]
             rows.append([])
@@ -356,21 +357,29 @@ def _flicker(engine: Engine, clips: Sequence[Path], count: int) -> Values:
         raise NotAtHand("needs a folder of videos: --clips")
     found = {name: Flicker() for name in engine.style.styles}
     for clip in clips:
-        images = _consecutive(clip, count + engine.style.run_in)
+        frames = _consecutive(clip, count + engine.style.run_in)
         for name, flicker in found.items():
             engine.reset()
-            pairs = [(image, _paint(engine, image, name)) for image in images][engine.style.run_in :]
+            look = Look({name: 1.0})
+            pairs = [
+                (frame.image, _paint(engine, frame.image, look.carried(frame.moved))) for frame in frames
+            ]
+            pairs = pairs[engine.style.run_in :]
             for before, after in pairwise(pairs):
                 flicker.add(before, after)
     return {name: flicker.report() for name, flicker in found.items()}
 
 
-def _consecutive(clip: Path, count: int) -> list[Image]:
-    """`count` frames from the middle of a clip."""
+def _consecutive(clip: Path, count: int) -> list[Frame]:
+    """`count` frames from the middle of a clip, and how far the scene has moved since their first."""
     with FileSource(clip, tracks=False) as source:
         first = max(0, source.info.frames - count) // 2
         frames = islice((item for item in source if isinstance(item, Frame)), first, first + count)
-        return [frame.image for frame in frames]
+        motion, followed = Motion(), []
+        for frame in frames:
+            motion = motion.of(frame.image)
+            followed.append(replace(frame, moved=motion.moved))
+        return followed
 
 
 def _noise_gain(engine: Engine, photos: Sequence[Image]) -> Values:
@@ -380,7 +389,9 @@ def _noise_gain(engine: Engine, photos: Sequence[Image]) -> Values:
         noise = rng.normal(0, SENSOR_NOISE, (STILL_FRAMES, *photo.shape))
         frames = (photo + noise).round().clip(0, 255).astype(np.uint8)
         for name, gains in found.items():
-            gains.append(noise_gain(frames, np.stack([_paint(engine, frame, name) for frame in frames])))
+            gains.append(
+                noise_gain(frames, np.stack([_paint(engine, frame, Look({name: 1.0})) for frame in frames]))
+            )
     return {name: round(float(np.mean(gains)), 3) for name, gains in found.items()}
 
 

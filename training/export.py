@@ -45,8 +45,8 @@ colour."""
 class PackGraph(nn.Module):
     """The generator under the packs' contract: uint8 NHWC in and out, its numbers inside.
 
-    Takes `image` uint8 [n, h, w, 3], `mix` float32 [styles] and `strength` float32 [1], gives `stylized`
-    uint8 [n, h, w, 3]; n, h and w are dynamic, h and w multiples of 8.
+    Takes `image` uint8 [n, h, w, 3], `mix` float32 [styles], `strength` float32 [1] and `origin` int64 [2],
+    gives `stylized` uint8 [n, h, w, 3]; n, h and w are dynamic, h and w multiples of the generator's.
 
     Args:
         dtype: what it computes in.
@@ -62,8 +62,11 @@ class PackGraph(nn.Module):
         for name in layers(generator):
             own = torch.float32 if name in float32 else dtype
             self.generator.set_submodule(name, _In(own, self.generator.get_submodule(name)))
+        canvas = self.generator.get_submodule("canvas.layer")
+        # Half as large in the pack; what is gathered of it is cast.
+        canvas.grain = generator.canvas.grain.half()
 
-    def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
+    def forward(self, image: Tensor, mix: Tensor, strength: Tensor, origin: Tensor) -> Tensor:
         n, height, width, _ = image.shape
         dtype = self.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
@@ -73,7 +76,9 @@ class PackGraph(nn.Module):
         x = wider.reshape(n, height + 6, width // 2 + 4, 6).to(dtype)
         detail = self.generator.coring(x.permute(0, 3, 1, 2))
         weights = (mix * strength)[None]
-        levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights)
+        # In places of the canvas, of which a block has the same number each way.
+        corner = origin * (self.generator.multiple >> (self.generator.canvas_level + 1))
+        levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights, corner)
         residual = self.generator.to_residual(levels, weights).permute(0, 2, 3, 1)
         rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
         rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)
@@ -92,7 +97,9 @@ class _In(nn.Module):
         self.layer = layer.to(dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        result: Tensor = self.layer(*(each.to(self.dtype) for each in inputs))
+        result: Tensor = self.layer(
+            *(each.to(self.dtype) if each.is_floating_point() else each for each in inputs)
+        )
         return result
 
 
@@ -189,7 +196,8 @@ def paint(graph: PackGraph, image: Image, mix: NDArray[np.float32]) -> Image:
     below, right = (-side % graph.generator.multiple for side in image.shape[:2])
     wider = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
     with torch.inference_mode():
-        result = graph(*map(torch.from_numpy, (wider[None], mix, np.ones(1, np.float32))))[0].numpy()
+        inputs = (wider[None], mix, np.ones(1, np.float32), np.zeros(2, np.int64))
+        result = graph(*map(torch.from_numpy, inputs))[0].numpy()
     return result[: image.shape[0], : image.shape[1]]
 
 
@@ -313,7 +321,7 @@ def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32, float32: S
     """The ONNX model of `generator` under the packs' contract, weights inside, computing as `PackGraph`."""
     graph = PackGraph(generator, dtype, float32)
     image = torch.zeros(2, 2 * generator.multiple, 3 * generator.multiple, 3, dtype=torch.uint8)
-    mix, strength = torch.ones(generator.styles), torch.ones(1)
+    mix, strength, origin = torch.ones(generator.styles), torch.ones(1), torch.zeros(2, dtype=torch.int64)
     n, h, w = torch.export.Dim("n"), torch.export.Dim("h"), torch.export.Dim("w")
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision is not there
@@ -321,13 +329,14 @@ def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32, float32: S
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
             graph,
-            (image, mix, strength),
-            input_names=["image", "mix", "strength"],
+            (image, mix, strength, origin),
+            input_names=["image", "mix", "strength", "origin"],
             output_names=["stylized"],
             dynamic_shapes={
                 "image": {0: n, 1: generator.multiple * h, 2: generator.multiple * w},
                 "mix": None,
                 "strength": None,
+                "origin": None,
             },
             opset_version=OPSET,
             dynamo=True,

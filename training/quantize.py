@@ -122,6 +122,7 @@ def _feed(image: Image, look: Look, styles: Sequence[str]) -> Feed:
         "image": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)[None],
         "mix": look.weights(styles),
         "strength": np.array([look.strength], np.float32),
+        "origin": np.zeros(2, np.int64),
     }
 
 

@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from engines import Style
+from engines import Look, Style
 from engines.program import Program
 
 EPSILONS = (2, 4, 8)
@@ -29,11 +29,11 @@ def painter(pack: Style, style: str, size: tuple[int, int]) -> Painter:
     Raises:
         EngineUnavailable: it has an operator that torch does not know.
     """
-    mix = torch.tensor([float(name == style) for name in pack.styles])
-    look = mix, torch.ones(1)
+    inputs = pack.place(size[::-1], Look({style: 1.0})).inputs
+    look = {name: torch.from_numpy(value) for name, value in inputs.items()}
     program = Program(differentiable(pack.model()), torch.device("cpu"))
-    settled = program.settle(torch.zeros(1, *size, 3), *look)
-    values = settled.look(*look)
+    settled = program.settle(torch.zeros(1, *size, 3), look)
+    values = settled.look(look)
 
     def paint(image: Tensor) -> Tensor:
         return torch.cat([settled.picture(each[None], values) for each in image])

@@ -24,6 +24,7 @@ from pipeline.commands.options import (
     Rate,
     detail_option,
     engine_options,
+    follow_option,
     load_any,
     look,
     onnx_options,
@@ -35,6 +36,7 @@ from pipeline.deck import Deck
 from pipeline.governor import Governor
 from pipeline.keyboard import has_keys
 from pipeline.live import LiveRun, open_sink
+from pipeline.motion import Followed
 from pipeline.sinks import Sink
 from pipeline.sources.denoise import Denoised
 from pipeline.sources.live import open_source
@@ -118,6 +120,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     default=None,
     help="Take noise out of what stands still, so that no strokes crawl there; done to cameras if not given.",
 )
+@follow_option
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option("--sound", help="Take the sound from there: microphone:, microphone:hw:1, a URL or a file.")
@@ -164,6 +167,7 @@ def live(
     size: tuple[int, int] | None,
     fps: Fraction | None,
     denoise: bool | None,
+    follow: bool,
     loop: bool,
     no_audio: bool,
     sound: str | None,
@@ -220,6 +224,8 @@ def live(
             stack.callback(camera.close)
         if denoise or (denoise is None and address(source).startswith("camera:")):
             camera = Denoised(camera)
+        if follow:
+            camera = Followed(camera)
         governor = None if fixed else Governor(float(1 / camera.info.rate), latency)
         deck = Deck(
             load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor

@@ -207,6 +207,14 @@ score_option = click.option(
 )
 
 
+follow_option = click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Whether dots, strokes and facets go along when the camera moves, or stay where they are.",
+)
+
+
 def told_flicker(report: Mapping[str, Any]) -> str:
     """What `Flicker.report` found, in words."""
     if not report["pairs"]:

@@ -24,6 +24,7 @@ from pipeline.commands.options import (
     Rate,
     detail_option,
     engine_options,
+    follow_option,
     look,
     onnx_options,
     score_option,
@@ -107,6 +108,7 @@ from pipeline.stream import TICK
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
+@follow_option
 @score_option
 @click.option(
     "--preview",
@@ -155,6 +157,7 @@ def run(
     preset: str | None,
     pixels: str | None,
     check: bool,
+    follow: bool,
     score: bool,
     preview: tuple[str, int] | None,
     no_audio: bool,
@@ -256,6 +259,7 @@ def run(
             page=page,
             score=score,
             window=None if window is None or level is None else Window(window, level),
+            follow=follow,
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
