@@ -121,7 +121,8 @@ def test_layers_that_float16_cannot_hold_stay_in_float32():
     plain = paint(PackGraph(network, torch.float16), image, np.float32([1, 0]))
     assert not parity.agreement(plain, stylized, "float16")[0]
     model = to_onnx(network, torch.float16, kept)
-    style = Style("big", "Big", ("one", "two"), {"float32": "m", "float16": "m"}, 8, files={"m": model})
+    models = {"float32": "m", "float16": "m"}
+    style = Style("big", "Big", ("one", "two"), models, 8, carried=True, files={"m": model})
     for runtime in (OnnxRuntimeEngine, TorchEngine):
         with runtime(style, "cpu", precision="float16") as engine:
             agrees, difference = parity.agreement(engine(image, Look()), stylized, "float16")

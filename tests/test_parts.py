@@ -24,6 +24,7 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.motion import Followed
 from pipeline.rate import ConstantRate
+from pipeline.scaling import stylizer
 from pipeline.segments import Segment, after, missing
 from pipeline.sinks.container import Container, muxer_of
 from pipeline.sinks.encoders import choose
@@ -302,9 +303,10 @@ def test_a_canvas_stays_where_it_is_if_asked(tmp_path, meadow):
     with FileSource(meadow, tracks=False) as file, engines.load(style=style) as engine:
         frames = [item for item in Followed(file) if isinstance(item, Frame)]
         assert max(max(map(abs, frame.moved)) for frame in frames) > 40
+        paint = stylizer(engine, (128, 96))
         for n in (50, 100, 200):
             for images, look in ((followed, Look(moved=frames[n].moved)), (stayed, Look())):
-                expected = engine(frames[n].image, look)
+                expected = paint(frames[n].image, look)
                 assert np.abs(images[n].astype(int) - expected).mean() < 4, n
             assert np.abs(followed[n].astype(int) - stayed[n]).mean() > 10, n
 

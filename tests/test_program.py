@@ -175,6 +175,7 @@ CASES = {
         [node("Slice", "x", "s", "e", "a", "t")],
         {"s": ints(-7, 1), "e": ints(1000, -1), "a": ints(2, 3), "t": ints(2, 3)},
     ),
+    "tile": ([node("Tile", "x", "r")], {"r": ints(1, 2, 1, 3)}),
     "gather": ([node("Gather", "x", "i", axis=1)], {"i": ints(-1, 0, 1, 0)}),
     "space to depth and back": (
         [

@@ -14,7 +14,8 @@ from tests.packs import animegan, fast_neural_style, tiny_model
 
 def painted(model, image, mix):
     session = InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(["stylized"], {"image": image, "mix": mix, "strength": np.ones(1, np.float32)})[0]
+    inputs = {"image": image, "mix": mix, "strength": np.ones(1, np.float32), "origin": np.array([3, -2])}
+    return session.run(["stylized"], {each.name: inputs[each.name] for each in session.get_inputs()})[0]
 
 
 def readers_and_writers_of_bytes(model):
