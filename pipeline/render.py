@@ -568,7 +568,7 @@ def located(
     """
     if all(segment.start is None for segment in segments):
         return list(segments)
-    log.info("%s: following the camera up to where it is painted on", video)
+    log.warning("%s: is looked through first up to where it is painted on, to follow the camera", video)
     file, source = Segment().open(video, rate, decoder)
     found: list[Segment] = []
     left = deque(segments)

@@ -81,16 +81,14 @@ def scaled(paint: Paint, size: Size, source: Size, *, carried: bool = False) -> 
     Args:
         carried: it has a canvas that goes along with the scene (`Style.carried`).
     """
+    if carried:
+        paint = partial(between_pixels, paint)
     if size == source:
-        return partial(between_pixels, paint) if carried else paint
+        return paint
 
     def paint_scaled(image: Image, look: Look) -> Image:
         small = resize(image, size)
-        if carried:
-            painted = between_pixels(paint, small, at_working_size(look, size, source))
-        else:
-            painted = paint(small, look)
-        return upsample(painted, small, image)
+        return upsample(paint(small, at_working_size(look, size, source)), small, image)
 
     return paint_scaled
 
