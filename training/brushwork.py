@@ -70,6 +70,11 @@ def figures(rng: np.random.Generator, side: int) -> Grain:
     return _laid(rng, side, 14.0, 24, lambda y, x: _figure(rng))
 
 
+def sweeps(rng: np.random.Generator, side: int) -> Grain:
+    """Soft patches, and curved sweeps of a brush over them; the fourth channel is where the sweeps are."""
+    return _laid(rng, side, 8.0, 24, lambda y, x: _sweep(rng) if rng.random() < 0.6 else _patch(rng))
+
+
 COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
     "dots": dots,
     "strokes": strokes,
@@ -77,6 +82,7 @@ COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
     "planes": planes,
     "rings": rings,
     "figures": figures,
+    "sweeps": sweeps,
 }
 
 
@@ -163,15 +169,51 @@ def _rings(rng: np.random.Generator) -> Touch:
 
 
 def _figure(rng: np.random.Generator) -> Touch:
-    """A geometrical figure in two values."""
+    """A geometrical figure in two of eight full colours; lines are all of one."""
     figure = FIGURES[int(rng.integers(len(FIGURES)))]
     angle, size = rng.uniform(0, np.pi), rng.uniform(0.7, 1.3)
-    first, second = rng.standard_normal((2, CHANNELS - 1))
+    first, second = rng.choice((-1.0, 1.0), (2, CHANNELS - 1))
+    if figure in (_line, _comb):
+        first = np.full(CHANNELS - 1, -1.0)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         beyond, share = figure(*_turned(down, right, angle), size)
         values = [a * (1 - share) + b * share for a, b in zip(first, second, strict=True)]
         return np.clip(0.5 - beyond, 0, 1), np.stack([*values, np.full_like(share, 2.0)])
+
+    return touch
+
+
+def _sweep(rng: np.random.Generator) -> Touch:
+    """An arc that tapers to both of its ends: every other one is a line."""
+    radius, reach, turn = rng.uniform(5.0, 14.0), rng.uniform(0.5, 1.6), rng.uniform(0, 2 * np.pi)
+    line = rng.random() < 0.5
+    width, own = (1.6, np.full(CHANNELS - 1, -1.0)) if line else (4.5, rng.choice((-1.0, 1.0), CHANNELS - 1))
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        along, across = _turned(down, right, turn)
+        # The middle of the arc, not of its circle, is where it is laid.
+        along = along + radius
+        bent = np.abs(np.arctan2(across, along)) / reach
+        taper = np.sqrt(np.clip(1 - bent**2, 0, 1))
+        covered = np.clip(width * taper / 2 - np.abs(np.hypot(along, across) - radius) + 0.5, 0, 1)
+        covered = covered * (bent < 1)
+        return covered, np.stack(
+            [*(np.full_like(covered, value) for value in own), np.full_like(covered, 2.0)]
+        )
+
+    return touch
+
+
+def _patch(rng: np.random.Generator) -> Touch:
+    """An oval whose edge is lost in what is around it."""
+    length, width, angle = rng.uniform(4.0, 9.0), rng.uniform(3.0, 5.0), rng.uniform(0, np.pi)
+    own = rng.standard_normal(CHANNELS - 1)
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        along, across = _turned(down, right, angle)
+        covered = np.clip(2.5 * (1 - np.hypot(along / length, across / width)), 0, 1)
+        return covered, np.stack([*(np.full_like(covered, value) for value in own), np.zeros_like(covered)])
 
     return touch
 

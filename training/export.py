@@ -28,6 +28,7 @@ from training.networks import (
     UpsampleConv,
     UpsampleToImage,
     interpolating,
+    style_weights,
 )
 from training.recipe import StyleRecipe, build_recipe
 from training.stylization import generator_of
@@ -75,7 +76,7 @@ class PackGraph(nn.Module):
         wider = F.pad(image[None], (0, 0, 4, 4, 3, 3), mode="replicate")[0]
         x = wider.reshape(n, height + 6, width // 2 + 4, 6).to(dtype)
         detail = self.generator.coring(x.permute(0, 3, 1, 2))
-        weights = (mix * strength)[None]
+        weights = style_weights(mix[None], strength)
         # In places of the canvas, of which a block has the same number each way.
         corner = origin * (self.generator.multiple >> (self.generator.canvas_level + 1))
         levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights, corner)

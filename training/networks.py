@@ -29,20 +29,39 @@ CANVAS_SIDE = 192
 class ConditionalAffine(nn.Module):
     """Scale and shift each channel by the styles in the mix (Dumoulin et al. 2017, arXiv 1610.07629).
 
-    One row of scales and shifts for each style. The rows are blended by the weights of the styles and
-    vanish with them, so that at strength 0 the shared trunk runs undisturbed.
+    Two rows of scales and shifts for each style, as `style_weights` has two weights. The rows are blended by
+    the weights and vanish with them, so that at strength 0 the shared trunk runs undisturbed.
     """
 
     def __init__(self, styles: int, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.zeros(styles, channels))
-        self.shift = nn.Parameter(torch.zeros(styles, channels))
+        self.scale = nn.Parameter(torch.zeros(styles, 2, channels))
+        self.shift = nn.Parameter(torch.zeros(styles, 2, channels))
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Apply to `x` [n, c, h, w] with `weights` [n or 1, styles], mix times strength."""
-        scale = 1 + weights @ self.scale
-        shift = weights @ self.shift
+        """Apply to `x` [n, c, h, w] with `weights` [n or 1, styles, 2]."""
+        scale = 1 + mixed(self.scale, weights)
+        shift = mixed(self.shift, weights)
         return x * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+def style_weights(mix: Tensor, strength: Tensor) -> Tensor:
+    """How much of its two rows each style has in a picture, [n, styles, 2].
+
+    The first rises with the strength from 0 to the style's share of the mix. The second is there between
+    strengths only, most at a half, so that half of a style need not be half of what makes all of it.
+
+    Args:
+        mix: [n, styles], weights that sum to 1.
+        strength: [n], 0 to 1.
+    """
+    straight = mix * strength[:, None]
+    return torch.stack([straight, 4 * straight * (1 - strength[:, None])], 2)
+
+
+def mixed(rows: Tensor, weights: Tensor) -> Tensor:
+    """The sum of the styles' `rows` [styles, 2, ...] by `weights` [n, styles, 2], [n, ...]."""
+    return (weights.flatten(1) @ rows.flatten(0, 1).flatten(1)).unflatten(1, rows.shape[2:])
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -204,7 +223,8 @@ class Canvas(nn.Module):
         self.register_buffer("allowed", allowed)
         # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
         deviation = 0.5 / brushwork.CHANNELS**0.5
-        self.share = nn.Parameter(deviation * torch.randn(len(coats), channels, len(layers)))
+        straight = deviation * torch.randn(len(coats), channels, len(layers))
+        self.share = nn.Parameter(torch.stack([straight, torch.zeros_like(straight)], 1))
         self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
         self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the grain that lie on the picture's corner; training moves them about."""
@@ -214,7 +234,7 @@ class Canvas(nn.Module):
         """What to add to `x` [n, c, h, w].
 
         Args:
-            weights: [n or 1, styles], mix times strength.
+            weights: [n or 1, styles, 2], as `style_weights` gives them.
             corner: row and column of the grain, of either sign, that lie on the picture's corner, int64 [2];
                 `self.corner` if not given.
         """
@@ -227,8 +247,7 @@ class Canvas(nn.Module):
         spread = self.grain.index_select(2, rows).index_select(3, columns)
         if self._grid is not None:
             spread = self._along(spread, self._grid)
-        own = (self.share * self.allowed[:, None]).flatten(1)
-        share = (weights @ own).unflatten(1, self.share.shape[1:])
+        share = mixed(self.share * self.allowed[:, None, None], weights)
         return (share @ spread.flatten(2).to(share.dtype)).unflatten(2, (height, width))
 
     @contextmanager
@@ -353,7 +372,7 @@ class Generator(nn.Module):
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
-        weights = mix * strength[:, None]
+        weights = style_weights(mix, strength)
         x = _unshuffled(image)
         detail = self.coring(x)
         levels = self.levels(inner(x) - detail, weights)
@@ -363,7 +382,7 @@ class Generator(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
         x = _unshuffled(image)
-        return self.levels(inner(x) - self.coring(x), torch.zeros(1, self.styles, device=image.device))
+        return self.levels(inner(x) - self.coring(x), torch.zeros(1, self.styles, 2, device=image.device))
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
@@ -428,7 +447,7 @@ class Generator(nn.Module):
                 total += interpolating(module.weight).numel() * scale / 4
             elif isinstance(module, UpsampleToImage):
                 total += module.phase_weight().numel() * scale
-        total += self.canvas.share[0].numel() * 4.0 ** -(self.canvas_level + 1)
+        total += self.canvas.share[0, 0].numel() * 4.0 ** -(self.canvas_level + 1)
         return total
 
     def _scales(self) -> list[tuple[nn.Module, float]]:
@@ -440,7 +459,7 @@ class Generator(nn.Module):
 
 
 def of_styles(name: str) -> bool:
-    """Whether the parameter of this name has a row for each style; all others are the trunk's."""
+    """Whether the parameter of this name has rows for each style; all others are the trunk's."""
     return ".affine." in name or name == "canvas.share"
 
 
