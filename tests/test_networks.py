@@ -14,10 +14,9 @@ from training.networks import (
     UpsampleConv,
     UpsampleToImage,
     binomial,
+    eased,
     inner,
     interpolating,
-    of_styles,
-    style_weights,
 )
 
 
@@ -59,7 +58,7 @@ def test_image_phases_equal_the_transposed_convolution():
 def test_upsampling_a_flat_field_leaves_no_checkerboard():
     layer = UpsampleConv(4, 3, styles=1)
     torch.nn.init.normal_(layer.weight)
-    painted = layer.eval()(torch.ones(1, 4, 8, 8), torch.ones(1, 1, 2))
+    painted = layer.eval()(torch.ones(1, 4, 8, 8), torch.ones(1, 1))
     torch.testing.assert_close(painted, painted[..., :1, :1].expand_as(painted), atol=1e-5, rtol=1e-5)
 
 
@@ -101,7 +100,7 @@ def test_each_style_paints_its_own_picture_and_a_mix_another():
 
 
 def test_cost_of_the_bundled_size():
-    assert Generator(1).macs_per_pixel() == 7120
+    assert Generator(1).macs_per_pixel() == 7128
 
 
 def test_discriminator_scores_each_style_by_itself():
@@ -143,7 +142,7 @@ def test_depth_and_skips_are_the_recipes():
     assert shallow.multiple == 4
     assert shallow(image, torch.ones(1, 1), torch.ones(1)).shape == image.shape
     # Without skips, nothing but the lowest level reaches the painting.
-    weights = torch.ones(1, 1, 2)
+    weights = torch.ones(1, 1)
     lowest = [torch.rand(1, 8, 8, 8), torch.rand(1, 12, 4, 4)]
     other = [torch.rand(1, 8, 8, 8), lowest[1]]
     assert torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))
@@ -170,30 +169,35 @@ def test_coring_takes_off_what_rises_above_the_mean_of_its_window():
     torch.testing.assert_close(detail, expected, atol=1e-6, rtol=0)
 
 
-def test_the_second_row_of_a_style_is_there_between_strengths_only():
-    generator = randomised(Generator(2))
-    image, mix = torch.rand(1, 3, 64, 64), torch.tensor([[0.4, 0.6]])
-    strengths = [torch.full((1,), strength) for strength in (0.0, 0.5, 1.0)]
+def test_a_style_is_nearly_all_there_at_half_strength_and_its_canvas_half():
+    strengths = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    there = eased(strengths)
+    assert (there[0], there[-1]) == (0, 1)
+    assert (there.diff() > 0).all()
+    assert 0.9 < there[2] < 1
+    generator = randomised(Generator(1))
+    image, mix, half = torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.full((1,), 0.5)
     with torch.no_grad():
-        before = [generator(image, mix, strength) for strength in strengths]
-        for name, parameter in generator.named_parameters():
-            if of_styles(name):
-                parameter[:, 1] += 0.5
-        after = [generator(image, mix, strength) for strength in strengths]
-    assert torch.equal(before[0], after[0])
-    assert torch.equal(before[2], after[2])
-    assert (before[1] - after[1]).abs().mean() > 0.01
-    torch.testing.assert_close(style_weights(mix, strengths[1]), torch.tensor([[[0.2, 0.4], [0.3, 0.6]]]))
+        levels = {
+            strength: generator.paint(image, mix, torch.full((1,), strength))[1] for strength in (0.5, 1.0)
+        }
+        canvas = generator.canvas(levels[1.0][1], mix)
+        bare = [
+            generator.encode[1](generator.encode[0](torch.full((1, 12, 34, 34), 0.5), w).relu(), w).relu()
+            for w in (mix * eased(half)[:, None], mix)
+        ]
+    torch.testing.assert_close(levels[0.5][1], bare[0] + canvas / 2)
+    torch.testing.assert_close(levels[1.0][1], bare[1] + canvas)
 
 
 def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_strength():
     canvas = Canvas([tuple(COATS)] * 2, 12)
     small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 214, 300)
-    weights = torch.tensor([[[0.3, 0.0], [0.7, 0.0]]])
+    weights = torch.tensor([[0.3, 0.7]])
     grain = canvas(large, weights)
     assert torch.equal(grain[..., :5, :7], canvas(small, weights))
     torch.testing.assert_close(grain[..., 192:, :], grain[..., :22, :])
-    share = torch.einsum("sr,srcl->cl", weights[0], canvas.share)
+    share = torch.einsum("s,scl->cl", weights[0], canvas.share)
     expected = torch.einsum("cl,lhw->chw", share, canvas.grain[0])
     torch.testing.assert_close(grain[0, :, :192, :192], expected)
     assert not canvas(large, weights * 0).any()
@@ -203,7 +207,7 @@ def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_
 
 def test_the_canvas_can_be_carried_along_with_the_picture():
     canvas = Canvas([tuple(COATS)], 12)
-    x, weights = torch.zeros(1, 12, 32, 32), torch.ones(1, 1, 2)
+    x, weights = torch.zeros(1, 12, 32, 32), torch.ones(1, 1)
     grain = canvas(x, weights)
     positions = identity_grid(1, 64, 64)
     turned = torch.stack([-positions[..., 1], positions[..., 0]], -1)
@@ -225,11 +229,11 @@ def test_a_style_takes_only_its_coats_of_the_canvas():
     x = torch.zeros(1, 5, 7, 6)
     canvas = Canvas([("dots",), ("rings", "strokes"), ()], 5)
     for style, layers in enumerate([[0], [1, 4], []]):
-        taken = canvas(x, style_weights(torch.eye(3)[style, None], torch.ones(1)))[0]
+        taken = canvas(x, torch.eye(3)[style, None])[0]
         coats = canvas.grain[0, :, :7, :6].unflatten(0, (-1, 4))
         expected = sum(
             (
-                torch.einsum("cl,lhw->chw", canvas.share[style, 0, :, 4 * k : 4 * k + 4], coats[k])
+                torch.einsum("cl,lhw->chw", canvas.share[style, :, 4 * k : 4 * k + 4], coats[k])
                 for k in layers
             ),
             torch.zeros(5, 7, 6),

@@ -27,8 +27,8 @@ from training.networks import (
     Generator,
     UpsampleConv,
     UpsampleToImage,
+    eased,
     interpolating,
-    style_weights,
 )
 from training.recipe import StyleRecipe, build_recipe
 from training.stylization import generator_of
@@ -76,10 +76,11 @@ class PackGraph(nn.Module):
         wider = F.pad(image[None], (0, 0, 4, 4, 3, 3), mode="replicate")[0]
         x = wider.reshape(n, height + 6, width // 2 + 4, 6).to(dtype)
         detail = self.generator.coring(x.permute(0, 3, 1, 2))
-        weights = style_weights(mix[None], strength)
+        weights, covered = (mix * eased(strength))[None], (mix * strength)[None]
         # In places of the canvas, of which a block has the same number each way.
         corner = origin * (self.generator.multiple >> (self.generator.canvas_level + 1))
-        levels = self.generator.levels(x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail, weights, corner)
+        seen = x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail
+        levels = self.generator.levels(seen, weights, covered, corner)
         residual = self.generator.to_residual(levels, weights).permute(0, 2, 3, 1)
         rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
         rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)

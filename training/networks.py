@@ -29,39 +29,20 @@ CANVAS_SIDE = 192
 class ConditionalAffine(nn.Module):
     """Scale and shift each channel by the styles in the mix (Dumoulin et al. 2017, arXiv 1610.07629).
 
-    Two rows of scales and shifts for each style, as `style_weights` has two weights. The rows are blended by
-    the weights and vanish with them, so that at strength 0 the shared trunk runs undisturbed.
+    One row of scales and shifts for each style. The rows are blended by the weights of the styles and
+    vanish with them, so that at strength 0 the shared trunk runs undisturbed.
     """
 
     def __init__(self, styles: int, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.zeros(styles, 2, channels))
-        self.shift = nn.Parameter(torch.zeros(styles, 2, channels))
+        self.scale = nn.Parameter(torch.zeros(styles, channels))
+        self.shift = nn.Parameter(torch.zeros(styles, channels))
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Apply to `x` [n, c, h, w] with `weights` [n or 1, styles, 2]."""
-        scale = 1 + mixed(self.scale, weights)
-        shift = mixed(self.shift, weights)
+        """Apply to `x` [n, c, h, w] with `weights` [n or 1, styles], mix times `eased` strength."""
+        scale = 1 + weights @ self.scale
+        shift = weights @ self.shift
         return x * scale[:, :, None, None] + shift[:, :, None, None]
-
-
-def style_weights(mix: Tensor, strength: Tensor) -> Tensor:
-    """How much of its two rows each style has in a picture, [n, styles, 2].
-
-    The first rises with the strength from 0 to the style's share of the mix. The second is there between
-    strengths only, most at a half, so that half of a style need not be half of what makes all of it.
-
-    Args:
-        mix: [n, styles], weights that sum to 1.
-        strength: [n], 0 to 1.
-    """
-    straight = mix * strength[:, None]
-    return torch.stack([straight, 4 * straight * (1 - strength[:, None])], 2)
-
-
-def mixed(rows: Tensor, weights: Tensor) -> Tensor:
-    """The sum of the styles' `rows` [styles, 2, ...] by `weights` [n, styles, 2], [n, ...]."""
-    return (weights.flatten(1) @ rows.flatten(0, 1).flatten(1)).unflatten(1, rows.shape[2:])
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -84,6 +65,16 @@ class BatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
         return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+def eased(strength: Tensor) -> Tensor:
+    """What of a style's scales and shifts there is at `strength`: nearly all from a half on.
+
+    Half of them would paint neither picture. With all of them, half strength lays half of the painting over
+    the picture, and with half of its canvas it keeps more of what is there than it loses of the style.
+    """
+    left = (1 - strength) * (1 - strength)
+    return 1 - left * left
 
 
 def mean_of_all(x: Tensor) -> Tensor:
@@ -223,8 +214,7 @@ class Canvas(nn.Module):
         self.register_buffer("allowed", allowed)
         # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
         deviation = 0.5 / brushwork.CHANNELS**0.5
-        straight = deviation * torch.randn(len(coats), channels, len(layers))
-        self.share = nn.Parameter(torch.stack([straight, torch.zeros_like(straight)], 1))
+        self.share = nn.Parameter(deviation * torch.randn(len(coats), channels, len(layers)))
         self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
         self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the grain that lie on the picture's corner; training moves them about."""
@@ -234,7 +224,7 @@ class Canvas(nn.Module):
         """What to add to `x` [n, c, h, w].
 
         Args:
-            weights: [n or 1, styles, 2], as `style_weights` gives them.
+            weights: [n or 1, styles], mix times strength.
             corner: row and column of the grain, of either sign, that lie on the picture's corner, int64 [2];
                 `self.corner` if not given.
         """
@@ -247,7 +237,8 @@ class Canvas(nn.Module):
         spread = self.grain.index_select(2, rows).index_select(3, columns)
         if self._grid is not None:
             spread = self._along(spread, self._grid)
-        share = mixed(self.share * self.allowed[:, None, None], weights)
+        own = (self.share * self.allowed[:, None]).flatten(1)
+        share = (weights @ own).unflatten(1, self.share.shape[1:])
         return (share @ spread.flatten(2).to(share.dtype)).unflatten(2, (height, width))
 
     @contextmanager
@@ -346,24 +337,33 @@ class Generator(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
-    def levels(self, x: Tensor, weights: Tensor, corner: Tensor | None = None) -> list[Tensor]:
+    def levels(
+        self, x: Tensor, weights: Tensor, covered: Tensor, corner: Tensor | None = None
+    ) -> list[Tensor]:
         """What each level holds on the way down, and after the residual blocks in place of the last one.
 
-        `x` [n, 12, h/2 + 2, w/2 + 2] is the picture without its small detail in `pixel_unshuffle(2)` order,
-        with a block more at each edge; `corner` as for the `Canvas`.
+        Args:
+            x: [n, 12, h/2 + 2, w/2 + 2], the picture without its small detail in `pixel_unshuffle(2)` order,
+                with a block more at each edge.
+            weights: [n or 1, styles], mix times `eased` strength.
+            covered: [n or 1, styles], mix times strength, by which the `Canvas` is there.
+            corner: as for the `Canvas`.
         """
         held = []
         for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
             if index == self.canvas_level:
-                x = x + self.canvas(x, weights, corner)
+                x = x + self.canvas(x, covered, corner)
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
         return [*held[:-1], binomial(x)]
 
     def to_residual(self, levels: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """What full strength adds to a picture of these `levels`, [n, 12, h/2, w/2] in the same order."""
+        """What full strength adds to a picture of these `levels`, [n, 12, h/2, w/2] in the same order.
+
+        `weights` as for `levels`.
+        """
         x = levels[-1]
         for layer, skipped in zip(self.decode, reversed(levels[:-1]), strict=True):
             x = layer(x, weights)
@@ -372,17 +372,17 @@ class Generator(nn.Module):
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
-        weights = style_weights(mix, strength)
+        weights = mix * eased(strength)[:, None]
         x = _unshuffled(image)
         detail = self.coring(x)
-        levels = self.levels(inner(x) - detail, weights)
+        levels = self.levels(inner(x) - detail, weights, mix * strength[:, None])
         residual = F.pixel_shuffle(self.to_residual(levels, weights) - inner(detail), 2)
         return image + strength[:, None, None, None] * residual, levels
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
-        x = _unshuffled(image)
-        return self.levels(inner(x) - self.coring(x), torch.zeros(1, self.styles, 2, device=image.device))
+        x, none = _unshuffled(image), torch.zeros(1, self.styles, device=image.device)
+        return self.levels(inner(x) - self.coring(x), none, none)
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
@@ -447,7 +447,7 @@ class Generator(nn.Module):
                 total += interpolating(module.weight).numel() * scale / 4
             elif isinstance(module, UpsampleToImage):
                 total += module.phase_weight().numel() * scale
-        total += self.canvas.share[0, 0].numel() * 4.0 ** -(self.canvas_level + 1)
+        total += self.canvas.share[0].numel() * 4.0 ** -(self.canvas_level + 1)
         return total
 
     def _scales(self) -> list[tuple[nn.Module, float]]:
@@ -459,7 +459,7 @@ class Generator(nn.Module):
 
 
 def of_styles(name: str) -> bool:
-    """Whether the parameter of this name has rows for each style; all others are the trunk's."""
+    """Whether the parameter of this name has a row for each style; all others are the trunk's."""
     return ".affine." in name or name == "canvas.share"
 
 
