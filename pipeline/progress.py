@@ -61,6 +61,9 @@ class VideoProgress:
     def show(self, stats: Stats) -> None:
         """Show where the run is; may be called as often as one likes."""
 
+    def look_through(self, frames: int) -> None:
+        """Show how many frames have been looked at before any is painted; as often as one likes."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -75,10 +78,16 @@ class Bar(VideoProgress):
 
     def __init__(self, bars: Bars, video: str, frames: int) -> None:
         self._bars = bars
+        self._video = video
         self._task = bars.add_task(video, total=frames or None, fps=0.0)
 
     def show(self, stats: Stats) -> None:
-        self._bars.update(self._task, completed=stats.before + stats.encoded, fps=stats.fps)
+        done = stats.before + stats.encoded
+        self._bars.update(self._task, description=self._video, completed=done, fps=stats.fps)
+
+    def look_through(self, frames: int) -> None:
+        """Count in the same bar, which then begins anew."""
+        self._bars.update(self._task, description=f"{self._video}, following the camera", completed=frames)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,9 +104,8 @@ class LinesOfJson(VideoProgress):
         self._said = 0.0
 
     def show(self, stats: Stats) -> None:
-        if time.monotonic() - self._said < EVERY:
+        if self._too_soon():
             return
-        self._said = time.monotonic()
         done = stats.before + stats.encoded
         left = (self._frames - done) / stats.fps if self._frames and stats.fps else None
         say(
@@ -110,6 +118,18 @@ class LinesOfJson(VideoProgress):
                 "eta": None if left is None else round(max(0.0, left), 1),
             }
         )
+
+    def look_through(self, frames: int) -> None:
+        """Lines of another event."""
+        if not self._too_soon():
+            count = {"frame": frames, "frames": self._frames or None}
+            say({"event": "following", "video": self._video, **count})
+
+    def _too_soon(self) -> bool:
+        if time.monotonic() - self._said < EVERY:
+            return True
+        self._said = time.monotonic()
+        return False
 
 
 def say(event: Mapping[str, Any]) -> None:

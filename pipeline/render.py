@@ -306,8 +306,9 @@ class Render:
                 opened.flatten(background)
             opened.see(self.window)
 
-        if self._follows:
-            (segment,) = located([segment], video, self.rate, self.decoder, prepare)
+        if self._follows and segment.start is not None:
+            with progress(file.info) as shown:
+                (segment,) = located([segment], video, self.rate, self.decoder, prepare, shown.look_through)
         elsewhere, source = (
             (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
         )
@@ -405,7 +406,7 @@ class Render:
             container = Container(output, parts.joined, info, encoding)
             try:
                 with progress(info) as shown:
-                    stats = self._paint(painting, file.info.time_base, shown.show)
+                    stats = self._paint(painting, file.info.time_base, shown)
                 join(list(parts), container, file.packets(), info)
                 container.close()
             except BaseException:
@@ -423,7 +424,7 @@ class Render:
         parts.remove()
         return stats
 
-    def _paint(self, painting: Painting, time_base: Fraction, progress: Callable[[Stats], None]) -> Stats:
+    def _paint(self, painting: Painting, time_base: Fraction, shown: VideoProgress) -> Stats:
         """Paint what `painting` has no parts of."""
         done = list(painting.parts)
         stats = Stats(before=sum(len(part.packets) for part in done))
@@ -444,19 +445,21 @@ class Render:
                         painting.video,
                     )
         if self._follows:
-            segments = located(segments, painting.video, self.rate, self.decoder, painting.prepare)
+            segments = located(
+                segments, painting.video, self.rate, self.decoder, painting.prepare, shown.look_through
+            )
         if self.farm is not None:
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, self.farm.threads)
             self.farm.check(runtime)
-            self.farm.paint(painting, segments, runtime, stats, progress)
+            self.farm.paint(painting, segments, runtime, stats, shown.show)
         elif self.workers > 1 and len(segments) > 1:
             workers = min(self.workers, len(segments))
             threads = max(1, (os.cpu_count() or 1) // workers)
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, threads)
-            paint_in_processes(painting.paint, segments, runtime, stats, progress, workers)
+            paint_in_processes(painting.paint, segments, runtime, stats, shown.show, workers)
         else:
             for segment in segments:
-                painting.paint(self.engine, segment, stats, progress, self._preview())
+                painting.paint(self.engine, segment, stats, shown.show, self._preview())
         return stats
 
     @property
@@ -560,8 +563,12 @@ def located(
     rate: Fraction | None,
     decoder: Decoder,
     prepare: Callable[[FileSource], None],
+    progress: Callable[[int], None],
 ) -> list[Segment]:
     """`segments` of `video`, each with where the camera has got to before it: followed from the beginning on.
+
+    Args:
+        progress: is told of each frame how many came before it.
 
     Raises:
         SourceError: the video cannot be read.
@@ -576,9 +583,9 @@ def located(
         prepare(file)
         followed = Followed(source)
         motion = followed.motion
-        for item in followed:
-            if not isinstance(item, Frame):
-                continue
+        frames = (item for item in followed if isinstance(item, Frame))
+        for number, item in enumerate(frames):
+            progress(number)
             while left and (left[0].start is None or item.pts >= left[0].start):
                 found.append(dataclasses.replace(left.popleft(), motion=motion))
             if not left:

@@ -206,6 +206,19 @@ def test_out_of_range_charges_only_what_the_export_clamps():
     torch.testing.assert_close(losses.out_of_range(image), torch.tensor([0.12]))
 
 
+def test_tone_is_of_the_light_of_large_areas_beside_the_mean():
+    photo = torch.zeros(1, 3, 32, 64)
+    photo[..., 32:] = 0.5
+    brighter, turned = photo * 1 + 0.2, photo.flip(3)
+    assert losses.tone(brighter, photo) < 1e-10
+    torch.testing.assert_close(losses.tone(turned, photo), torch.tensor([0.25]))
+    # Dots that leave an area's mean as it is cost nothing.
+    dots = torch.tensor([0.1, -0.1]).repeat(32, 32)
+    assert losses.tone(photo + dots, photo) < 1e-10
+    red = photo * torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    torch.testing.assert_close(losses.tone(red, 0 * photo), torch.tensor([(0.2126 * 0.25) ** 2]))
+
+
 def test_total_variation_of_a_step():
     image = torch.zeros(1, 1, 2, 3)
     image[..., 2] = 1

@@ -1,5 +1,6 @@
 """Renders in parts: joined, resumed and divided, they are what an undisturbed one is."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -257,7 +258,13 @@ def test_a_canvas_follows_the_camera_over_every_seam(tmp_path, meadow, how, opti
     undisturbed, other = tmp_path / "a.mkv", tmp_path / "b.mkv"
     assert fauve(*command, "-o", undisturbed).returncode == 0
     if how == "divided":
-        assert fauve(*command, "-o", other, "--workers", "2").returncode == 0
+        told = fauve(*command, "-o", other, "--workers", "2", "--json")
+        assert told.returncode == 0
+        events = [json.loads(line) for line in told.stdout.splitlines()]
+        # Nobody waits for the first frame in the dark while the camera is followed.
+        assert events[0]["event"] == "following"
+        assert events[0]["frame"] == 0
+        assert events[-1]["event"] == "done"
     elif how == "resumed":
         command = [*FAUVE, *command, "-o", str(other)]
         stopped_after(1, command, tmp_path / ".b.mkv.parts")
@@ -268,7 +275,9 @@ def test_a_canvas_follows_the_camera_over_every_seam(tmp_path, meadow, how, opti
         assert fauve(*command).returncode == 0
         for path in sorted((tmp_path / "p").glob("*.png"))[90:]:
             path.unlink()
-        assert fauve(*command, "--resume").returncode == 0
+        told = fauve(*command, "--resume", "--json")
+        assert told.returncode == 0
+        assert json.loads(told.stdout.splitlines()[0])["event"] == "following"
         pictures = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / "p").glob("*.png"))]
         images = read_video(undisturbed).images
         assert len(pictures) == len(images) > 2 * GRID

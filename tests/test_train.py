@@ -98,6 +98,7 @@ def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_pat
         smoothness=0.1,
         grid=0.1,
         colour=0.1,
+        tone=0.1,
         temporal_features=1.0,
         clip_share=0.5,
         brightness=0.2,
@@ -107,7 +108,7 @@ def test_every_named_loss_is_logged_and_the_sheets_are_written(material, tmp_pat
     assert seen == [1, 2, 3, 4, 5, 6]
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     names = {"content", "style", "in_range", "smoothness", "grid", "colour", "adversarial", "temporal"}
-    names |= {"temporal_features", "still", "discriminator"}
+    names |= {"tone", "temporal_features", "still", "discriminator"}
     assert all(names | {"step", "seconds"} == set(line) for line in lines)
     sheets = [f"{kind}-{step:05d}.png" for kind in ("clip", "sheet") for step in (3, 6)]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == sheets

@@ -54,6 +54,9 @@ Statistic = Callable[[Tensor, Tensor | None], Tensor]
 STATISTICS: dict[str, Statistic] = {"gram": gram, "moments": moments}
 """What of the features tells how a picture is painted."""
 
+AREA = 16
+"""Side in pixels of the areas whose light and dark is compared."""
+
 WINDOW = 15
 """Side in pixels of what counts as around a pixel."""
 
@@ -126,6 +129,19 @@ def content(features: Tensor, targets: Tensor) -> Tensor:
 def colour(image: Tensor, targets: Tensor) -> Tensor:
     """Distance of each colour's mean and deviation to those of `targets` (Reinhard et al. 2001), [n]."""
     return (moments(image) - moments(targets)).square().mean((1, 2))
+
+
+def tone(image: Tensor, photo: Tensor) -> Tensor:
+    """How far light and dark have left their places, [n]: of areas of `AREA` pixels, each picture about its
+    own mean.
+
+    A Gram matrix knows no places, and the features of a content loss hardly any light; the painting of a
+    figure before a dark cave may be cave all over.
+    """
+    weights = image.new_tensor(LUMA).view(1, 3, 1, 1)
+    areas = [F.avg_pool2d((each.float() * weights).sum(1, keepdim=True), AREA) for each in (image, photo)]
+    painted, seen = (each - each.mean((2, 3), keepdim=True) for each in areas)
+    return _each((painted - seen).square())
 
 
 def minimax_discriminator(real: Scores, fake: Scores) -> Tensor:

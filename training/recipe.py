@@ -119,6 +119,8 @@ class Recipe:
     """Weight of how unevenly fine detail falls on the generator's blocks."""
     colour: float = 0.0
     """Weight of the distance of the mean and deviation of each colour to the painting's."""
+    tone: float = 0.0
+    """Weight of how far large areas are from the photograph's light and dark."""
     in_range: float = 1.0
     full_strength: float = 0.6
     """Share of the pictures painted at full strength; the others draw theirs from 0..1."""

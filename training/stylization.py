@@ -410,6 +410,8 @@ class StyleTraining:
         terms["in_range"] = recipe.in_range * losses.out_of_range(painted).mean()
         if recipe.colour:
             terms["colour"] = recipe.colour * (strength * losses.colour(painted, batch.real)).mean()
+        if recipe.tone:
+            terms["tone"] = recipe.tone * losses.tone(painted, photo).mean()
         if recipe.smoothness:
             terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
         if recipe.grid:
