@@ -62,7 +62,10 @@ class VideoProgress:
         """Show where the run is; may be called as often as one likes."""
 
     def look_through(self, frames: int) -> None:
-        """Show how many frames have been looked at before any is painted; as often as one likes."""
+        """Show how many frames have been looked at before any is painted; as often as one likes.
+
+        The last of them is where painting goes on, which may be long before the end of the video.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -80,13 +83,19 @@ class Bar(VideoProgress):
         self._bars = bars
         self._video = video
         self._task = bars.add_task(video, total=frames or None, fps=0.0)
+        self._looking = False
 
     def show(self, stats: Stats) -> None:
         done = stats.before + stats.encoded
-        self._bars.update(self._task, description=self._video, completed=done, fps=stats.fps)
+        if self._looking:
+            # How fast frames were looked at tells nothing about how fast they are painted.
+            self._looking = False
+            self._bars.reset(self._task, description=self._video)
+        self._bars.update(self._task, completed=done, fps=stats.fps)
 
     def look_through(self, frames: int) -> None:
         """Count in the same bar, which then begins anew."""
+        self._looking = True
         self._bars.update(self._task, description=f"{self._video}, following the camera", completed=frames)
 
     def __exit__(
@@ -104,7 +113,7 @@ class LinesOfJson(VideoProgress):
         self._said = 0.0
 
     def show(self, stats: Stats) -> None:
-        if self._too_soon():
+        if not self._due():
             return
         done = stats.before + stats.encoded
         left = (self._frames - done) / stats.fps if self._frames and stats.fps else None
@@ -121,15 +130,16 @@ class LinesOfJson(VideoProgress):
 
     def look_through(self, frames: int) -> None:
         """Lines of another event."""
-        if not self._too_soon():
-            count = {"frame": frames, "frames": self._frames or None}
-            say({"event": "following", "video": self._video, **count})
+        if self._due():
+            total = self._frames or None
+            say({"event": "following", "video": self._video, "frame": frames, "frames": total})
 
-    def _too_soon(self) -> bool:
+    def _due(self) -> bool:
+        """Whether another line is to be printed; the next is then due some time later."""
         if time.monotonic() - self._said < EVERY:
-            return True
+            return False
         self._said = time.monotonic()
-        return False
+        return True
 
 
 def say(event: Mapping[str, Any]) -> None:

@@ -307,7 +307,7 @@ class Render:
             opened.see(self.window)
 
         if self._follows and segment.start is not None:
-            with progress(file.info) as shown:
+            with progress(self._rated(file).info) as shown:
                 (segment,) = located([segment], video, self.rate, self.decoder, prepare, shown.look_through)
         elsewhere, source = (
             (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)

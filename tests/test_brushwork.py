@@ -6,12 +6,12 @@ import pytest
 from training import brushwork
 
 SIDE = 96
-DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES = (range(4 * coat, 4 * coat + 4) for coat in range(6))
+DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS = (range(4 * n, 4 * n + 4) for n in range(7))
 
 
 def test_each_channel_has_mean_0_and_deviation_1():
     grain = brushwork.grain(SIDE)
-    assert grain.shape == (24, SIDE, SIDE)
+    assert grain.shape == (28, SIDE, SIDE)
     np.testing.assert_allclose(grain.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(grain.std((1, 2)), 1, atol=1e-5)
 
@@ -25,7 +25,7 @@ def test_it_repeats_without_a_seam():
 
 @pytest.mark.parametrize(
     ("coat", "most"),
-    [(DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5), (PLANES, 0.6), (RINGS, 0.7), (FIGURES, 0.1)],
+    [(DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5), (PLANES, 0.6), (RINGS, 0.7), (FIGURES, 0.1), (SWEEPS, 0.5)],
 )
 def test_a_touch_is_even_within_and_differs_from_its_neighbour(coat, most):
     # Of smooth noise, which has all steps in between, it is 0.85: worms follow its contours.

@@ -47,7 +47,7 @@ def generator() -> Generator:
     torch.manual_seed(1)
     network = Generator(2, RECIPE.widths, RECIPE.blocks)
     with torch.no_grad():
-        network.to_image.weight.normal_(std=0.05)
+        network.to_image.weight.normal_(std=0.02)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.3)
@@ -140,6 +140,26 @@ def test_what_the_pack_tells(folder):
     assert style.card["float32_layers"] == []
     preview = cv2.imdecode(np.frombuffer(style.preview, np.uint8), cv2.IMREAD_COLOR)
     assert preview.shape == (160, 192, 3)
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5, 0.75, 1.0])
+def test_the_graph_paints_what_the_generator_paints_at_every_strength(strength):
+    network = generator()
+    image, mix = picture(5, 64, 96), torch.tensor([[0.3, 0.7]])
+    graph = PackGraph(network)
+    with torch.no_grad():
+        inputs = (
+            torch.from_numpy(image)[None],
+            mix[0],
+            torch.tensor([strength]),
+            torch.zeros(2, dtype=torch.int64),
+        )
+        stylized = graph(*inputs)[0].numpy()
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        painted = network(x, mix, torch.tensor([strength]))[0].permute(1, 2, 0)
+    expected = (painted * 255).round().clamp(0, 255).numpy()
+    assert np.abs(expected - image).mean() > 1
+    assert np.abs(stylized.astype(int) - expected).max() <= 1
 
 
 def test_no_layer_knows_where_the_edge_is():

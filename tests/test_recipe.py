@@ -46,6 +46,7 @@ def test_overrides_take_the_type_of_the_field(path):
         (("--optimiser", "adamw"), "optimiser is one of adam, sgd, not 'adamw'"),
         (("--style-features", '["vgg16"]'), "style_features is one of .*, not 'vgg16'"),
         (("--crop", "100"), "crop is a multiple of 8"),
+        (("--crop", "8", "--tone", "1.0"), "tone needs a crop of at least 16, not 8"),
         (("--temporal-loss", "frame_difference"), "clip_share = 1"),
         (("--steps", "0"), "steps is at least 1, not 0"),
         (("--checkpoint-every", "0"), "checkpoint_every is at least 1"),

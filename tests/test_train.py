@@ -172,10 +172,10 @@ def test_a_recipe_says_what_coats_of_the_canvas_its_styles_paint_by(material):
     recipe = dataclasses.replace(RECIPE, styles=styles, cycle=5.0)
     training = CycleTraining(recipe, material, torch.device("cpu"))
     for generator in (training.generator, training.average):
-        assert generator.canvas.allowed[0].tolist() == [1] * 4 + [0] * 20
+        assert generator.canvas.allowed[0].tolist() == [1] * 4 + [0] * 24
     assert not training.back.canvas.allowed.any(), "photographs have no brushwork"
     with pytest.raises(
-        ValueError, match="canvas is one of dots, strokes, facets, planes, rings, figures, not 'oil'"
+        ValueError, match="canvas is one of dots, strokes, facets, planes, rings, figures, sweeps, not 'oil'"
     ):
         dataclasses.replace(styles[0], canvas=("oil",))
 
@@ -495,7 +495,7 @@ def test_a_style_that_is_not_to_be_learned_stays_what_it_is(material, tmp_path):
 def test_a_trunk_of_another_shape_is_refused(material, tmp_path):
     trunk = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path / "trunk")
     wider = dataclasses.replace(RECIPE, widths=(8, 8, 16))
-    with pytest.raises(ValueError, match="other widths or blocks"):
+    with pytest.raises(ValueError, match="another version's canvas"):
         train(wider, material, run=tmp_path / "wider", start_from=trunk)
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.safetensors"):

@@ -71,7 +71,7 @@ def figures(rng: np.random.Generator, side: int) -> Grain:
 
 
 def sweeps(rng: np.random.Generator, side: int) -> Grain:
-    """Soft patches, and curved sweeps of a brush over them; the fourth channel is where the sweeps are."""
+    """Soft patches and curved sweeps of a brush; the fourth channel is where the sweeps are."""
     return _laid(rng, side, 8.0, 24, lambda y, x: _sweep(rng) if rng.random() < 0.6 else _patch(rng))
 
 
@@ -169,7 +169,7 @@ def _rings(rng: np.random.Generator) -> Touch:
 
 
 def _figure(rng: np.random.Generator) -> Touch:
-    """A geometrical figure in two of eight full colours; lines are all of one."""
+    """A geometrical figure in one or two of eight full colours; lines are all of one."""
     figure = FIGURES[int(rng.integers(len(FIGURES)))]
     angle, size = rng.uniform(0, np.pi), rng.uniform(0.7, 1.3)
     first, second = rng.choice((-1.0, 1.0), (2, CHANNELS - 1))
@@ -185,7 +185,7 @@ def _figure(rng: np.random.Generator) -> Touch:
 
 
 def _sweep(rng: np.random.Generator) -> Touch:
-    """An arc that tapers to both of its ends: every other one is a line."""
+    """An arc that tapers to both ends; half of them are thin lines, all of one colour."""
     radius, reach, turn = rng.uniform(5.0, 14.0), rng.uniform(0.5, 1.6), rng.uniform(0, 2 * np.pi)
     line = rng.random() < 0.5
     width, own = (1.6, np.full(CHANNELS - 1, -1.0)) if line else (4.5, rng.choice((-1.0, 1.0), CHANNELS - 1))

@@ -55,7 +55,7 @@ STATISTICS: dict[str, Statistic] = {"gram": gram, "moments": moments}
 """What of the features tells how a picture is painted."""
 
 AREA = 16
-"""Side in pixels of the areas whose light and dark is compared."""
+"""Side in pixels of the squares whose light and dark is compared."""
 
 WINDOW = 15
 """Side in pixels of what counts as around a pixel."""
@@ -132,14 +132,13 @@ def colour(image: Tensor, targets: Tensor) -> Tensor:
 
 
 def tone(image: Tensor, photo: Tensor) -> Tensor:
-    """How far light and dark have left their places, [n]: of areas of `AREA` pixels, each picture about its
+    """How far light and dark have left their places, [n]: of squares of `AREA` pixels, each picture about its
     own mean.
 
     A Gram matrix knows no places, and the features of a content loss hardly any light; the painting of a
     figure before a dark cave may be cave all over.
     """
-    weights = image.new_tensor(LUMA).view(1, 3, 1, 1)
-    areas = [F.avg_pool2d((each.float() * weights).sum(1, keepdim=True), AREA) for each in (image, photo)]
+    areas = [F.avg_pool2d(luminance(each.float()), AREA) for each in (image, photo)]
     painted, seen = (each - each.mean((2, 3), keepdim=True) for each in areas)
     return _each((painted - seen).square())
 
@@ -233,9 +232,14 @@ def visible(photo: Tensor) -> Tensor:
     return UNSEEN + (1 - UNSEEN) * variance / (variance + VISIBLE**2)
 
 
+def luminance(image: Tensor) -> Tensor:
+    """The luminance of `image` [n, 3, h, w], [n, 1, h, w] (BT.709)."""
+    return (image * torch.tensor(LUMA, device=image.device)[:, None, None]).sum(1, keepdim=True)
+
+
 def local_variance(image: Tensor) -> Tensor:
     """Variance of the luminance around each pixel of `image` [n, 3, h, w], [n, 1, h, w]."""
-    luma = (image * torch.tensor(LUMA, device=image.device)[:, None, None]).sum(1, keepdim=True)
+    luma = luminance(image)
     reach = WINDOW // 2
 
     def mean(x: Tensor) -> Tensor:
@@ -246,9 +250,8 @@ def local_variance(image: Tensor) -> Tensor:
 
 
 def luminance_change(current: Tensor, warped_previous: Tensor) -> Tensor:
-    """By how much the luminance of a frame [n, 3, h, w] grew along the flow, [n, 1, h, w] (BT.709)."""
-    luma = torch.tensor(LUMA, device=current.device)[:, None, None]
-    return ((current - warped_previous) * luma).sum(1, keepdim=True)
+    """By how much the luminance of a frame [n, 3, h, w] grew along the flow, [n, 1, h, w]."""
+    return luminance(current - warped_previous)
 
 
 def frame_difference(current: Tensor, previous: Tensor, photo: Tensor, previous_photo: Tensor) -> Tensor:

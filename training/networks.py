@@ -70,8 +70,8 @@ class BatchNorm(nn.BatchNorm2d):
 def eased(strength: Tensor) -> Tensor:
     """What of a style's scales and shifts there is at `strength`: nearly all from a half on.
 
-    Half of them would paint neither picture. With all of them, half strength lays half of the painting over
-    the picture, and with half of its canvas it keeps more of what is there than it loses of the style.
+    Half of them would paint neither picture. With all of them and half of the canvas, half strength is nearer
+    to the style than a blend that keeps as much of the picture.
     """
     left = (1 - strength) * (1 - strength)
     return 1 - left * left
@@ -413,7 +413,7 @@ class Generator(nn.Module):
                 its own.
 
         Raises:
-            ValueError: the other generator has other widths or blocks.
+            ValueError: the other generator has other widths or blocks, or another version's canvas.
         """
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
@@ -428,7 +428,10 @@ class Generator(nn.Module):
             taken[name] = value
         shapes = {name: value.shape for name, value in own.items()}
         if {name: value.shape for name, value in taken.items()} != shapes:
-            raise ValueError("the checkpoint's generator has other widths or blocks than the recipe's")
+            raise ValueError(
+                "the checkpoint's generator has other widths or blocks than the recipe's, or another "
+                "version's canvas"
+            )
         self.load_state_dict(taken)
 
     def freeze_statistics(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from training.brushwork import COATS
+from training.losses import AREA
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Recipe:
     colour: float = 0.0
     """Weight of the distance of the mean and deviation of each colour to the painting's."""
     tone: float = 0.0
-    """Weight of how far large areas are from the photograph's light and dark."""
+    """Weight of how far light and dark have left their places."""
     in_range: float = 1.0
     full_strength: float = 0.6
     """Share of the pictures painted at full strength; the others draw theirs from 0..1."""
@@ -192,6 +193,8 @@ class Recipe:
             raise ValueError(
                 f"crop is a multiple of {multiple} with {len(self.widths)} widths, not {self.crop}"
             )
+        if self.tone and self.crop < AREA:
+            raise ValueError(f"tone needs a crop of at least {AREA}, not {self.crop}")
 
     @property
     def discriminates(self) -> bool:

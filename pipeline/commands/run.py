@@ -323,9 +323,16 @@ class _Stoppable(VideoProgress):
         self._stopped = stopped
 
     def show(self, stats: Stats) -> None:
+        self._stop_if_asked()
+        self._shown.show(stats)
+
+    def look_through(self, frames: int) -> None:
+        self._stop_if_asked()
+        self._shown.look_through(frames)
+
+    def _stop_if_asked(self) -> None:
         if self._stopped.is_set():
             raise KeyboardInterrupt
-        self._shown.show(stats)
 
     def __exit__(self, *raised: Any) -> None:
         self._shown.__exit__(*raised)
