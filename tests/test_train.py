@@ -329,7 +329,8 @@ def test_two_processes_learn_what_one_learns(material, tmp_path):
         return load_checkpoint(tmp_path / folder / "checkpoint.pt")
 
     one = run("one")
-    two = run("two", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    # At a free port, which another training on this machine does not use.
+    two = run("two", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     assert two["step"] == 3
     for part in ("generator", "average", "discriminator"):
         for name, value in one[part].items():

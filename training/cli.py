@@ -303,6 +303,8 @@ def quick_recipe(
         "year": year,
         "rights": rights,
         "reals": others,
+        # Of several coats, so few steps make a mottle.
+        "canvas": ["strokes"],
     }
     table = {**tomllib.loads((RECIPES / "quick.toml").read_text("utf-8")), "name": name, "styles": [style]}
     table["title"] = style["title"]
