@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,5 +126,13 @@ def test_bundled_recipes_load():
             assert (recipe.name, recipe.title, recipe.steps) == ("mine", "a painting", 7)
             assert Path(recipe.styles[0].painting).name == "a_painting.jpg"
             assert len(recipe.styles[0].reals) == 1
+            assert recipe.styles[0].canvas == ("strokes",)
         else:
             assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]
+
+
+def test_a_recipe_is_read_without_torch():
+    # `fauve train --help` and a wrong recipe do not wait for it, nor need it.
+    code = "import sys, training.cli; print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"

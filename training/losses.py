@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.recipe import AREA
+
 EPSILON = 1e-8
 
 LUMA = (0.2126, 0.7152, 0.0722)
@@ -53,9 +55,6 @@ Statistic = Callable[[Tensor, Tensor | None], Tensor]
 
 STATISTICS: dict[str, Statistic] = {"gram": gram, "moments": moments}
 """What of the features tells how a picture is painted."""
-
-AREA = 16
-"""Side in pixels of the squares whose light and dark is compared."""
 
 WINDOW = 15
 """Side in pixels of what counts as around a pixel."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from training.brushwork import COATS
-from training.losses import AREA
 
 
 @dataclass(frozen=True)
@@ -214,6 +213,9 @@ class Recipe:
         """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint."""
         return hashlib.sha256(json.dumps(self.changed(), sort_keys=True).encode()).hexdigest()
 
+
+AREA = 16
+"""Side in pixels of the squares whose light and dark `tone` compares."""
 
 AT_LEAST = {
     "steps": 1,
