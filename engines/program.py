@@ -670,6 +670,7 @@ MAKERS: dict[str, Maker] = {
     "Range": lambda attributes, *bounds: (
         lambda *bounds: torch.arange(*(bound.item() for bound in bounds), dtype=bounds[0].dtype)
     ),
+    "Reciprocal": _plain(torch.reciprocal),
     "ReduceMean": partial(_reduce, function=torch.mean),
     "ReduceSum": partial(_reduce, function=torch.sum),
     "Relu": _plain(torch.relu),

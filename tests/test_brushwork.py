@@ -45,9 +45,22 @@ def test_strokes_are_longer_than_dots_and_facets_larger_than_both():
     assert 1.1 * dots < strokes < 0.8 * facets
 
 
-def test_figures_leave_most_of_the_ground_bare():
-    there = brushwork.grain(SIDE)[FIGURES[3]]
-    assert 0.15 < (there > 0).mean() < 0.5
+def _commonest(channel: int) -> np.ndarray:
+    """Where the commonest value is."""
+    values, counts = np.unique(brushwork.grain(SIDE)[channel], return_counts=True)
+    return np.isclose(brushwork.grain(SIDE)[channel], values[counts.argmax()], atol=1e-3)
+
+
+@pytest.mark.parametrize("coat", [FIGURES, SWEEPS])
+def test_figures_and_sweeps_have_lines_of_ink_on_a_bare_ground(coat):
+    bare = np.all([_commonest(channel) for channel in coat], axis=0)
+    assert 0.1 < bare.mean() < 0.5
+    ink = brushwork.grain(SIDE)[coat[3]]
+    drawn = ink > ink.max() / 2
+    assert 0.05 < drawn.mean() < 0.3
+    colours = np.all([_commonest(channel) for channel in coat[:3]], axis=0)
+    full = drawn & (ink > 0.99 * ink.max())
+    assert colours[full].mean() > 0.8, "ink has no colour"
 
 
 def test_planes_have_a_thin_line_around_them():

@@ -42,10 +42,10 @@ def _is_dequantised(names, made) -> bool:
     return all(name in made and made[name].op_type == "DequantizeLinear" for name in names)
 
 
-def generator() -> Generator:
+def generator(simplified: bool = True) -> Generator:
     """One that paints something: random weights all over, statistics that are not 0 and 1."""
     torch.manual_seed(1)
-    network = Generator(2, RECIPE.widths, RECIPE.blocks)
+    network = Generator(2, RECIPE.widths, RECIPE.blocks, simplified=simplified)
     with torch.no_grad():
         network.to_image.weight.normal_(std=0.02)
         for module in network.modules():
@@ -142,9 +142,10 @@ def test_what_the_pack_tells(folder):
     assert preview.shape == (160, 192, 3)
 
 
+@pytest.mark.parametrize("simplified", [True, False])
 @pytest.mark.parametrize("strength", [0.25, 0.5, 0.75, 1.0])
-def test_the_graph_paints_what_the_generator_paints_at_every_strength(strength):
-    network = generator()
+def test_the_graph_paints_what_the_generator_paints_at_every_strength(strength, simplified):
+    network = generator(simplified)
     image, mix = picture(5, 64, 96), torch.tensor([[0.3, 0.7]])
     graph = PackGraph(network)
     with torch.no_grad():

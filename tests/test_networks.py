@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from training.brushwork import COATS
 from training.flow import identity_grid
 from training.networks import (
-    CORING,
-    CORING_WINDOW,
+    FLAT,
+    PATCH,
     Canvas,
     DenseDiscriminator,
     Generator,
+    Kuwahara,
+    LinearUpsample,
     PatchDiscriminator,
     UpsampleConv,
     UpsampleToImage,
@@ -73,17 +75,20 @@ def randomised(generator):
     return generator.eval()
 
 
-def test_generator_begins_as_the_identity_but_for_small_detail():
+def test_generator_begins_as_the_identity_or_with_flat_patches():
     image = torch.rand(1, 3, 64, 64)
+    once = torch.ones(1, 1), torch.ones(1)
+    assert (Generator(1, simplified=False)(image, *once) - image).abs().mean() < 0.02
     generator = Generator(1)
-    painted = generator(image, torch.ones(1, 1), torch.ones(1))
-    detail = F.pixel_shuffle(generator.coring(F.pixel_unshuffle(image, 2)), 2)
-    assert (painted - image)[..., 2:-2, 2:-2].add(detail).abs().mean() < 0.02
+    patches = F.pixel_shuffle(inner(generator.base(image)), 2)
+    assert (generator(image, *once) - patches).abs().mean() < 0.02
+    assert (patches - image).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("size", [(8, 8), (40, 64)])
-def test_strength_zero_is_the_identity(size):
-    generator = randomised(Generator(2))
+@pytest.mark.parametrize("simplified", [True, False])
+def test_strength_zero_is_the_identity(size, simplified):
+    generator = randomised(Generator(2, simplified=simplified))
     image = torch.rand(1, 3, *size)
     mix = torch.tensor([[0.3, 0.7]])
     assert torch.equal(generator(image, mix, torch.zeros(1)), image)
@@ -100,7 +105,8 @@ def test_each_style_paints_its_own_picture_and_a_mix_another():
 
 
 def test_cost_of_the_bundled_size():
-    assert Generator(1).macs_per_pixel() == 7128
+    assert Generator(1).macs_per_pixel() == 7077
+    assert Generator(1, simplified=False).macs_per_pixel() == 7128
 
 
 def test_discriminator_scores_each_style_by_itself():
@@ -150,23 +156,37 @@ def test_depth_and_skips_are_the_recipes():
     assert not torch.equal(shallow.to_residual(lowest, weights), shallow.to_residual(other, weights))
 
 
-def test_small_detail_goes_and_edges_stay():
+def test_noise_and_small_detail_go_and_edges_stay():
     generator, steps = Generator(1), torch.arange(64) >= 32
     edge = (0.2 + 0.6 * steps.float()).expand(1, 3, 64, 64)
-    noise = torch.randn(1, 3, 64, 64) * 2 / 255
-    x = F.pixel_unshuffle(edge + noise, 2)
-    left = F.pixel_shuffle(inner(x) - generator.coring(x), 2) - edge[..., 2:-2, 2:-2]
-    flat = torch.cat([left[..., :26], left[..., 34:]], -1)
-    assert flat.std() < 0.35 * noise.std()
-    assert left.abs().max() < CORING + 5 * noise.std()
+    noise = torch.randn(1, 3, 64, 64) * 4 / 255
+    left = F.pixel_shuffle(inner(generator.base(edge + noise)), 2) - edge
+    assert torch.cat([left[..., :28], left[..., 36:]], -1).std() < 0.25 * noise.std()
+    # A box filter of the same windows would be off by 0.3 beside the edge, and by 0.05 five pixels away.
+    beside = left.abs().mean((0, 1, 2))
+    assert beside[28:36].max() < 0.2
+    assert beside[[29, 34]].max() < 0.01
+    # Two pixels wide, as leaves are: gone but for a seventh.
+    comb = (0.2 + 0.6 * (torch.arange(64) // 2 % 2).float()).expand(1, 3, 64, 64)
+    assert F.pixel_shuffle(inner(generator.base(comb)), 2)[..., 8:-8].std() < 0.15 * comb.std()
 
 
-def test_coring_takes_off_what_rises_above_the_mean_of_its_window():
-    image = torch.rand(1, 3, 20, 24) * 0.02 + 0.5
-    window = F.avg_pool2d(image, CORING_WINDOW, 1, CORING_WINDOW // 2)
-    expected = (image - window)[..., 2:-2, 2:-2].clamp(-CORING, CORING)
-    detail = F.pixel_shuffle(Generator(1).coring(F.pixel_unshuffle(image, 2)), 2)
-    torch.testing.assert_close(detail, expected, atol=1e-6, rtol=0)
+def test_what_is_flat_is_averaged_over_all_windows_and_what_is_not_over_the_flattest():
+    simplify = Kuwahara()
+    faint = torch.rand(1, 3, 20, 24) * 0.02 + 0.5
+    mean = F.avg_pool2d(F.avg_pool2d(faint, PATCH, 1), PATCH, 1)
+    torch.testing.assert_close(simplify(faint), mean, atol=2e-4, rtol=0)
+    # Black and white far above `FLAT`: beside the edge, the windows of one side outweigh those across it.
+    edge = (torch.arange(12) >= 6).float().expand(1, 3, 9, 12)
+    across = FLAT / (FLAT + 2 / 9)
+    assert (simplify(edge) - edge[..., 2:-2, 2:-2]).abs().max() < 2 * across**3
+    assert torch.equal(simplify(torch.zeros(1, 3, 5, 5)), torch.zeros(1, 3, 1, 1))
+
+
+def test_twice_as_large_is_linear_interpolation():
+    image = torch.rand(1, 3, 12, 10)
+    expected = F.interpolate(image, scale_factor=2.0, mode="bilinear")[..., 2:-2, 2:-2]
+    torch.testing.assert_close(F.pixel_shuffle(LinearUpsample()(image), 2), expected)
 
 
 def test_a_style_is_nearly_all_there_at_half_strength_and_its_canvas_half():
@@ -250,6 +270,22 @@ def test_a_generator_that_begins_with_another_keeps_its_own_coats_and_takes_the_
     assert torch.equal(after.canvas.share, before.canvas.share)
     assert not after.canvas.allowed[0].any()
     assert after.canvas.allowed[1].any()
+
+
+def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints():
+    narrow = randomised(Generator(2, widths=(8, 12, 16), blocks=1))
+    wide = Generator(2, widths=(12, 16, 16), blocks=2)
+    wide.start_from(narrow.state_dict(), ["a", "b"], ["a", "b"])
+    wide.eval()
+    inputs = torch.rand(1, 3, 32, 40), torch.tensor([[0.3, 0.7]]), torch.ones(1)
+    torch.testing.assert_close(wide(*inputs), narrow(*inputs), atol=1e-5, rtol=0)
+    wide(*inputs).square().mean().backward()
+    assert wide.blocks[1].second.norm.weight.grad.abs().max() > 0, "the new block learns"
+    assert wide.to_image.weight.grad[:, 8:].abs().max() > 0, "the new channels get a say"
+    with pytest.raises(ValueError, match="wider or deeper"):
+        Generator(2, widths=(8, 16, 16), blocks=2).start_from(wide.state_dict(), ["a", "b"], ["a", "b"])
+    with pytest.raises(ValueError, match="wider or deeper"):
+        Generator(2, widths=(12, 16, 16), blocks=1).start_from(wide.state_dict(), ["a", "b"], ["a", "b"])
 
 
 def test_a_flat_picture_gets_strokes():

@@ -144,7 +144,8 @@ CASES = {
         [
             node("LeakyRelu", "x", outputs=["a"], alpha=0.3),
             node("Sigmoid", "a", outputs=["b"]),
-            node("Neg", "b", outputs=["c"]),
+            node("Reciprocal", "b", outputs=["g"]),
+            node("Neg", "g", outputs=["c"]),
             node("Exp", "c", outputs=["d"]),
             node("Tanh", "d", outputs=["e"]),
             node("PRelu", "x", "slope", outputs=["f"]),

@@ -56,8 +56,8 @@ def facets(rng: np.random.Generator, side: int) -> Grain:
 
 
 def planes(rng: np.random.Generator, side: int) -> Grain:
-    """Four-sided planes, each shaded from side to side; the fourth channel is the line around them."""
-    return _laid(rng, side, 8.0, 20, lambda y, x: _plane(rng, rng.uniform(0, np.pi)))
+    """Four-sided planes, each shaded from side to side; the fourth channel is a line around most."""
+    return _laid(rng, side, 9.0, 34, lambda y, x: _plane(rng, rng.uniform(0, np.pi)))
 
 
 def rings(rng: np.random.Generator, side: int) -> Grain:
@@ -66,13 +66,14 @@ def rings(rng: np.random.Generator, side: int) -> Grain:
 
 
 def figures(rng: np.random.Generator, side: int) -> Grain:
-    """Discs, triangles, lines, combs, chequers on a bare ground; the fourth channel is where they are."""
-    return _laid(rng, side, 14.0, 24, lambda y, x: _figure(rng))
+    """Discs, triangles, lines, combs, chequers on a bare ground; the fourth channel is the ink of some."""
+    return _laid(rng, side, 12.0, 30, lambda y, x: _figure(rng))
 
 
 def sweeps(rng: np.random.Generator, side: int) -> Grain:
-    """Soft patches and curved sweeps of a brush; the fourth channel is where the sweeps are."""
-    return _laid(rng, side, 8.0, 24, lambda y, x: _sweep(rng) if rng.random() < 0.6 else _patch(rng))
+    """Soft patches, curved sweeps of a brush, thin lines side by side; the fourth channel is their ink."""
+    kinds = (_patch, _sweep, _lines)
+    return _laid(rng, side, 9.0, 30, lambda y, x: kinds[int(rng.choice(3, p=(0.45, 0.27, 0.28)))](rng))
 
 
 COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
@@ -132,8 +133,9 @@ def _facet(rng: np.random.Generator, size: float) -> Touch:
 
 
 def _plane(rng: np.random.Generator, angle: float) -> Touch:
-    """A rectangle askew, up to three times as long as wide, with a line around it."""
-    length, width = rng.uniform(7.0, 13.0), rng.uniform(3.5, 6.0)
+    """A rectangle askew, large or small, two of three with a line around it."""
+    size, outlined = rng.uniform(0.6, 2.0), rng.random() < 0.67
+    length, width = size * rng.uniform(6.0, 11.0), size * rng.uniform(3.5, 6.0)
     value, slope, skew = (
         rng.standard_normal(CHANNELS - 1),
         rng.standard_normal(CHANNELS - 1),
@@ -145,7 +147,7 @@ def _plane(rng: np.random.Generator, angle: float) -> Touch:
         across = across + skew * along
         outside = np.maximum(np.abs(along) - length, np.abs(across) - width)
         values = [own + rise * across / width for own, rise in zip(value, slope, strict=True)]
-        line = np.clip(1.3 - np.abs(outside + 0.8), 0, 1)
+        line = outlined * np.clip(1.3 - np.abs(outside + 0.8), 0, 1)
         return np.clip(0.5 - outside, 0, 1), np.stack([*values, line])
 
     return touch
@@ -169,45 +171,63 @@ def _rings(rng: np.random.Generator) -> Touch:
 
 
 def _figure(rng: np.random.Generator) -> Touch:
-    """A geometrical figure in one or two of eight full colours; lines are all of one."""
-    figure = FIGURES[int(rng.integers(len(FIGURES)))]
-    angle, size = rng.uniform(0, np.pi), rng.uniform(0.7, 1.3)
-    first, second = rng.choice((-1.0, 1.0), (2, CHANNELS - 1))
+    """A geometrical figure in one or two of eight full colours; lines are of ink alone."""
+    figure = FIGURES[int(rng.choice(len(FIGURES), p=(0.2, 0.25, 0.25, 0.18, 0.12)))]
+    angle, size = rng.uniform(0, np.pi), rng.uniform(0.5, 2.2)
+    first, second = np.zeros((2, CHANNELS))
+    first[:-1], second[:-1] = rng.choice((-1.0, 1.0), (2, CHANNELS - 1))
+    ink = np.array([0.0, 0.0, 0.0, 2.0])
     if figure in (_line, _comb):
-        first = np.full(CHANNELS - 1, -1.0)
+        first = ink
+    if figure is _chequer or rng.random() < 0.3:
+        second = ink
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         beyond, share = figure(*_turned(down, right, angle), size)
         values = [a * (1 - share) + b * share for a, b in zip(first, second, strict=True)]
-        return np.clip(0.5 - beyond, 0, 1), np.stack([*values, np.full_like(share, 2.0)])
+        return np.clip(0.5 - beyond, 0, 1), np.stack(values)
 
     return touch
 
 
 def _sweep(rng: np.random.Generator) -> Touch:
-    """An arc that tapers to both ends; half of them are thin lines, all of one colour."""
-    radius, reach, turn = rng.uniform(5.0, 14.0), rng.uniform(0.5, 1.6), rng.uniform(0, 2 * np.pi)
-    line = rng.random() < 0.5
-    width, own = (1.6, np.full(CHANNELS - 1, -1.0)) if line else (4.5, rng.choice((-1.0, 1.0), CHANNELS - 1))
+    """An arc of one of eight full colours that tapers to both ends."""
+    own = rng.choice((-1.0, 1.0), CHANNELS - 1)
+    return _arcs(
+        rng, 1, 5.0, radius=rng.uniform(6.0, 16.0), length=rng.uniform(8.0, 16.0), values=[*own, 0.0]
+    )
+
+
+def _lines(rng: np.random.Generator) -> Touch:
+    """Up to three thin arcs side by side, nearly straight, without a colour."""
+    count = int(rng.integers(1, 4))
+    radius, length = rng.uniform(14.0, 70.0), rng.uniform(12.0, 34.0)
+    return _arcs(rng, count, 1.7, radius=radius, length=length, values=[0.0, 0.0, 0.0, 2.0])
+
+
+def _arcs(
+    rng: np.random.Generator, count: int, width: float, *, radius: float, length: float, values: list[float]
+) -> Touch:
+    """Arcs around one middle, `width` at theirs, four places apart."""
+    turn = rng.uniform(0, 2 * np.pi)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         along, across = _turned(down, right, turn)
-        # The middle of the arc, not of its circle, is where it is laid.
+        # The middle of the arcs, not of their circles, is where they are laid.
         along = along + radius
-        bent = np.abs(np.arctan2(across, along)) / reach
+        bent = np.abs(np.arctan2(across, along)) * 2 * radius / length
         taper = np.sqrt(np.clip(1 - bent**2, 0, 1))
-        covered = np.clip(width * taper / 2 - np.abs(np.hypot(along, across) - radius) + 0.5, 0, 1)
-        covered = covered * (bent < 1)
-        return covered, np.stack(
-            [*(np.full_like(covered, value) for value in own), np.full_like(covered, 2.0)]
-        )
+        distance = np.hypot(along, across) - radius
+        beside = np.min([np.abs(distance - 4.0 * (n - (count - 1) / 2)) for n in range(count)], axis=0)
+        covered = np.clip(width * taper / 2 - beside + 0.5, 0, 1) * (bent < 1)
+        return covered, np.stack([np.full_like(covered, value) for value in values])
 
     return touch
 
 
 def _patch(rng: np.random.Generator) -> Touch:
     """An oval whose edge is lost in what is around it."""
-    length, width, angle = rng.uniform(4.0, 9.0), rng.uniform(3.0, 5.0), rng.uniform(0, np.pi)
+    length, width, angle = rng.uniform(5.0, 15.0), rng.uniform(4.0, 8.0), rng.uniform(0, np.pi)
     own = rng.standard_normal(CHANNELS - 1)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
@@ -236,13 +256,13 @@ def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
 
 
 def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
-    return np.maximum(np.abs(across) - 0.9, np.abs(along) - 18 * size), np.zeros_like(along)
+    return np.maximum(np.abs(across) - 0.8, np.abs(along) - 14 * size), np.zeros_like(along)
 
 
 def _comb(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """Three lines side by side."""
-    teeth = np.abs((across + 2) % 4 - 2) - 0.9
-    return np.max([teeth, np.abs(across) - 5.5, np.abs(along) - 8 * size], axis=0), np.zeros_like(along)
+    teeth = np.abs((across + 2) % 4 - 2) - 0.8
+    return np.max([teeth, np.abs(across) - 5.5, np.abs(along) - 6 * size], axis=0), np.zeros_like(along)
 
 
 def _chequer(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:

@@ -21,13 +21,14 @@ from engines.style import Credit, refuse_what_is_there, write_pack
 from training.checkpoint import load_trunk, restore
 from training.data import read_image
 from training.networks import (
-    CORING_WINDOW,
     ConvNorm,
-    Coring,
     Generator,
+    Kuwahara,
+    LinearUpsample,
     UpsampleConv,
     UpsampleToImage,
     eased,
+    inner,
     interpolating,
 )
 from training.recipe import StyleRecipe, build_recipe
@@ -71,23 +72,32 @@ class PackGraph(nn.Module):
         n, height, width, _ = image.shape
         dtype = self.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
-        # Padded as bytes, and cut in their order: the convolutions compute in channels-last themselves.
-        # Two pixels side by side are the channels of the first one, which steps down by two rows.
-        wider = F.pad(image[None], (0, 0, 4, 4, 3, 3), mode="replicate")[0]
-        x = wider.reshape(n, height + 6, width // 2 + 4, 6).to(dtype)
-        detail = self.generator.coring(x.permute(0, 3, 1, 2))
         weights, covered = (mix * eased(strength))[None], (mix * strength)[None]
         # In places of the canvas, of which a block has the same number each way.
         corner = origin * (self.generator.multiple >> (self.generator.canvas_level + 1))
-        seen = x[:, 1:-1, 1:-1].permute(0, 3, 1, 2) - detail
+        # Padded as bytes, in whose order the convolutions compute themselves. Two pixels side by side are the
+        # channels of the first one, which steps down by two rows.
+        edge = 8 if self.generator.simplify else 2
+        wider = F.pad(image[None], (0, 0, edge, edge, edge, edge), mode="replicate")[0]
+        pairs = wider.reshape(n, height + 2 * edge, width // 2 + edge, 6).to(dtype).permute(0, 3, 1, 2)
+        seen = self.generator.simplify(pairs) if self.generator.simplify else pairs
         levels = self.generator.levels(seen, weights, covered, corner)
-        residual = self.generator.to_residual(levels, weights).permute(0, 2, 3, 1)
-        rows = torch.stack([residual[..., :6], residual[..., 6:]], 2).reshape(n, height, width, 3)
-        rows = rows - detail[:, :, 2:-2, 1:-1].permute(0, 2, 3, 1).reshape(n, height, width, 3)
+        added = self.generator.to_residual(levels, weights)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
-        painted = image.to(dtype) + strength * rows
+        image = image.to(dtype)
+        if self.generator.simplify:
+            added = _rows(added + self.generator.upsample(inner(seen))) - image
+        else:
+            added = _rows(added)
         # Rounded here because TensorRT's cast to uint8 truncates.
-        return painted.round().clamp(0, 255).to(torch.uint8)
+        return (image + strength * added).round().clamp(0, 255).to(torch.uint8)
+
+
+def _rows(blocks: Tensor) -> Tensor:
+    """`blocks` [n, 12, h/2, w/2], whose first six channels are the upper row, as pixels [n, h, w, 3]."""
+    n, _, height, width = blocks.shape
+    rows = blocks.permute(0, 2, 3, 1).reshape(n, height, width, 2, 6).transpose(2, 3)
+    return rows.reshape(n, 2 * height, 2 * width, 3)
 
 
 class _In(nn.Module):
@@ -110,7 +120,8 @@ def layers(generator: Generator) -> list[str]:
     parts = (generator.encode, generator.blocks, generator.decode)
     inner = zip(("encode", "blocks", "decode"), parts, strict=True)
     numbered = (f"{name}.{index}" for name, part in inner for index in range(len(part)))
-    return ["coring", "canvas", *numbered, "to_image"]
+    before = ["simplify", "upsample"] if generator.simplify else []
+    return [*before, "canvas", *numbered, "to_image"]
 
 
 def export_pack(
@@ -238,8 +249,9 @@ def _shorter(image: Image, side: int) -> Image:
 def fold(generator: Generator) -> Generator:
     """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
 
-    Its `coring` takes [n, 6, h, w/2], two pixels side by side as channels, and gives two rows and two
-    columns less; its `levels` take the same, [n, 6, h + 4, w/2 + 2], and its `to_residual` gives
+    Where it simplifies, `simplify` takes [n, 6, h + 16, w/2 + 8], two pixels side by side as channels, and
+    gives the patches [n, 3, h/2 + 4, w/2 + 4], in 0..1, that `levels` takes; `upsample` makes pixels of them.
+    Else `levels` takes pairs of pixels itself, [n, 6, h + 4, w/2 + 2]. `upsample` and `to_residual` give
     [n, 12, h/2, w/2], whose first six channels are the upper row.
     """
     folded = deepcopy(generator).eval().requires_grad_(False)
@@ -251,8 +263,12 @@ def fold(generator: Generator) -> Generator:
                 weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
-    folded.coring = _CoringOfRows(folded.coring)
-    folded.encode[0].conv = _from_rows(folded.encode[0].conv)
+    if folded.simplify is None:
+        folded.encode[0].conv = _from_pairs(folded.encode[0].conv)
+    else:
+        folded.simplify = _SimplifyPairs(folded.simplify)
+        folded.encode[0].conv = _from_patches(folded.encode[0].conv, folded.upsample)
+        folded.upsample = _to_pixels(folded.upsample)
     folded.to_image = _to_image(folded.to_image)
     return folded
 
@@ -285,31 +301,42 @@ def _transposed(layer: UpsampleConv) -> _TransposedConv:
     return _TransposedConv(conv, layer.affine)
 
 
-class _CoringOfRows(nn.Module):
-    """What a `Coring` becomes: of pairs of pixels, on 0..255."""
+class _SimplifyPairs(nn.Module):
+    """What a `Kuwahara` becomes: of pairs of pixels, on 0..255."""
 
-    def __init__(self, coring: Coring) -> None:
+    def __init__(self, simplify: Kuwahara) -> None:
         super().__init__()
-        # In pairs, all rows are alike: the weights of the blocks' upper ones serve for both.
-        upper = coring.weight[BYTES][:, BYTES].view(2, 6, 2, 6, 3, 3)[0]
-        rows = upper.permute(0, 2, 3, 1, 4).reshape(6, 6, 6, 3)
-        self.conv = nn.Conv2d(6, 6, (CORING_WINDOW, 3), bias=False)
-        above = 2 - CORING_WINDOW // 2  # the rows of the block above that the window does not reach
-        self.conv.weight.data = rows[:, :, above : above + CORING_WINDOW].contiguous()
-        self.bound = coring.bound * 255
+        self.halve = nn.Conv2d(6, 3, (2, 1), stride=(2, 1), bias=False)
+        self.halve.weight.data = torch.eye(3).repeat(1, 2)[..., None, None].repeat(1, 1, 2, 1) / (4 * 255)
+        self.simplify = simplify
 
     def forward(self, x: Tensor) -> Tensor:
-        detail: Tensor = self.conv(x)
-        return detail.clamp(-self.bound, self.bound)
+        patches: Tensor = self.simplify(self.halve(x))
+        return patches
 
 
-def _from_rows(conv: nn.Conv2d) -> nn.Conv2d:
+def _from_patches(conv: nn.Conv2d, upsample: LinearUpsample) -> nn.Conv2d:
+    """`conv` after `upsample` as one."""
+    # A convolution of its weights with the others, both turned.
+    weight = F.conv2d(conv.weight.data, upsample.weight.flip(2, 3).transpose(0, 1), padding=2)
+    patches = nn.Conv2d(3, conv.out_channels, 5)
+    patches.weight.data, patches.bias.data = weight, conv.bias.data
+    return patches
+
+
+def _to_pixels(upsample: LinearUpsample) -> nn.Conv2d:
+    conv = nn.Conv2d(3, 12, 3, bias=False)
+    conv.weight.data = upsample.weight[BYTES] * 255
+    return conv
+
+
+def _from_pairs(conv: nn.Conv2d) -> nn.Conv2d:
     """`conv` over 2x2 blocks as one over pairs of pixels that steps down by two rows; takes 0..255."""
     outputs = conv.out_channels
     weight = conv.weight.data[:, BYTES].view(outputs, 2, 6, 3, 3).permute(0, 2, 3, 1, 4)
-    rows = nn.Conv2d(6, outputs, (6, 3), stride=(2, 1))
-    rows.weight.data, rows.bias.data = weight.reshape(outputs, 6, 6, 3) / 255, conv.bias.data
-    return rows
+    pairs = nn.Conv2d(6, outputs, (6, 3), stride=(2, 1))
+    pairs.weight.data, pairs.bias.data = weight.reshape(outputs, 6, 6, 3) / 255, conv.bias.data
+    return pairs
 
 
 def _to_image(layer: UpsampleToImage) -> nn.Conv2d:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from training import brushwork
 
 BATCH_NORM_MOMENTUM = 0.03
 
-CORING = 8 / 255
-"""Detail up to this height, of 0..1, is taken for noise: four deviations of a webcam's in daylight."""
+FLAT = 2e-3
+"""Variance of the light, of 0..1, in a window that is flat no longer; a webcam's noise is far below."""
 
-CORING_WINDOW = 3
-"""Side of the window whose mean detail rises above, in pixels."""
+PATCH = 3
+"""Side of the windows that a picture is simplified by, at half its size: brushes of six pixels."""
 
 CANVAS_LEVEL = 1
 """Where the canvas lies: at a quarter of the picture's size, where a value is as wide as a small stroke."""
@@ -154,37 +154,57 @@ class UpsampleToImage(nn.Module):
         return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4))
 
 
-class Coring(nn.Module):
-    """The small detail of a picture, which strength takes away: sensor noise, and what no brush would paint.
+class Kuwahara(nn.Module):
+    """A picture in flat patches with edges between them, as a painter lays it in.
 
-    What a pixel has beyond the mean of the window around it, bounded by `CORING` (coring, Rossi 1978,
-    doi:10.5594/J14169). A still scene's noise would tremble in the painting otherwise, enlarged by whatever
-    the style enlarges. On the blocks of `pixel_unshuffle(2)` this is one small convolution.
+    Every pixel becomes a mean of the means of the windows that it lies in, the flat ones of which count most:
+    beside an edge those on its own side. The Kuwahara filter (Kuwahara et al. 1976,
+    doi:10.1007/978-1-4684-0769-3_13) takes the flattest of four, which jumps from frame to frame; weights
+    that fall with the variance do not (Papari et al. 2007, doi:10.1109/TIP.2007.903912). With all windows in
+    place of four it is two box filters.
     """
+
+    luminance: Tensor
+    grey: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # About 0, and with a variance of 1/8 where `FLAT` is: what 16 bits hold well, weights and all.
+        unit = (8 * FLAT) ** 0.5
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        self.register_buffer("luminance", weights / unit, persistent=False)
+        self.register_buffer("grey", torch.tensor([-0.5 / unit]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [n, 3, h, w], RGB in 0..1, without two rows and columns at each edge, [n, 3, h - 4, w - 4]."""
+        light = F.conv2d(x, self.luminance, self.grey)
+        colour, mean, square = _box(torch.cat([x, light, light * light], 1)).split([3, 1, 1], 1)
+        variance = (square - mean * mean).clamp(min=0)
+        flat = 1 / (1 / 8 + variance)
+        flat = flat * flat * flat
+        means = _box(torch.cat([colour * flat, flat], 1))
+        return means[:, :3] / means[:, 3:]
+
+
+def _box(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, PATCH, stride=1)
+
+
+class LinearUpsample(nn.Module):
+    """Linear interpolation by 2, to the four pixels of each as channels, in `pixel_shuffle` order."""
 
     weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", self._weight(), persistent=False)
-        self.bound = CORING
-
-    @staticmethod
-    def _weight() -> Tensor:
-        """[12, 12, 3, 3]: a pixel less the mean of its window, for each pixel of a 2x2 block."""
-        reach = CORING_WINDOW // 2
-        weight = torch.zeros(2, 2, 2, 2, 3, 3)  # row and column of the output, of the input, blocks away
-        for row, column in product(range(2), repeat=2):
-            weight[row, column, row, column, 1, 1] = 1
-            for dy, dx in product(range(-reach, reach + 1), repeat=2):
-                (down, y), (right, x) = divmod(row + dy, 2), divmod(column + dx, 2)
-                weight[row, column, y, x, 1 + down, 1 + right] -= 1 / CORING_WINDOW**2
-        of_one_colour = weight.view(4, 4, 3, 3)
-        return torch.einsum("cd,oikl->codikl", torch.eye(3), of_one_colour).reshape(12, 12, 3, 3)
+        row = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
+        of_one_colour = torch.einsum("py,qx->pqyx", row, row).view(4, 3, 3)
+        weight = torch.einsum("cd,pyx->cpdyx", torch.eye(3), of_one_colour).reshape(12, 3, 3, 3)
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The detail of `x` [n, 12, h, w], without its outermost blocks: [n, 12, h - 2, w - 2]."""
-        return F.conv2d(x, self.weight).clamp(-self.bound, self.bound)
+        """Of `x` [n, 3, h, w]: [n, 12, h - 2, w - 2]."""
+        return F.conv2d(x, self.weight)
 
 
 class Canvas(nn.Module):
@@ -286,17 +306,18 @@ class Generator(nn.Module):
     """Paints one picture in any mix of its styles, at any strength.
 
     Space-to-depth by 2, then a level for each width, each at half the size of the one before, residual
-    blocks at the lowest one, and up again. A `Coring` goes before it, a `Canvas` lies under the second level.
-    With skips from level to level it is a U-Net (Ronneberger et al.
-    2015, arXiv 1505.04597), without them the ResNet of Johnson et al. (2016, arXiv 1603.08155). It adds
-    `strength` times a residual to its input and starts near zero there, so that it begins as the identity
-    and strength 0 is the identity for ever.
+    blocks at the lowest one, and up again; a `Canvas` lies under the second level. With skips from level to
+    level it is a U-Net (Ronneberger et al. 2015, arXiv 1505.04597), without them the ResNet of Johnson et al.
+    (2016, arXiv 1603.08155). What it sees, and adds its residual to, is the picture, perhaps simplified by a
+    `Kuwahara` filter at half its size: detail finer than any brush would keep a photograph a photograph. The
+    residual starts near zero, and strength 0 is the identity for ever.
 
     Args:
         styles: how many styles share the trunk.
         widths: channels of each level, from half the picture's size down.
         blocks: residual blocks at the lowest level.
         skips: add what a level held on the way down to what it holds on the way up.
+        simplified: paint over the picture simplified, and not over all its detail.
         coats: of the canvas, those that each style may paint by; all if not given.
     """
 
@@ -307,6 +328,7 @@ class Generator(nn.Module):
         blocks: int = 4,
         *,
         skips: bool = True,
+        simplified: bool = True,
         coats: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
@@ -316,7 +338,8 @@ class Generator(nn.Module):
         """Sides of a picture must be multiples of this, in pixels."""
         self.canvas_level = min(CANVAS_LEVEL, len(widths) - 1)
         first, last = widths[0], widths[-1]
-        self.coring = Coring()
+        self.simplify = Kuwahara() if simplified else None
+        self.upsample = LinearUpsample()
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.canvas = Canvas(coats, widths[self.canvas_level])
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
@@ -343,8 +366,7 @@ class Generator(nn.Module):
         """What each level holds on the way down, and after the residual blocks in place of the last one.
 
         Args:
-            x: [n, 12, h/2 + 2, w/2 + 2], the picture without its small detail in `pixel_unshuffle(2)` order,
-                with a block more at each edge.
+            x: [n, 12, h/2 + 2, w/2 + 2], as `base` gives it.
             weights: [n or 1, styles], mix times `eased` strength.
             covered: [n or 1, styles], mix times strength, by which the `Canvas` is there.
             corner: as for the `Canvas`.
@@ -372,17 +394,28 @@ class Generator(nn.Module):
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
+        base = self.base(image)
         weights = mix * eased(strength)[:, None]
-        x = _unshuffled(image)
-        detail = self.coring(x)
-        levels = self.levels(inner(x) - detail, weights, mix * strength[:, None])
-        residual = F.pixel_shuffle(self.to_residual(levels, weights) - inner(detail), 2)
-        return image + strength[:, None, None, None] * residual, levels
+        levels = self.levels(base, weights, mix * strength[:, None])
+        residual = self.to_residual(levels, weights)
+        painted = F.pixel_shuffle(inner(base) + residual, 2)
+        return image + strength[:, None, None, None] * (painted - image), levels
+
+    def base(self, image: Tensor) -> Tensor:
+        """What there is of `image` to paint over: [n, 12, h/2 + 2, w/2 + 2], its 2x2 blocks of pixels in
+        `pixel_unshuffle` order and a block more at each edge.
+        """
+        if self.simplify is None:
+            return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
+        # Variances are differences that bfloat16 would not leave much of.
+        with torch.autocast(image.device.type, enabled=False):
+            small = F.avg_pool2d(F.pad(image.float(), (8,) * 4, mode="replicate"), 2)
+            return self.upsample(self.simplify(small))
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
-        x, none = _unshuffled(image), torch.zeros(1, self.styles, device=image.device)
-        return self.levels(inner(x) - self.coring(x), none, none)
+        none = torch.zeros(1, self.styles, device=image.device)
+        return self.levels(self.base(image), none, none)
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
@@ -405,32 +438,38 @@ class Generator(nn.Module):
     def start_from(self, state: Mapping[str, Tensor], trained: Sequence[str], styles: Sequence[str]) -> None:
         """Take over the trunk of another generator, and its styles by name.
 
+        A generator that is wider, or has more blocks, begins with what the other one paints: channels and
+        blocks that are new have no say yet (Chen et al. 2016, Net2Net, arXiv 1511.05641, but by zeros).
+
         Args:
-            state: the other generator's, of the same widths and blocks. What coats each style may paint by
-                stays this generator's.
+            state: the other generator's, of no more channels at any level and no more blocks. What coats
+                each style may paint by stays this generator's.
             trained: names of the other generator's styles, in its order.
             styles: names of this generator's; those that the other one does not know begin as the mean of
                 its own.
 
         Raises:
-            ValueError: the other generator has other widths or blocks, or another version's canvas.
+            ValueError: the other generator is wider or deeper, or has another version's canvas.
         """
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
         taken |= {name: value for name, value in own.items() if name.startswith("canvas.")}
+        for name, value in own.items():
+            if name.startswith("blocks.") and name not in state:
+                taken[name] = torch.zeros_like(value) if ".second.norm." in name else value
         for name, value in state.items():
             if name == "canvas.allowed":
                 continue
             if of_styles(name):
                 known = dict(zip(trained, value, strict=True))
                 value = torch.stack([known.get(style, value.mean(0)) for style in styles])
-            taken[name] = value
+            taken[name] = _grown(value, own[name]) if name in own else value
         shapes = {name: value.shape for name, value in own.items()}
         if {name: value.shape for name, value in taken.items()} != shapes:
             raise ValueError(
-                "the checkpoint's generator has other widths or blocks than the recipe's, or another "
-                "version's canvas"
+                "the checkpoint's generator is wider or deeper than the recipe's, or has another version's "
+                "canvas"
             )
         self.load_state_dict(taken)
 
@@ -444,7 +483,10 @@ class Generator(nn.Module):
         """Multiply-accumulates per pixel of the picture, as exported."""
         total = 0.0
         for module, scale in self._scales():
-            if isinstance(module, nn.Conv2d):
+            if module is self.encode[0].conv and self.simplify is not None:
+                total += module.out_channels * 3 * 5 * 5 * scale  # made one with `upsample`
+                total += self.upsample.weight.numel() * scale
+            elif isinstance(module, nn.Conv2d):
                 total += module.weight.numel() * scale
             elif isinstance(module, UpsampleConv):
                 total += interpolating(module.weight).numel() * scale / 4
@@ -461,14 +503,20 @@ class Generator(nn.Module):
         return [(module, area) for part, area in parts for module in part.modules()]
 
 
+def _grown(value: Tensor, own: Tensor) -> Tensor:
+    """`value` in the corner of `own`, at least as large, with no weight on the inputs that are new."""
+    if value.dim() != own.dim() or any(a > b for a, b in zip(value.shape, own.shape, strict=True)):
+        return value
+    grown = own.clone()
+    if value.dim() == 4:
+        grown[:, value.shape[1] :] = 0
+    grown[tuple(map(slice, value.shape))] = value
+    return grown
+
+
 def of_styles(name: str) -> bool:
     """Whether the parameter of this name has a row for each style; all others are the trunk's."""
     return ".affine." in name or name == "canvas.share"
-
-
-def _unshuffled(image: Tensor) -> Tensor:
-    """`image` in blocks of 2x2 pixels, with two blocks more at each edge."""
-    return F.pixel_unshuffle(F.pad(image, (4,) * 4, mode="replicate"), 2)
 
 
 def inner(x: Tensor) -> Tensor:

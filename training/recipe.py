@@ -74,6 +74,8 @@ class Recipe:
     """Channels at 1/2, 1/4, 1/8 ... of the picture's size."""
     blocks: int = 4
     """Residual blocks at the lowest level."""
+    simplified: bool = True
+    """Paint over a picture of flat patches, without detail finer than a brush, and not over all there is."""
     trunk: bool = True
     """Train the trunk that all styles share; without it, only the styles' scales and shifts."""
     discriminator: str = "patch"

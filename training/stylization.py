@@ -558,7 +558,14 @@ class StyleTraining:
 
 def generator_of(recipe: Recipe, coats: Sequence[Sequence[str]]) -> Generator:
     """A generator of the recipe's shape, for styles that paint by these coats of the canvas."""
-    return Generator(len(coats), recipe.widths, recipe.blocks, skips=recipe.generator == "unet", coats=coats)
+    return Generator(
+        len(coats),
+        recipe.widths,
+        recipe.blocks,
+        skips=recipe.generator == "unet",
+        simplified=recipe.simplified,
+        coats=coats,
+    )
 
 
 def discriminator_of(recipe: Recipe, styles: int) -> PatchDiscriminator | DenseDiscriminator:
