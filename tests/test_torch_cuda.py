@@ -38,8 +38,11 @@ class Graph:
         self.replays += 1
         for function, args, kwargs, result in self.recording.done:
             again = function(*args, **kwargs)
-            if again.data_ptr() != result.data_ptr():
-                result.copy_(again)
+            several = isinstance(result, (tuple, list))
+            pairs = zip(again, result, strict=True) if several else [(again, result)]
+            for new, old in pairs:
+                if new.data_ptr() != old.data_ptr():
+                    old.copy_(new)
 
 
 class Event:
