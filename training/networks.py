@@ -339,7 +339,7 @@ class Generator(nn.Module):
         self.canvas_level = min(CANVAS_LEVEL, len(widths) - 1)
         first, last = widths[0], widths[-1]
         self.simplify = Kuwahara() if simplified else None
-        self.upsample = LinearUpsample()
+        self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.canvas = Canvas(coats, widths[self.canvas_level])
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
@@ -449,7 +449,8 @@ class Generator(nn.Module):
                 its own.
 
         Raises:
-            ValueError: the other generator is wider or deeper, or has another version's canvas.
+            ValueError: the other generator is wider or deeper, or has another number of levels or another
+                version's canvas.
         """
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
@@ -468,8 +469,8 @@ class Generator(nn.Module):
         shapes = {name: value.shape for name, value in own.items()}
         if {name: value.shape for name, value in taken.items()} != shapes:
             raise ValueError(
-                "the checkpoint's generator is wider or deeper than the recipe's, or has another version's "
-                "canvas"
+                "the checkpoint's generator is wider or deeper than the recipe's, or has another number of "
+                "widths or another version's canvas"
             )
         self.load_state_dict(taken)
 
