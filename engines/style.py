@@ -61,6 +61,8 @@ class Credit:
     artist: str
     year: int
     rights: str = "public domain"
+    others: tuple[str, ...] = ()
+    """Names of the files, or folders, of other paintings that it learned from."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Style:
 
     @classmethod
     def load(cls, pack: str | Path) -> "Style":
-        """Read a pack: the name of a bundled one or of a style in one, a folder or a .zip.
+        """Read a pack: the name of a bundled one, or of a style in one ("cubism", or "live/cubism" where
+        several have it), a folder or a .zip.
 
         Raises:
             StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
@@ -137,9 +140,10 @@ class Style:
                 path = BUNDLED / name
             # A folder of videos may be called like a style.
             if not (path / MANIFEST).is_file() and not (path.is_file() and zipfile.is_zipfile(path)):
-                for holder in map(cls.load, bundled()):
-                    if name in holder.styles:
-                        return replace(holder, mix={name: 1.0})
+                holder, _, style = name.rpartition("/")
+                for each in bundled():
+                    if holder in ("", each) and style in (found := cls.load(each)).styles:
+                        return replace(found, mix={style: 1.0})
             if path.is_dir():
                 return _parse(_read_folder(path), name)
             if path.is_file():
@@ -497,8 +501,11 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
         return value
 
     try:
-        credits = tuple(Credit(**credit) for credit in entry("styles", list))
-    except TypeError as error:
+        credits = tuple(
+            Credit(**{**credit, "others": tuple(credit.get("others", ()))})
+            for credit in entry("styles", list)
+        )
+    except (TypeError, AttributeError) as error:
         raise StyleError(f"{where}: 'styles' in {MANIFEST} is malformed: {error}") from error
     names = tuple(credit.name for credit in credits)
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):

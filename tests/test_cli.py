@@ -377,6 +377,7 @@ def test_styles_lists_the_paintings():
     for pack in table:
         for credit in pack["styles"]:
             assert f"{credit['artist']}, {credit['title']}, {credit['year']}" in result.stdout
+            assert all(other in result.stdout for other in credit["others"])
 
 
 def test_doctor_tells_what_runs_and_why_the_rest_does_not():

@@ -75,9 +75,14 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch, pack):
 
 def test_a_style_of_a_bundled_pack_is_found_by_its_name(monkeypatch, pack):
     monkeypatch.setattr(engines.style, "BUNDLED", pack.parent)
-    style = Style.load("cold")
-    assert style == Style.load("tiny")
-    assert dict(style.mix) == {"cold": 1.0}
+    another = pack.with_name("another")
+    shutil.copytree(pack, another)
+    for name, holder in (("cold", another), ("another/cold", another), ("tiny/cold", pack)):
+        style = Style.load(name)
+        assert dict(style.mix) == {"cold": 1.0}
+        assert style == Style.load(holder)
+    with pytest.raises(StyleError, match="no style 'tiny/hot'"):
+        Style.load("tiny/hot")
     assert dict(Style.load("tiny").mix) == {}
 
 
@@ -293,6 +298,8 @@ def test_a_model_with_another_number_of_styles(pack):
         ({"models": {"float32": "other.onnx"}}, "float32"),
         ({"styles": []}, "styles"),
         ({"styles": [{"name": "a"}]}, "malformed"),
+        ({"styles": ["a"]}, "malformed"),
+        ({"styles": [{"name": "a", "title": "", "artist": "", "year": 1, "others": 5}]}, "malformed"),
         ({"styles": "warm"}, "'styles'"),
         ({"files": ["model.onnx"]}, "files"),
         ({"name": None}, "'name'"),

@@ -191,7 +191,7 @@ def export_pack(
         output,
         name=recipe.name,
         title=title,
-        credits=[Credit(s.name, s.title, s.artist, s.year, s.rights) for s in styles],
+        credits=[_credit(style) for style in styles],
         files={**files, "golden.npz": golden.getvalue(), "preview.jpg": picture.tobytes()},
         models=models,
         multiple=generator.multiple,
@@ -202,6 +202,11 @@ def export_pack(
         card=card,
         force=force,
     )
+
+
+def _credit(style: StyleRecipe) -> Credit:
+    others = tuple(Path(path).name for path in style.reals)  # not where they lie on this machine
+    return Credit(style.name, style.title, style.artist, style.year, style.rights, others)
 
 
 def paint(graph: PackGraph, image: Image, mix: NDArray[np.float32]) -> Image:

@@ -26,3 +26,5 @@ def styles(as_json: bool) -> None:
         click.echo(f"{pack.name}  ({pack.title}, {pack.license}, native height {pack.native_height})")
         for credit in pack.credits:
             click.echo(f"    {credit.name}: {credit.artist}, {credit.title}, {credit.year} ({credit.rights})")
+            for other in credit.others:
+                click.echo(f"        and {other}")
