@@ -10,8 +10,6 @@ A plan is two files in the user's cache folder (`fauve engine list` shows it):
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from engines.atomic_write import atomic_write
 from engines.errors import EngineBuildError
 from engines.style import Size
 
@@ -201,14 +200,7 @@ class PlanCache:
     def _replace(self, name: str, content: bytes) -> None:
         with _refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                os.replace(temporary, self.folder / name)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            atomic_write(self.folder / name, content)
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
+
+from engines.atomic_write import atomic_write
 
 log = logging.getLogger("fauve")
 
@@ -37,10 +37,7 @@ def remember(kind: str, key: Sequence[object], facts: dict[str, Any]) -> None:
     path = _path(kind, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(facts, file, indent=2)
-        os.replace(temporary, path)
+        atomic_write(path, json.dumps(facts, indent=2).encode())
     except OSError as error:
         log.info("%s: cannot be remembered: %s", path, error)
 

@@ -28,6 +28,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.atomic_write import atomic_write
 from engines.errors import StyleError
 from engines.look import Look
 
@@ -314,13 +315,11 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """
     # By its whole path, because a bundled pack goes before a folder of its name.
     Style.load(folder.resolve())
-    path, temporary = folder / MANIFEST, folder / f".{MANIFEST}"
+    path = folder / MANIFEST
     manifest = {**_manifest(path.read_bytes(), str(folder)), "card": dict(card)}
     try:
-        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
+        atomic_write(path, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StyleError(f"{path}: cannot be written: {error.strerror}") from error
 
 

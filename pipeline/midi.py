@@ -1,14 +1,13 @@
 """MIDI controllers: knobs, faders and keys that turn the controls, and learn which."""
 
-import contextlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engines.atomic_write import atomic_write
 from pipeline.controls import SWITCHES, Controls
 from pipeline.errors import SinkError
 from pipeline.sinks.file import refuse_missing_folder
@@ -104,14 +103,10 @@ class Midi:
         """Keep the map, as far as it can be written: a knob turns what it has learned all the same."""
         if self._file is None:
             return
-        partial = self._file.with_name(self._file.name + ".part")
         try:
-            partial.write_text(json.dumps(self._map, indent=2) + "\n", "utf-8")
-            os.replace(partial, self._file)
+            atomic_write(self._file, (json.dumps(self._map, indent=2) + "\n").encode())
         except OSError as error:
             log.error("%s: what MIDI has learned cannot be kept: %s", self._file, error.strerror)
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
 
     def learn(self, control: str) -> None:
         """Let the next knob or key turn `control`, such as "strength" or "style=pointillism"; "" for none."""

@@ -711,6 +711,9 @@ def test_what_is_played_is_not_recorded_over(tmp_path, pack):
     assert_one_line(result, "in.mp4: is the video itself")
     result = fauve("live", "test:", "--sound", video, "-o", video, "--force", "-s", pack)
     assert_one_line(result, "in.mp4: is the video itself")
+    outputs = ["-o", tmp_path / "out.mkv", "--record-controls", video]
+    result = fauve("live", video, *outputs, "--force", "-s", pack)
+    assert_one_line(result, "in.mp4: is the video itself")
     assert video.read_bytes() == before
 
 

@@ -234,9 +234,10 @@ def live(
         sinks: list[Sink] = []
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
+        for read in filter(None, (source, sound)):
+            for written in (*outputs, *filter(None, (record_controls,))):
+                refuse_itself(Path(read), Path(written))
         for output in outputs:
-            for read in filter(None, (source, sound)):
-                refuse_itself(Path(read), Path(output))
             sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
             opened.callback(sinks[-1].abort)
         run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)

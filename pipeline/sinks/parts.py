@@ -19,6 +19,7 @@ import av
 import av.error
 from filelock import FileLock, Timeout
 
+from engines.atomic_write import atomic_write
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
@@ -131,8 +132,8 @@ class Parts:
             SinkError: it cannot be written.
         """
         try:
-            _write(self.folder / f"{name}.packets", packets)
-            _write(self.folder / f"{name}.json", json.dumps(listed).encode())
+            atomic_write(self.folder / f"{name}.packets", packets)
+            atomic_write(self.folder / f"{name}.json", json.dumps(listed).encode())
         except OSError as error:
             raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
 
@@ -202,7 +203,7 @@ class PartSink(Sink):
         self._file.close()
         # The packets count from the moment this is there, whatever is killed.
         content = {"header": self._encoder.header.hex(), "packets": self._packets}
-        _write(self._name.with_suffix(".json"), json.dumps(content).encode())
+        atomic_write(self._name.with_suffix(".json"), json.dumps(content).encode())
         self._encoder = None
 
     def mux(self, packet: Any) -> None:
@@ -285,7 +286,7 @@ def write_journal(path: Path, journal: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    _write(path, json.dumps(journal, indent=2).encode())
+    atomic_write(path, json.dumps(journal, indent=2).encode())
 
 
 def check_journal(path: Path, journal: Mapping[str, Any], output: Path) -> None:
@@ -306,13 +307,3 @@ def check_journal(path: Path, journal: Mapping[str, Any], output: Path) -> None:
     if other:
         told = ", ".join(f"{key} {before.get(key)!r} and not {wanted[key]!r}" for key in other)
         raise SinkError(f"{output}: the earlier run had {told}; give the same, or --force")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a power cut."""
-    temporary = path.with_suffix(".writing")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

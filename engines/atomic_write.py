@@ -1,0 +1,24 @@
+"""Files that are there whole or not at all."""
+
+import os
+import threading
+from pathlib import Path
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file that is whole for whoever reads it meanwhile, and after a power cut.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    # Beside it, since a file is renamed at once within one file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
