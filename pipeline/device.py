@@ -1,27 +1,22 @@
 """Video that stays on an NVIDIA GPU from its decoder to its encoder, so that only packets cross the bus.
 
-Frames are lent and taken as NV12 by DLPack, and everything in between is PyTorch, so that the same arithmetic
-runs on any device: it is that of `colour` and `scaling`, within `TOLERANCE`. Packets, times and other tracks
-are PyAV's, as ever. Run on the CPU, over NV12 there; on CUDA written and not run, for want of one.
+Each frame's image is `planes.Planes`, and everything from decoder to encoder is PyTorch, so that the same
+arithmetic runs on any device: it is that of `scaling`, within `planes.TOLERANCE`. Packets, times and other
+tracks are PyAV's, as ever. Run on the CPU, over NV12 there; on CUDA written and not run, for want of one.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
-import numpy as np
-from av.video.frame import CudaContext
-from numpy.typing import NDArray
 
 from engines import Engine, Look, Size
-from pipeline.colour import Colour, rgb_from_yuv, tagged, yuv_from_rgb
+from pipeline.colour import Colour, rgb_from_yuv, yuv_from_rgb
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
-from pipeline.motion import LINES
 from pipeline.orientation import Orientation
+from pipeline.planes import Planes, grey, levels, nv12, rgb
 from pipeline.scaling import (
     FIXED_POINT,
     SLOPE_LIMIT,
@@ -38,76 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engines.torch import TorchEngine
-
-TOLERANCE = 3
-"""Levels by which a picture that is decoded or resized here may differ from the same on the CPU, where OpenCV
-interpolates in whole numbers: a level of chroma is up to two of a colour."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""What of R, G and B OpenCV calls grey (BT.601)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planes:
-    """A picture in NV12 on a device: what stands in for a frame's image there."""
-
-    y: "Tensor"
-    """uint8 [h, w]."""
-    cbcr: "Tensor"
-    """uint8 [h / 2, w / 2, 2]."""
-
-    @classmethod
-    def of(cls, frame: av.VideoFrame) -> "Planes":
-        """Copies of the planes of `frame`, which the decoder then has back."""
-        import torch
-
-        if frame.format.name == "cuda":
-            # The decoder works on the legacy default stream of the same context, and does not wait.
-            torch.cuda.default_stream().synchronize()
-        else:
-            frame = frame.reformat(format="nv12")
-        # As capsules: PyAV takes no stream, and torch would name its own.
-        y, cbcr = (torch.utils.dlpack.from_dlpack(cast(Any, plane).__dlpack__()) for plane in frame.planes)
-        return cls(y.clone(), cbcr.clone())
-
-    def grey(self, colour: Colour) -> NDArray[np.uint8]:
-        """The picture as `motion.small_grey` gives it, in host memory.
-
-        Args:
-            colour: how its numbers mean colours.
-        """
-        import torch
-
-        height, width = self.y.shape
-        scale = min(1.0, LINES / min(height, width))
-        size = (round(height * scale), round(width * scale))
-        planes = (self.y[None, None].float(), self.cbcr.permute(2, 0, 1)[None].float())
-        small = [_levels(torch.nn.functional.interpolate(plane, size, mode="area")) for plane in planes]
-        matrix = torch.from_numpy(rgb_from_yuv(colour)).to(self.y.device)
-        grey = _grey(_transformed(torch.cat(small, 1), matrix))
-        found: NDArray[np.uint8] = grey[0, 0].byte().cpu().numpy()
-        return found
-
-    def frame(self, colour: Colour, pixels: str) -> av.VideoFrame:
-        """The picture for an encoder, tagged with `colour`.
-
-        Args:
-            pixels: "cuda" lends the planes to an encoder on the device; any other format is made of a copy in
-                host memory.
-        """
-        if pixels == "cuda":
-            # An encoder wants all of its frames from one context.
-            context = _context(self.y.get_device())
-            frame = av.VideoFrame.from_dlpack((self.y, self.cbcr), "nv12", cuda_context=context)
-        else:
-            frame = av.VideoFrame.from_dlpack((self.y.cpu(), self.cbcr.cpu()), "nv12")
-        return tagged(frame, colour, pixels, "BICUBIC")
-
-
-@cache
-def _context(device: int) -> CudaContext:
-    """FFmpeg's view of the context that PyTorch works in."""
-    return CudaContext(device, primary_ctx=True)
 
 
 class DeviceSource(FileSource):
@@ -216,27 +141,7 @@ def shifted(image: "Tensor", right: float, down: float) -> "Tensor":
     theta = torch.tensor([[[1, 0, -2 * right / width], [0, 1, -2 * down / height]]], device=image.device)
     grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
     moved = torch.nn.functional.grid_sample(image, grid, "bicubic", "border", align_corners=False)
-    return _levels(moved)
-
-
-def rgb(planes: Planes, matrix: "Tensor") -> "Tensor":
-    """`planes` as whole levels of R, G and B, float32 [1, 3, h, w], by `matrix` of `rgb_from_yuv`."""
-    import torch
-
-    size = planes.y.shape
-    chroma = planes.cbcr.permute(2, 0, 1)[None].float()
-    chroma = _levels(torch.nn.functional.interpolate(chroma, size, mode="bilinear"))
-    return _transformed(torch.cat([planes.y[None, None].float(), chroma], 1), matrix)
-
-
-def nv12(image: "Tensor", matrix: "Tensor") -> Planes:
-    """`image` float32 [1, 3, h, w] as `Planes`, by `matrix` of `yuv_from_rgb`."""
-    import torch
-
-    yuv = _transformed(image, matrix)
-    # The average of the four pixels that share the sample.
-    chroma = _levels(torch.nn.functional.avg_pool2d(yuv[:, 1:], 2))
-    return Planes(yuv[0, 0].byte(), chroma[0].permute(1, 2, 0).contiguous().byte())
+    return levels(moved)
 
 
 def resized(image: "Tensor", size: Size) -> "Tensor":
@@ -246,7 +151,7 @@ def resized(image: "Tensor", size: Size) -> "Tensor":
     width, height = size
     while image.shape[2] >= 2 * height and image.shape[3] >= 2 * width:
         half = (image.shape[2] // 2, image.shape[3] // 2)
-        image = _levels(torch.nn.functional.interpolate(image, half, mode="area"))
+        image = levels(torch.nn.functional.interpolate(image, half, mode="area"))
     shrinks = image.shape[2] >= height and image.shape[3] >= width
     return _interpolated(image, (height, width), "bilinear" if shrinks else "bicubic")
 
@@ -257,11 +162,11 @@ def upsampled(painted: "Tensor", small: "Tensor", image: "Tensor") -> "Tensor":
     enlarged = _interpolated(painted, size, "bicubic")
     if painted.shape[2] >= size[0] and painted.shape[3] >= size[1]:
         return enlarged
-    small_luma = _grey(small)
-    gain = (_slope(_grey(painted), small_luma) * FIXED_POINT).round()
-    lost = _grey(image) - _interpolated(small_luma, size, "bicubic")
+    small_luma = grey(small)
+    gain = (_slope(grey(painted), small_luma) * FIXED_POINT).round()
+    lost = grey(image) - _interpolated(small_luma, size, "bicubic")
     detail = lost * _interpolated(gain, size, "bilinear", bounded=False) / FIXED_POINT
-    return _levels(enlarged + detail.round())
+    return levels(enlarged + detail.round())
 
 
 def _slope(painted: "Tensor", luma: "Tensor") -> "Tensor":
@@ -269,7 +174,7 @@ def _slope(painted: "Tensor", luma: "Tensor") -> "Tensor":
     import torch
 
     half = ((luma.shape[2] + 1) // 2, (luma.shape[3] + 1) // 2)
-    p, g = (_levels(torch.nn.functional.interpolate(x, half, mode="area")) for x in (painted, luma))
+    p, g = (levels(torch.nn.functional.interpolate(x, half, mode="area")) for x in (painted, luma))
 
     def mean(x: "Tensor") -> "Tensor":
         wider = torch.nn.functional.pad(x, (SLOPE_WINDOW // 2,) * 4, mode="reflect")
@@ -285,25 +190,7 @@ def _interpolated(x: "Tensor", size: tuple[int, int], mode: str, *, bounded: boo
     import torch
 
     y: Tensor = torch.nn.functional.interpolate(x, size, mode=mode, align_corners=False)
-    return _levels(y) if bounded else y.round()
-
-
-def _transformed(x: "Tensor", matrix: "Tensor") -> "Tensor":
-    """Whole levels of `x` [1, 3, h, w] times `matrix` [3, 4]."""
-    import torch
-
-    # No convolution: on CUDA that would take TF32, which has ten bits.
-    rows = [sum(x[:, column] * row[column] for column in range(3)) + row[3] for row in matrix]
-    return _levels(torch.stack(rows, 1))
-
-
-def _grey(image: "Tensor") -> "Tensor":
-    return _levels((image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True))
-
-
-def _levels(x: "Tensor") -> "Tensor":
-    # A half goes up, as in OpenCV's arithmetic of whole numbers; torch would round it to even.
-    return (x + 0.5).floor().clamp(0, 255)
+    return levels(y) if bounded else y.round()
 
 
 def _packed(image: "Tensor") -> "Tensor":

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
-from pipeline.device import DevicePainter, DeviceSource, Planes
+from pipeline.device import DevicePainter, DeviceSource
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import Frame, VideoInfo
 from pipeline.grey import Window
 from pipeline.hdr import HLG, PQ
 from pipeline.motion import Followed
+from pipeline.planes import Planes
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.scaling import Detail, resize, stylizer

@@ -10,10 +10,11 @@ import engines
 from engines import Look
 from pipeline import device
 from pipeline.colour import BT709, FULL, LIMITED, Colour, Decoded, encodable, rgb_from_yuv, yuv_from_rgb
-from pipeline.device import TOLERANCE, DevicePainter, DeviceSource, Planes, nv12, resized, rgb, upsampled
+from pipeline.device import DevicePainter, DeviceSource, resized, upsampled
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.motion import small_grey
+from pipeline.planes import TOLERANCE, Planes, nv12, rgb
 from pipeline.progress import VideoProgress
 from pipeline.render import Painting, Render
 from pipeline.scaling import resize, shifted, upsample

@@ -234,9 +234,10 @@ def live(
         sinks: list[Sink] = []
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
+        written = [Path(output) for output in outputs] + ([record_controls] if record_controls else [])
         for read in filter(None, (source, sound)):
-            for written in (*outputs, *filter(None, (record_controls,))):
-                refuse_itself(Path(read), Path(written))
+            for path in written:
+                refuse_itself(Path(read), path)
         for output in outputs:
             sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
             opened.callback(sinks[-1].abort)

@@ -14,10 +14,10 @@ from av.filter import Graph
 
 from engines.cpu import instruction_sets
 from pipeline.colour import IDENTITY, RGB, encodable, is_yuv
-from pipeline.device import Planes
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
+from pipeline.planes import Planes
 
 
 @dataclass(frozen=True, slots=True)
