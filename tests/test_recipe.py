@@ -97,6 +97,23 @@ def test_a_missing_recipe_is_named(tmp_path):
         load_recipe(tmp_path)
 
 
+def test_what_a_recipe_extends_is_what_it_does_not_say(path):
+    wider = path.with_name("wider.toml")
+    wider.write_text(f'extends = "{path.name}"\nname = "wider"\nblocks = 7\n')
+    base = load_recipe(path)
+    assert load_recipe(wider) == dataclasses.replace(base, name="wider", blocks=7)
+    assert load_recipe(wider, {"blocks": "2"}).blocks == 2
+    again = path.with_name("again.toml")
+    for text, message in (
+        ('extends = "wider.toml"', r"again\.toml: extends .*wider\.toml, which extends another"),
+        ('extends = "none.toml"', r"none\.toml: no such recipe"),
+        ("extends = 3", r"again\.toml: extends is a str, not 3"),
+    ):
+        again.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_recipe(again)
+
+
 def test_the_digest_names_the_recipe(path):
     recipe = load_recipe(path)
     assert recipe.digest() == load_recipe(path).digest()

@@ -5,14 +5,13 @@ import json
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from training.recipe import Recipe, build_recipe, load_recipe
+from training.recipe import Recipe, build_recipe, load_recipe, read_table
 
 if TYPE_CHECKING:
     from engines import Style
@@ -306,7 +305,7 @@ def quick_recipe(
         # Of several coats, so few steps make a mottle.
         "canvas": ["strokes"],
     }
-    table = {**tomllib.loads((RECIPES / "quick.toml").read_text("utf-8")), "name": name, "styles": [style]}
+    table = {**read_table(RECIPES / "quick.toml"), "name": name, "styles": [style]}
     table["title"] = style["title"]
     if steps:
         table["steps"] = steps

@@ -1,7 +1,6 @@
 """Judges a style pack, as users run it, on photographs and clips that training did not see."""
 
 import logging
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
@@ -26,7 +25,7 @@ from training.features import Pretrained, pretrained
 from training.inception import inception_features, load_inception
 from training.losses import content, gram, style
 from training.metrics import NotAtHand, frechet_distance, lpips_heads, noise_gain, perceptual_distance
-from training.recipe import Recipe, build_recipe
+from training.recipe import Recipe, build_recipe, read_table
 from training.robustness import EPSILONS, attacks, painter
 
 log = logging.getLogger("fauve")
@@ -213,7 +212,7 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
 def bundled_recipe(pack: Style) -> Recipe | None:
     """The bundled recipe for the paintings that `pack` credits, rather the one that it was made by."""
     credits = [(credit.name, credit.title, credit.artist) for credit in pack.credits]
-    tables = {path: tomllib.loads(path.read_text("utf-8")) for path in sorted(RECIPES.glob("*.toml"))}
+    tables = {path: read_table(path) for path in sorted(RECIPES.glob("*.toml"))}
     # Those without styles are for the paintings of users.
     recipes = [build_recipe(table, str(path)) for path, table in tables.items() if "styles" in table]
     fitting = [

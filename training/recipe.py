@@ -216,6 +216,9 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.changed(), sort_keys=True).encode()).hexdigest()
 
 
+EXTENDS = "extends"
+"""In a recipe's file, the name of another beside it that says what this one does not."""
+
 AREA = 16
 """Side in pixels of the squares whose light and dark `tone` compares."""
 
@@ -266,19 +269,39 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     """Read a recipe and apply `overrides`, field name to text.
 
     Raises:
-        ValueError: no such file, broken TOML, an unknown field or a value of the wrong type.
+        ValueError: as `read_table`, or an unknown field or a value of the wrong type.
     """
+    table = read_table(path)
+    for name, text in (overrides or {}).items():
+        table[name] = _parse(text)
+    return build_recipe(table, str(path))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table in the file of a recipe; what it `extends` (another file, beside it) is what it does not say.
+
+    Raises:
+        ValueError: no such file, broken TOML, or one that extends what itself extends another.
+    """
+    table = _toml(path)
+    if EXTENDS not in table:
+        return table
+    base = path.parent / _of_type(str, table.pop(EXTENDS), f"{path}: {EXTENDS}")
+    below = _toml(base)
+    if EXTENDS in below:
+        raise ValueError(f"{path}: extends {base}, which extends another; extend that one")
+    return {**below, **table}
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such recipe") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
-    for name, text in (overrides or {}).items():
-        table[name] = _parse(text)
-    return build_recipe(table, str(path))
 
 
 def build_recipe(table: Mapping[str, Any], where: str) -> Recipe:
