@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path, nargs="?", default=CLIP)
     video = parser.parse_args().video
-    styles = [style for name in bundled() for style in engines.load_style(name).styles]
+    styles = [f"{name}/{style}" for name in bundled() for style in engines.load_style(name).styles]
     report = {style: measure(video, style) for style in styles}
     print(report)
     print(write_results("flicker", {"video": video.name, "styles": report}))

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import engines
 import training.export
 import training.quantize
-from engines import Look, Style, StyleError, parity
+from engines import Look, Style, StyleError, bundled, parity
 from engines.onnxruntime import OnnxRuntimeEngine
 from engines.torch import TorchEngine
 from tests.videos import picture
@@ -267,8 +267,10 @@ def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
     assert not (tmp_path / "p").exists()
 
 
-def test_the_graph_stays_small():
-    """The bundled networks must run live on two CPU cores: 8 kMAC a pixel at most."""
-    recipe = load_recipe(RECIPES / "live.toml")
-    assert generator_of(recipe, [style.canvas for style in recipe.styles]).macs_per_pixel() < 8_000
-    assert len(Style.load("live").model()) < 7_000_000
+@pytest.mark.parametrize("name", bundled())
+def test_the_bundled_graphs_stay_small(name):
+    """One must run live on two CPU cores, the other is for films; a clone downloads both."""
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    macs = generator_of(recipe, [style.canvas for style in recipe.styles]).macs_per_pixel()
+    assert macs < {"live": 8_000, "studio": 40_000}[name]
+    assert sum(map(len, Style.load(name).files.values())) < 16_000_000

@@ -29,7 +29,7 @@ def test_the_latencies_are_the_measured_ones():
 
 def test_the_flicker_is_the_measured_one():
     report = json.loads((ROOT / "benchmarks/results/flicker.json").read_text("utf-8"))
-    levels = report["styles"]["pointillism"]
+    levels = report["styles"]["live/pointillism"]
     assert f"{levels['painting']} grey levels of 255 where the video itself changes by {levels['video']}" in (
         README.replace("\n", " ")
     )
