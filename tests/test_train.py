@@ -542,6 +542,18 @@ def test_a_search_goes_on_where_it_was_stopped_and_writes_the_best_recipe(materi
     assert (best.temporal, best.styles) == (RECIPE.temporal, RECIPE.styles)
 
 
+def test_a_search_trains_both_directions_of_a_cycle(material, tmp_path, monkeypatch):
+    trained = []
+    original = CycleTraining.step
+    monkeypatch.setattr(
+        CycleTraining, "step", lambda self, step: trained.append(step) or original(self, step)
+    )
+    recipe = dataclasses.replace(RECIPE, cycle=5.0)
+    ranges = {"style": (1.0, 50.0)}
+    found = tune(recipe, material, study=tmp_path / "study.db", trials=1, steps=4, ranges=ranges)
+    assert (found.finished, trained) == (1, [1, 2, 3, 4])
+
+
 def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
     with pytest.raises(ValueError, match="optimiser is no field that can be searched"):
         tune(RECIPE, material, study=tmp_path / "s.db", trials=1, steps=8, ranges={"optimiser": (1.0, 2.0)})

@@ -103,3 +103,8 @@ class CycleTraining(StyleTraining):
             unpainted = paint(self.back_average, real, 0)
             rows.append(torch.cat([real, unpainted, paint(self.average, unpainted, style)], 2))
         return torch.cat(rows, 1).permute(1, 2, 0).numpy()
+
+
+def training_of(recipe: Recipe, material: Material, device: torch.device) -> StyleTraining:
+    """What trains `recipe`: one direction, or both if it has a cycle."""
+    return (CycleTraining if recipe.cycle else StyleTraining)(recipe, material, device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
-from training.cycle import CycleTraining
+from training.cycle import training_of
 from training.data import TORCHVISION, dataset_images, held_out, image_files, read_image, resize_shorter
 from training.distributed import any_of_all, processes, rank, world
 from training.recipe import Recipe
@@ -76,7 +76,7 @@ def _train(
         raise ValueError(f"{checkpoint} is there already: --resume goes on with it, another -o begins anew")
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    training = (CycleTraining if recipe.cycle else StyleTraining)(recipe, material, device)
+    training = training_of(recipe, material, device)
     done = 0
     if resume:
         state = load_checkpoint(checkpoint)

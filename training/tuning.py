@@ -11,6 +11,7 @@ import tomli_w
 import torch
 
 from training import losses
+from training.cycle import training_of
 from training.data import Pictures, held_out, image_files
 from training.features import NETWORKS
 from training.flow import synthetic_pair, warp
@@ -58,7 +59,8 @@ def tune(
 
     A trial is stopped where it is worse than half of those before it at the same step. The value of a recipe
     is taken from photographs that no training saw, at weights that do not depend on it: style plus content
-    distance plus `FLICKER` times the temporal one.
+    distance plus `FLICKER` times the temporal one. Of a recipe with a cycle both directions are trained, and
+    the way to the painting is judged.
 
     Args:
         study: sqlite file of all trials; one that is there goes on, whoever stopped it.
@@ -94,7 +96,7 @@ def tune(
         values = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in ranges.items()}
         varied = dataclasses.replace(recipe, steps=steps, **values)
         torch.manual_seed(recipe.seed)
-        training = StyleTraining(varied, material, torch.device(device))
+        training = training_of(varied, material, torch.device(device))
         if start_from is not None:
             training.start_from(start_from)
         judged = judged_photos(material.photos, varied)
