@@ -7,8 +7,8 @@ light and even detail. Left out are the discriminator, whose judgement is no yar
 and the losses for stillness, which the classic network was not made for. The objective is the sum of
 those losses over photographs that neither has seen, of the averaged weights. When a thousand steps have
 gained less than 1 %, the rate is halved, three times, and the training ends when they gain less at the
-last one: what is left is what the network cannot do, and not what its rate shakes. That is an hour or
-more on a CPU; what is in `--runs` is not done again.
+last one, or after 20,000 steps: what is left is what the network cannot do, and not what its rate shakes.
+That is an hour or more on a CPU; what is in `--runs` is not done again.
 """
 
 import argparse
@@ -98,7 +98,7 @@ class ClassicGenerator(Generator):
 
 
 class FrugalityTraining(StyleTraining):
-    """A training without end."""
+    """A training at the recipe's rate, halved so many times."""
 
     classic = False
     halvings = 0
@@ -217,6 +217,7 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         "rate": rate,
         "steps": curve[-1]["step"],
         "rate_halved_after": plateaus(curve)[:HALVINGS],
+        "converged": len(plateaus(curve)) > HALVINGS,
         "best": best,
         "curve": [{"step": point["step"], "total": round(point["total"], 4)} for point in curve],
     }

@@ -128,8 +128,8 @@ class Style:
 
     @classmethod
     def load(cls, pack: str | Path) -> "Style":
-        """Read a pack: the name of a bundled one, or of a style in one ("cubism", or "live/cubism" where
-        several have it), a folder or a .zip.
+        """Read a pack: the name of a bundled one, or of a style in one ("studio/cubism"; "cubism" is that of
+        the first pack, by name, that has it), a folder or a .zip.
 
         Raises:
             StyleError: not there, or something in it is missing, altered, malformed or hostile. Names the
@@ -141,9 +141,9 @@ class Style:
                 path = BUNDLED / name
             # A folder of videos may be called like a style.
             if not (path / MANIFEST).is_file() and not (path.is_file() and zipfile.is_zipfile(path)):
-                holder, _, style = name.rpartition("/")
-                for each in bundled():
-                    if holder in ("", each) and style in (found := cls.load(each)).styles:
+                *holders, style = path.as_posix().split("/")
+                for holder in bundled():
+                    if holders in ([], [holder]) and style in (found := cls.load(holder)).styles:
                         return replace(found, mix={style: 1.0})
             if path.is_dir():
                 return _parse(_read_folder(path), name)
@@ -392,7 +392,8 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 def _not_found(pack: str) -> str:
     names = sorted({*bundled(), *(style for name in bundled() for style in Style.load(name).styles)})
-    close = get_close_matches(pack, names, 1)
+    whole = [f"{name}/{style}" for name in bundled() for style in Style.load(name).styles]
+    close = get_close_matches(pack, whole if "/" in pack else names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"no style {pack!r}; {hint}bundled: {', '.join(names) or 'none'}; or give a pack's folder or .zip"
 
@@ -485,6 +486,12 @@ def _listed(text: bytes, where: str) -> list[str]:
     return list(files)
 
 
+def _credit(*, others: object = (), **credit: Any) -> Credit:
+    if not isinstance(others, list | tuple) or not all(isinstance(other, str) for other in others):
+        raise TypeError(f"'others' must be a list of names, not {others!r}")
+    return Credit(**credit, others=tuple(others))
+
+
 def _parse(contents: Mapping[str, bytes], where: str) -> Style:
     manifest = _manifest(contents[MANIFEST], where)
     for name, digest in manifest["files"].items():
@@ -500,11 +507,8 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
         return value
 
     try:
-        credits = tuple(
-            Credit(**{**credit, "others": tuple(credit.get("others", ()))})
-            for credit in entry("styles", list)
-        )
-    except (TypeError, AttributeError) as error:
+        credits = tuple(_credit(**credit) for credit in entry("styles", list))
+    except TypeError as error:
         raise StyleError(f"{where}: 'styles' in {MANIFEST} is malformed: {error}") from error
     names = tuple(credit.name for credit in credits)
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import engines
 import training.export
 import training.quantize
-from engines import Look, Style, StyleError, bundled, parity
+from engines import Look, Style, StyleError, parity
 from engines.onnxruntime import OnnxRuntimeEngine
 from engines.torch import TorchEngine
 from tests.videos import picture
@@ -267,10 +267,14 @@ def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("name", bundled())
-def test_the_bundled_graphs_stay_small(name):
-    """One must run live on two CPU cores, the other is for films; a clone downloads both."""
+@pytest.mark.parametrize(("name", "most"), [("live", 8_000), ("studio", 40_000)])
+def test_the_graphs_stay_small(name, most):
+    """One must run live on two CPU cores, the other is for where there is more."""
     recipe = load_recipe(RECIPES / f"{name}.toml")
-    macs = generator_of(recipe, [style.canvas for style in recipe.styles]).macs_per_pixel()
-    assert macs < {"live": 8_000, "studio": 40_000}[name]
-    assert sum(map(len, Style.load(name).files.values())) < 16_000_000
+    assert generator_of(recipe, [style.canvas for style in recipe.styles]).macs_per_pixel() < most
+
+
+def test_what_a_pack_adds_to_a_clone_stays_small():
+    live = Style.load("live")
+    assert len(live.model()) < 7_000_000
+    assert sum(map(len, live.files.values())) < 16_000_000

@@ -76,13 +76,16 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch, pack):
 def test_a_style_of_a_bundled_pack_is_found_by_its_name(monkeypatch, pack):
     monkeypatch.setattr(engines.style, "BUNDLED", pack.parent)
     another = pack.with_name("another")
-    shutil.copytree(pack, another)
+    tiny_pack(another)
+    assert Style.load(another) != Style.load(pack)
     for name, holder in (("cold", another), ("another/cold", another), ("tiny/cold", pack)):
         style = Style.load(name)
         assert dict(style.mix) == {"cold": 1.0}
         assert style == Style.load(holder)
-    with pytest.raises(StyleError, match="no style 'tiny/hot'"):
-        Style.load("tiny/hot")
+    with pytest.raises(StyleError, match="no style 'tiny/colt'; did you mean 'tiny/cold'"):
+        Style.load("tiny/colt")
+    with pytest.raises(StyleError, match="no style '/cold'"):
+        Style.load("/cold")
     assert dict(Style.load("tiny").mix) == {}
 
 
@@ -300,6 +303,7 @@ def test_a_model_with_another_number_of_styles(pack):
         ({"styles": [{"name": "a"}]}, "malformed"),
         ({"styles": ["a"]}, "malformed"),
         ({"styles": [{"name": "a", "title": "", "artist": "", "year": 1, "others": 5}]}, "malformed"),
+        ({"styles": [{"name": "a", "title": "", "artist": "", "year": 1, "others": "b"}]}, "malformed"),
         ({"styles": "warm"}, "'styles'"),
         ({"files": ["model.onnx"]}, "files"),
         ({"name": None}, "'name'"),

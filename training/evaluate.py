@@ -220,7 +220,9 @@ def bundled_recipe(pack: Style) -> Recipe | None:
         for recipe in recipes
         if [(entry.name, entry.title, entry.artist) for entry in recipe.styles] == credits
     ]
-    return max(fitting, key=lambda recipe: recipe.digest() == pack.recipe, default=None)
+    return max(
+        fitting, key=lambda recipe: (recipe.digest() == pack.recipe, recipe.name == pack.name), default=None
+    )
 
 
 def _divided(folder: Path, count: int) -> tuple[list[Path], list[Path]]:

@@ -213,6 +213,11 @@ def live(
         played = load_any(name, layout, value_range)
         return engines.load(engine, style=played, precision=precision, threads=threads, behind=True)
 
+    if record_controls:
+        for read in filter(None, (source, sound)):
+            refuse_itself(Path(read), record_controls)
+        if record_controls.resolve() in {Path(output).resolve() for output in outputs}:
+            raise click.BadParameter("is an output, too; give another name", param_hint="--record-controls")
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(controls.close)
@@ -234,10 +239,9 @@ def live(
         sinks: list[Sink] = []
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
-        written = [Path(output) for output in outputs] + ([record_controls] if record_controls else [])
         for read in filter(None, (source, sound)):
-            for path in written:
-                refuse_itself(Path(read), path)
+            for output in outputs:
+                refuse_itself(Path(read), Path(output))
         for output in outputs:
             sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
             opened.callback(sinks[-1].abort)

@@ -76,17 +76,16 @@ def preview(
     refuse_missing_folder(output)
     images = sample(video, frames)
     columns = [("input", images)]
-    names = styles or bundled()
-    for name in names:
-        pack = load_any(name, layout, value_range)
+    packs = [load_any(name, layout, value_range) for name in styles or bundled()]
+    known = [style for pack in packs for style in pack.mix or pack.styles]
+    for pack in packs:
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
-            holder = f"{pack.name}/" if len(names) > 1 else ""
             paint = stylizer(runtime, (images[0].shape[1], images[0].shape[0]), detail)
             for style in pack.mix or pack.styles:
                 for strength in strengths:
                     look = Look({style: 1.0}, strength)
-                    title = f"{holder}{style} {strength:g}"
-                    columns.append((title, [paint(image, look) for image in images]))
+                    name = style if known.count(style) == 1 else f"{pack.name}/{style}"
+                    columns.append((f"{name} {strength:g}", [paint(image, look) for image in images]))
     encoded, content = cv2.imencode(output.suffix, sheet(columns, height)[..., ::-1])
     if not encoded:
         raise SinkError(
