@@ -716,7 +716,7 @@ def test_what_is_played_is_not_recorded_over(tmp_path, pack):
     assert_one_line(result, "in.mp4: is the video itself")
     outputs[-1] = tmp_path / "out.mkv"
     result = fauve("live", video, *outputs, "--force", "-s", pack)
-    assert_one_line(result, "--record-controls': is an output, too")
+    assert_one_line(result, "--record-controls: is an output, too")
     assert video.read_bytes() == before
 
 
