@@ -8,6 +8,8 @@ from pathlib import Path
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file that is whole for whoever reads it meanwhile, and after a power cut.
 
+    Windows replaces no file that somebody has open: it cannot be written then.
+
     Raises:
         OSError: it cannot be written; what was there before still is.
     """

@@ -501,6 +501,25 @@ def test_preview_of_a_picture_and_where_it_cannot_be_written(tmp_path, pack, cap
     assert "sheet.jpg: 1 frames, 4 columns" in capsys.readouterr().out
 
 
+def test_a_sheet_names_the_pack_where_two_have_a_style_of_one_name(tmp_path, monkeypatch, pack):
+    tiny_pack(tmp_path / "other")
+    titles = []
+
+    def sheet(columns, height):
+        titles.extend(title for title, _ in columns)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr("pipeline.commands.preview.sheet", sheet)
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    for number, styles in enumerate(([pack], [pack, tmp_path / "other"])):
+        given = [f"--style={style}" for style in styles]
+        arguments = [tmp_path / "a.png", "-o", tmp_path / f"{number}.png", *given, "--strength", "1"]
+        with preview.make_context("preview", list(map(str, arguments))) as context:
+            preview.invoke(context)
+    own = [f"{pack.name}/warm 1", f"{pack.name}/cold 1", "other/warm 1", "other/cold 1"]
+    assert titles == ["input", "warm 1", "cold 1", "input", *own]
+
+
 def test_a_sheet_that_is_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.commands.preview.sheet", lambda *_: np.zeros((65600, 1, 3), np.uint8))
     monkeypatch.setattr("pipeline.commands.preview.bundled", list)

@@ -30,7 +30,10 @@ from training.stylization import generator_of
 RECIPE = Recipe(
     name="trial",
     title="Trial",
-    styles=(StyleRecipe("one", "1.png", "One", "A", 1900), StyleRecipe("two", "2.png", "Two", "B", 1901)),
+    styles=(
+        StyleRecipe("one", "1.png", "One", "A", 1900, reals=("/home/me/more/3.png", "movement")),
+        StyleRecipe("two", "2.png", "Two", "B", 1901),
+    ),
     widths=(8, 16, 16),
     blocks=2,
     native_height=160,
@@ -265,6 +268,10 @@ def test_what_is_no_checkpoint_is_one_line(folder, tmp_path, content):
     assert result.exit_code == 1
     assert str(path) in result.output
     assert not (tmp_path / "p").exists()
+
+
+def test_credits_name_all_paintings_and_not_where_they_lie(folder):
+    assert [credit.others for credit in Style.load(folder / "trial").credits] == [("3.png", "movement"), ()]
 
 
 @pytest.mark.parametrize(("name", "most"), [("live", 8_000), ("studio", 40_000)])
