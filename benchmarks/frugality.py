@@ -117,7 +117,7 @@ class FrugalityTraining(StyleTraining):
         self.generator.train()
         if not self.classic:
             # Not by the seed of the batch, whose crops would lie on the same places of it again and again.
-            self.generator.canvas.move(torch.Generator().manual_seed(~step))
+            self.generator.move_canvas(torch.Generator().manual_seed(~step))
         if step > LEAST_STEPS // 2:
             self.generator.freeze_statistics()
 

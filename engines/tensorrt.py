@@ -24,7 +24,7 @@ from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
 from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
 from engines.style import Inputs, Size, Style
-from engines.tensorrt_graph import cast_first, working_memory
+from engines.tensorrt_graph import without_bytes, working_memory
 
 INSTALL = 'pip install "fauve[tensorrt]"'
 
@@ -491,7 +491,7 @@ def build(
     sizes = (
         SizeRange.only(style.size) if style.size else SizeRange.around(size, style.multiple, style.carried)
     )
-    model = cast_first(style.model(precision))
+    model = without_bytes(style.model(precision))
     with cache.building():
         wanted = target(style, precision)
         for plan in cache.plans():

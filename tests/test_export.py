@@ -169,7 +169,8 @@ def test_the_graph_paints_what_the_generator_paints_at_every_strength(strength, 
 def test_no_layer_knows_where_the_edge_is():
     network = generator()
     with torch.no_grad():
-        network.canvas.share.zero_()
+        for canvas in network.canvases:
+            canvas.share.zero_()
     painted = paint(PackGraph(network), np.full((64, 64, 3), 120, np.uint8), np.float32([0.5, 0.5]))
     blocks = painted.astype(int).reshape(8, 8, 8, 8, 3)
     assert np.ptp(blocks, axis=(0, 2)).max() == 0, "no frame on an even picture"
@@ -251,7 +252,7 @@ def test_two_photographs_are_too_few_for_int8(folder):
 
 def test_a_checkpoint_of_an_earlier_version_is_one_line(folder, tmp_path):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    del state["average"]["canvas.grain"]
+    del state["average"]["canvases.1.grain"]
     save_checkpoint(tmp_path / "old.pt", state)
     with pytest.raises(ValueError, match=r"old\.pt: its networks are of another shape"):
         export_pack(tmp_path / "old.pt", tmp_path / "pack", preview=folder / "photo.png")

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.brushwork import COATS
+from training.brushwork import COATS, STEP, grain
 from training.flow import identity_grid
 from training.networks import (
     FLAT,
@@ -105,8 +105,8 @@ def test_each_style_paints_its_own_picture_and_a_mix_another():
 
 
 def test_cost_of_the_bundled_size():
-    assert Generator(1).macs_per_pixel() == 7077
-    assert Generator(1, simplified=False).macs_per_pixel() == 7128
+    assert Generator(1).macs_per_pixel() == 7091
+    assert Generator(1, simplified=False).macs_per_pixel() == 7142
 
 
 def test_discriminator_scores_each_style_by_itself():
@@ -189,51 +189,79 @@ def test_twice_as_large_is_linear_interpolation():
     torch.testing.assert_close(F.pixel_shuffle(LinearUpsample()(image), 2), expected)
 
 
-def test_a_style_is_nearly_all_there_at_half_strength_and_its_canvas_half():
+def test_a_style_is_nearly_all_there_at_half_strength_and_most_of_the_colours_of_its_canvas():
     strengths = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
     there = eased(strengths)
     assert (there[0], there[-1]) == (0, 1)
     assert (there.diff() > 0).all()
     assert 0.9 < there[2] < 1
     generator = randomised(Generator(1))
-    image, mix, half = torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.full((1,), 0.5)
+    mix, corner = torch.ones(1, 1), torch.zeros(2, dtype=torch.int64)
+    image = torch.full((1, 3, 64, 64), 0.5)
     with torch.no_grad():
-        levels = {
-            strength: generator.paint(image, mix, torch.full((1,), strength))[1] for strength in (0.5, 1.0)
-        }
-        canvas = generator.canvas(levels[1.0][1], mix)
-        bare = [
-            generator.encode[1](generator.encode[0](torch.full((1, 12, 34, 34), 0.5), w).relu(), w).relu()
-            for w in (mix * eased(half)[:, None], mix)
-        ]
-    torch.testing.assert_close(levels[0.5][1], bare[0] + canvas / 2)
-    torch.testing.assert_close(levels[1.0][1], bare[1] + canvas)
+        for strength in (0.5, 1.0):
+            levels = generator.paint(image, mix, torch.full((1,), strength))[1]
+            weights, held = mix * eased(torch.tensor(strength)), torch.full((1, 12, 34, 34), 0.5)
+            for level, (layer, canvas) in enumerate(
+                zip(generator.encode[:2], generator.canvases, strict=True)
+            ):
+                bare = layer(held, weights).relu()
+                held = bare + canvas(bare, (weights, mix * (1 - (1 - strength) ** 2))[level], corner)
+                torch.testing.assert_close(levels[level], held)
+
+
+def canvas_of(coats, channels=12, side=192):
+    return Canvas(grain(side)[0], coats, channels)
+
+
+CORNER = torch.zeros(2, dtype=torch.int64)
 
 
 def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_strength():
-    canvas = Canvas([tuple(COATS)] * 2, 12)
+    canvas = canvas_of([tuple(COATS)] * 2)
     small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 214, 300)
     weights = torch.tensor([[0.3, 0.7]])
-    grain = canvas(large, weights)
-    assert torch.equal(grain[..., :5, :7], canvas(small, weights))
-    torch.testing.assert_close(grain[..., 192:, :], grain[..., :22, :])
+    laid = canvas(large, weights, CORNER)
+    assert torch.equal(laid[..., :5, :7], canvas(small, weights, CORNER))
+    torch.testing.assert_close(laid[..., 192:, :], laid[..., :22, :])
     share = torch.einsum("s,scl->cl", weights[0], canvas.share)
-    expected = torch.einsum("cl,lhw->chw", share, canvas.grain[0])
-    torch.testing.assert_close(grain[0, :, :192, :192], expected)
-    assert not canvas(large, weights * 0).any()
-    canvas.move(torch.Generator().manual_seed(0))
-    assert not torch.equal(grain, canvas(large, weights))
+    expected = torch.einsum("cl,lhw->chw", share, canvas.grain[0] * STEP)
+    torch.testing.assert_close(laid[0, :, :192, :192], expected)
+    assert not canvas(large, weights * 0, CORNER).any()
+    moved = canvas(large, weights, torch.tensor([5, -3]))
+    torch.testing.assert_close(moved[..., :180, 3:190], laid[..., 5:185, :187])
+
+
+def test_relief_lies_where_the_colours_of_its_touches_do():
+    canvas = Canvas(grain(192)[1], [tuple(COATS)], 1)
+    x, weights = torch.zeros(1, 1, 40, 60), torch.ones(1, 1)
+    laid, moved = canvas(x, weights, CORNER), canvas(x, weights, torch.tensor([5, 3]))
+    torch.testing.assert_close(moved[..., :30, :54], laid[..., 10:, 6:])
+
+
+def test_training_lays_all_of_the_canvas_on_another_place():
+    generator = randomised(Generator(1))
+    image, mix, full = torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.ones(1)
+    with torch.no_grad():
+        before = generator.paint(image, mix, full)[1]
+        generator.move_canvas(torch.Generator().manual_seed(0))
+        after = generator.paint(image, mix, full)[1]
+    for level in (0, 1):
+        assert not torch.equal(before[level], after[level])
 
 
 def test_the_canvas_can_be_carried_along_with_the_picture():
-    canvas = Canvas([tuple(COATS)], 12)
-    x, weights = torch.zeros(1, 12, 32, 32), torch.ones(1, 1)
-    grain = canvas(x, weights)
+    generator = randomised(Generator(1))
     positions = identity_grid(1, 64, 64)
     turned = torch.stack([-positions[..., 1], positions[..., 0]], -1)
-    with canvas.carried(turned):
-        torch.testing.assert_close(canvas(x, weights), grain.rot90(1, (2, 3)), atol=1e-4, rtol=0)
-    assert torch.equal(canvas(x, weights), grain)
+    for canvas, side in zip(generator.canvases, (32, 16), strict=True):
+        x, weights = torch.zeros(1, 16, side, side), torch.ones(1, 1)
+        laid = canvas(x, weights, CORNER)
+        with generator.canvas_carried(turned):
+            torch.testing.assert_close(
+                canvas(x, weights, CORNER), laid.rot90(1, (2, 3)), atol=1e-4, rtol=1e-4
+            )
+        assert torch.equal(canvas(x, weights, CORNER), laid)
 
 
 def test_what_alternates_from_place_to_place_is_smoothed_away():
@@ -247,13 +275,13 @@ def test_what_alternates_from_place_to_place_is_smoothed_away():
 
 def test_a_style_takes_only_its_coats_of_the_canvas():
     x = torch.zeros(1, 5, 7, 6)
-    canvas = Canvas([("dots",), ("rings", "strokes"), ()], 5)
+    canvas = canvas_of([("dots",), ("rings", "strokes"), ()], 5)
     for style, layers in enumerate([[0], [1, 4], []]):
-        taken = canvas(x, torch.eye(3)[style, None])[0]
-        coats = canvas.grain[0, :, :7, :6].unflatten(0, (-1, 4))
+        taken = canvas(x, torch.eye(3)[style, None], CORNER)[0]
+        coats = (canvas.grain[0, :, :7, :6] * STEP).unflatten(0, (-1, 3))
         expected = sum(
             (
-                torch.einsum("cl,lhw->chw", canvas.share[style, :, 4 * k : 4 * k + 4], coats[k])
+                torch.einsum("cl,lhw->chw", canvas.share[style, :, 3 * k : 3 * k + 3], coats[k])
                 for k in layers
             ),
             torch.zeros(5, 7, 6),
@@ -263,13 +291,15 @@ def test_a_style_takes_only_its_coats_of_the_canvas():
 
 def test_a_generator_that_begins_with_another_keeps_its_own_coats_and_takes_the_grain():
     before, after = Generator(2, coats=[("dots",), ()]), Generator(2, coats=[(), ("facets",)])
-    before.canvas.grain *= 2
-    before.canvas.share.data += 1
+    for canvas in before.canvases:
+        canvas.grain //= 2
+        canvas.share.data += 1
     after.start_from(before.state_dict(), ["a", "b"], ["a", "b"])
-    assert torch.equal(after.canvas.grain, before.canvas.grain)
-    assert torch.equal(after.canvas.share, before.canvas.share)
-    assert not after.canvas.allowed[0].any()
-    assert after.canvas.allowed[1].any()
+    for old, new in zip(before.canvases, after.canvases, strict=True):
+        assert torch.equal(new.grain, old.grain)
+        assert torch.equal(new.share, old.share)
+        assert not new.allowed[0].any()
+        assert new.allowed[1].any()
 
 
 def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints():
@@ -294,6 +324,7 @@ def test_a_flat_picture_gets_strokes():
     generator = randomised(Generator(1))
     with torch.no_grad():
         painted = generator(torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.ones(1))
-        generator.canvas.share.zero_()
+        for canvas in generator.canvases:
+            canvas.share.zero_()
         without = generator(torch.full((1, 3, 64, 64), 0.5), torch.ones(1, 1), torch.ones(1))
     assert painted.std((2, 3)).min() > 10 * without.std((2, 3)).max()

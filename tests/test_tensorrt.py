@@ -196,7 +196,7 @@ def test_a_plan_is_built_once_and_found_again(trt, machine, style, caplog):
     ((model, bounds, timings),) = machine.built
     assert bounds == [(1, 64, 64, 3), (1, 360, 640, 3), (1, 1280, 1280, 3)]
     assert timings == b""
-    assert model == trt.cast_first(style.model())
+    assert model == trt.without_bytes(style.model())
     caplog.clear()
     with trt.TensorRtEngine(style, build=False) as engine:
         for size in ((640, 360), (1280, 720), (720, 1280), (64, 64)):
@@ -276,7 +276,7 @@ def test_each_precision_has_its_own_plan(trt, machine, style):
     plans = [trt.build(live, (640, 360), asked, tell=ignore) for asked in ("float32", "auto", "int8")]
     assert [plan.target.precision for plan in plans] == precisions
     assert [model for model, _, _ in machine.built] == [
-        trt.cast_first(live.model(precision)) for precision in precisions
+        trt.without_bytes(live.model(precision)) for precision in precisions
     ]
     with pytest.raises(EngineUnavailable, match=r"has no int8 model; there is float32$"):
         trt.TensorRtEngine(style, precision="int8")

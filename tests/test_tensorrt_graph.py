@@ -1,4 +1,4 @@
-"""The graph that TensorRT is given paints what the pack's paints, and casts its bytes first."""
+"""The graph that TensorRT is given paints what the pack's paints, and has bytes at its ends alone."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from onnxruntime import InferenceSession
 
 import engines
 from engines import Style
-from engines.tensorrt_graph import cast_first, working_memory
+from engines.tensorrt_graph import without_bytes, working_memory
 from tests.packs import animegan, fast_neural_style, tiny_model
 
 
@@ -40,11 +40,17 @@ def test_a_bundled_style_paints_the_same_to_the_bit(name, precision):
     image = np.ascontiguousarray(golden.image[None, :height, :width])
     model = style.model(precision)
     assert readers_and_writers_of_bytes(model)[0] != ["Cast"], "the packs have no need of this any more"
-    rewritten = cast_first(model)
+    rewritten = without_bytes(model)
     onnx.checker.check_model(rewritten, full_check=True)
     assert readers_and_writers_of_bytes(rewritten) == (["Cast"], ["Cast"])
     mix = golden.look.weights(style.styles)
     assert np.array_equal(painted(rewritten, image, mix), painted(model, image, mix))
+    kinds = [
+        {each.data_type for each in onnx.load_model_from_string(graph).graph.initializer}
+        for graph in (model, rewritten)
+    ]
+    assert TensorProto.INT8 in kinds[0], "the packs have no need of this any more"
+    assert TensorProto.INT8 not in kinds[1]
     cast = onnx.load_model_from_string(rewritten).graph.node[0]
     half = precision == "float16"
     assert helper.get_attribute_value(cast.attribute[0]) == (
@@ -57,7 +63,7 @@ def test_so_does_any_other(make, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(make())
     model = path.read_bytes() if make is tiny_model else engines.load_style(path).model()
-    rewritten = cast_first(model)
+    rewritten = without_bytes(model)
     assert readers_and_writers_of_bytes(rewritten) == (["Cast"], ["Cast"])
     image = np.random.default_rng(1).integers(0, 256, (1, 32, 48, 3), np.uint8)
     mix = np.ones(2 if make is tiny_model else 1, np.float32)

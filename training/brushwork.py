@@ -1,7 +1,8 @@
 """What a canvas is covered with before the picture comes: dots, brush strokes, facets and other marks.
 
-Each is a coat of four channels that repeats without a seam: touches laid over one another in any order. Sizes
-are in places of the canvas.
+Each is a coat that repeats without a seam: touches laid over one another in any order. Its three channels of
+colour are as fine as a small stroke is wide; how high the paint stands, and the ink, are twice as fine, since
+an eye sees a jagged line but no jagged patch. Sizes are in places of the canvas.
 """
 
 from collections.abc import Callable
@@ -12,26 +13,40 @@ from numpy.typing import NDArray
 
 SEED = 1863
 
-CHANNELS = 4
-"""Of each coat."""
+COLOURS = 3
+"""Channels of colour of each coat."""
+
+FINE = 2
+"""Values of relief to a place, each way."""
+
+STEP = 1 / 16
+"""What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
 
 Grain = NDArray[np.float64]
 
 Touch = Callable[[Grain, Grain], tuple[Grain, Grain]]
-"""How much a touch covers of the places this far below and right of its middle, and the values that it has
-there, [4, h, w]."""
+"""How much a touch covers of the places this far below and right of its middle, [h, w], or [4, h, w] where it
+covers some channels alone, and the values that it has there, [4, h, w]: colours, then relief."""
 
 
 @cache
-def grain(side: int) -> NDArray[np.float32]:
-    """The coats of `COATS`, one after the other, [coats * 4, side, side].
+def grain(side: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Colours [coats * 3, side, side] and relief [coats, 2 * side, 2 * side] of `COATS`, one after the other.
 
-    Each channel has mean 0 and deviation 1.
+    In steps of `STEP`. Colours have mean 0 and deviation 1; relief is 0 where there is none, and has a root
+    mean square of 1.
     """
     rng = np.random.default_rng(SEED)
-    coats = np.concatenate([coat(rng, side) for coat in COATS.values()])
-    coats -= coats.mean((1, 2), keepdims=True)
-    return (coats / coats.std((1, 2), keepdims=True)).astype(np.float32)
+    coats = np.stack([coat(rng, side) for coat in COATS.values()])
+    blocks = coats[:, :COLOURS].reshape(len(coats) * COLOURS, side, FINE, side, FINE)
+    colours, relief = blocks.mean((2, 4)), coats[:, COLOURS]
+    colours -= colours.mean((1, 2), keepdims=True)
+    return _in_steps(colours), _in_steps(relief)
+
+
+def _in_steps(layers: Grain) -> NDArray[np.int8]:
+    scaled = layers / np.sqrt((layers**2).mean((1, 2), keepdims=True))
+    return (scaled / STEP).round().clip(-127, 127).astype(np.int8)
 
 
 def dots(rng: np.random.Generator, side: int) -> Grain:
@@ -52,12 +67,17 @@ def strokes(rng: np.random.Generator, side: int) -> Grain:
 
 def facets(rng: np.random.Generator, side: int) -> Grain:
     """Triangles like broken glass, each lighter towards one side, and in every channel towards another."""
-    return _laid(rng, side, 11.0, 40, lambda y, x: _facet(rng, 9.0))
+    return _laid(rng, side, 11.0, 40, lambda y, x: _facet(rng))
 
 
 def planes(rng: np.random.Generator, side: int) -> Grain:
-    """Four-sided planes, each shaded from side to side; the fourth channel is a line around most."""
-    return _laid(rng, side, 9.0, 34, lambda y, x: _plane(rng, rng.uniform(0, np.pi)))
+    """Four-sided planes and some facets, most with a line around them, of ink or left bare."""
+
+    def touch(y: float, x: float) -> Touch:
+        outline = _outline(rng)
+        return _plane(rng, outline) if rng.random() < 0.6 else _facet(rng, outline)
+
+    return _laid(rng, side, 9.0, 40, touch)
 
 
 def rings(rng: np.random.Generator, side: int) -> Grain:
@@ -93,62 +113,78 @@ def _laid(
     """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side."""
     squares = round(side / every)
     corners = np.indices((squares, squares)).reshape(2, -1).T
-    coat = np.zeros((CHANNELS, side, side))
-    around = np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
+    fine = FINE * side
+    coat = np.zeros((COLOURS + 1, fine, fine))
+    around = np.arange(-min(FINE * reach, fine // 2), min(FINE * reach, (fine - 1) // 2) + 1)
     for y, x in rng.permutation((corners + rng.random(corners.shape)) * side / squares):
-        row, column = int(y), int(x)
-        covered, values = touch(y, x)(around[:, None] - (y - row), around[None] - (x - column))
-        at = np.ix_(range(CHANNELS), (row + around) % side, (column + around) % side)
+        row, column = int(FINE * y), int(FINE * x)
+        covered, values = touch(y, x)((around[:, None] + row) / FINE - y, (around[None] + column) / FINE - x)
+        at = np.ix_(range(len(coat)), (row + around) % fine, (column + around) % fine)
         coat[at] += covered * (values - coat[at])
     return coat
 
 
+def _within(distance: Grain) -> Grain:
+    """1 where `distance`, in places, from an edge is below 0, with a soft edge of one value of relief."""
+    return np.clip(0.5 - FINE * distance, 0, 1)
+
+
 def _stroke(rng: np.random.Generator, angle: float, *, length: float, width: float) -> Touch:
-    """A straight stroke with round ends: of one value in three channels, highest along its middle."""
-    own = rng.standard_normal(CHANNELS - 1)
+    """A straight stroke with round ends, of one colour, highest along its middle, with furrows of bristles
+    where it is long."""
+    own, bristles = rng.standard_normal(COLOURS), rng.uniform(0.4, 1.0, 8)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         along, across = _turned(down, right, angle)
         distance = np.hypot(np.maximum(np.abs(along) - length / 2, 0), across)
         height = np.clip(1 - 2 * distance / width, 0, 1)
+        if length:
+            height *= np.interp(across, np.linspace(-width / 2, width / 2, len(bristles)), bristles)
         values = [np.full_like(height, value) for value in own]
-        return np.clip(width / 2 - distance + 0.5, 0, 1), np.stack([*values, height])
+        return _within(distance - width / 2), np.stack([*values, height])
 
     return touch
 
 
-def _facet(rng: np.random.Generator, size: float) -> Touch:
-    """A triangle whose sides are about `size` away from its middle."""
+Outline = Callable[[Grain], Grain]
+"""The relief of a line around a shape, at places this far outside."""
+
+
+def _outline(rng: np.random.Generator) -> Outline:
+    """Half a place wide or more, of ink, or left bare, or not there."""
+    half, height = rng.uniform(0.3, 0.65), rng.choice((1.0, -1.0, 0.0), p=(0.6, 0.2, 0.2))
+    return lambda outside: height * _within(np.abs(outside + half) - half)
+
+
+def _facet(rng: np.random.Generator, outline: Outline | None = None) -> Touch:
+    """A triangle, its relief another shade if no outline is given."""
     angles = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3 + rng.uniform(-0.5, 0.5, 3)
-    sides = size * rng.uniform(0.6, 1.2, 3)
-    shade, slope = rng.standard_normal(CHANNELS), rng.standard_normal((CHANNELS, 2)) / (1.5 * size)
+    sides = rng.uniform(5.4, 10.8, 3)
+    shade, slope = rng.standard_normal(COLOURS + 1), rng.standard_normal((COLOURS + 1, 2)) / 13.5
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         beyond = [right * np.cos(angle) + down * np.sin(angle) for angle in angles]
         outside = np.max([each - side for each, side in zip(beyond, sides, strict=True)], axis=0)
         values = [value + y * down + x * right for value, (y, x) in zip(shade, slope, strict=True)]
-        return np.clip(0.5 - outside, 0, 1), np.stack(values)
+        if outline:
+            values[-1] = outline(outside)
+        return _within(outside), np.stack(values)
 
     return touch
 
 
-def _plane(rng: np.random.Generator, angle: float) -> Touch:
-    """A rectangle askew, large or small, two of three with a line around it."""
-    size, outlined = rng.uniform(0.6, 2.0), rng.random() < 0.67
+def _plane(rng: np.random.Generator, outline: Outline) -> Touch:
+    """A rectangle askew, large or small, shaded from side to side."""
+    size, angle = rng.uniform(0.6, 2.0), rng.uniform(0, np.pi)
     length, width = size * rng.uniform(6.0, 11.0), size * rng.uniform(3.5, 6.0)
-    value, slope, skew = (
-        rng.standard_normal(CHANNELS - 1),
-        rng.standard_normal(CHANNELS - 1),
-        rng.normal(0, 0.3),
-    )
+    value, slope, skew = rng.standard_normal(COLOURS), rng.standard_normal(COLOURS), rng.normal(0, 0.3)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         along, across = _turned(down, right, angle)
         across = across + skew * along
         outside = np.maximum(np.abs(along) - length, np.abs(across) - width)
         values = [own + rise * across / width for own, rise in zip(value, slope, strict=True)]
-        line = outlined * np.clip(1.3 - np.abs(outside + 0.8), 0, 1)
-        return np.clip(0.5 - outside, 0, 1), np.stack([*values, line])
+        return _within(outside), np.stack([*values, outline(outside)])
 
     return touch
 
@@ -156,84 +192,105 @@ def _plane(rng: np.random.Generator, angle: float) -> Touch:
 def _rings(rng: np.random.Generator) -> Touch:
     """A disc of some four rings."""
     radius, width = rng.uniform(8.0, 13.0), rng.uniform(2.2, 3.2)
-    own = rng.standard_normal((CHANNELS - 1, 8))
+    own = rng.standard_normal((COLOURS, 8))
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         distance = np.hypot(down, right)
         within = distance / width
-        # Half a place of each edge belongs to both rings.
+        # A quarter of a place of each edge belongs to both rings.
         ring = np.minimum(within.astype(int), own.shape[1] - 2)
-        share = np.clip((within - ring - 1) * width + 0.5, 0, 1)
+        share = _within((ring + 1 - within) * width)
         values = own[:, ring] * (1 - share) + own[:, ring + 1] * share
-        return np.clip(radius - distance + 0.5, 0, 1), np.stack([*values, np.cos(2 * np.pi * within)])
+        return _within(distance - radius), np.stack([*values, np.cos(2 * np.pi * within)])
 
     return touch
 
 
 def _figure(rng: np.random.Generator) -> Touch:
-    """A geometrical figure in one or two of eight full colours; lines are of ink alone."""
+    """A geometrical figure in one or two of eight full colours; lines are of ink alone, and round some."""
     figure = FIGURES[int(rng.choice(len(FIGURES), p=(0.2, 0.25, 0.25, 0.18, 0.12)))]
     angle, size = rng.uniform(0, np.pi), rng.uniform(0.5, 2.2)
-    first, second = np.zeros((2, CHANNELS))
-    first[:-1], second[:-1] = rng.choice((-1.0, 1.0), (2, CHANNELS - 1))
-    ink = np.array([0.0, 0.0, 0.0, 2.0])
-    if figure in (_line, _comb):
-        first = ink
+    first, second = np.zeros((2, COLOURS + 1))
+    first[:-1], second[:-1] = rng.choice((-1.0, 1.0), (2, COLOURS))
+    ink, outlined = np.array([0.0, 0.0, 0.0, 1.0]), rng.random() < 0.6
     if figure is _chequer or rng.random() < 0.3:
         second = ink
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
-        beyond, share = figure(*_turned(down, right, angle), size)
+        outside, share = figure(*_turned(down, right, angle), size)
+        if figure in (_line, _comb):
+            return _ink(_within(outside))
         values = [a * (1 - share) + b * share for a, b in zip(first, second, strict=True)]
-        return np.clip(0.5 - beyond, 0, 1), np.stack(values)
+        if outlined:
+            values[-1] = np.maximum(values[-1], _within(np.abs(outside + 0.3) - 0.3))
+        return _within(outside), np.stack(values)
 
     return touch
 
 
+def _ink(covered: Grain) -> tuple[Grain, Grain]:
+    """Ink over whatever colours there are."""
+    none, ones = np.zeros_like(covered), np.ones_like(covered)
+    return np.stack([none, none, none, covered]), np.stack([none, none, none, ones])
+
+
 def _sweep(rng: np.random.Generator) -> Touch:
     """An arc of one of eight full colours that tapers to both ends."""
-    own = rng.choice((-1.0, 1.0), CHANNELS - 1)
-    return _arcs(
-        rng, 1, 5.0, radius=rng.uniform(6.0, 16.0), length=rng.uniform(8.0, 16.0), values=[*own, 0.0]
+    own = rng.choice((-1.0, 1.0), COLOURS)
+    arcs = _arcs(
+        1, 5.0, rng.uniform(0, 2 * np.pi), radius=rng.uniform(6.0, 16.0), length=rng.uniform(8.0, 16.0)
     )
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        covered = arcs(down, right)
+        values = [np.full_like(covered, value) for value in own]
+        return covered, np.stack([*values, np.zeros_like(covered)])
+
+    return touch
 
 
 def _lines(rng: np.random.Generator) -> Touch:
-    """Up to three thin arcs side by side, nearly straight, without a colour."""
-    count = int(rng.integers(1, 4))
-    radius, length = rng.uniform(14.0, 70.0), rng.uniform(12.0, 34.0)
-    return _arcs(rng, count, 1.7, radius=radius, length=length, values=[0.0, 0.0, 0.0, 2.0])
+    """One long arc of ink, thick in its middle, or a few short thin ones side by side."""
+    turn, many = rng.uniform(0, 2 * np.pi), rng.random() < 0.35
+    count, width = (int(rng.integers(3, 6)), 0.9) if many else (1, rng.uniform(1.2, 2.6))
+    length = rng.uniform(6.0, 12.0) if many else rng.uniform(18.0, 44.0)
+    arcs = _arcs(count, width, turn, radius=rng.uniform(12.0, 50.0), length=length)
+    return lambda down, right: _ink(arcs(down, right))
 
 
 def _arcs(
-    rng: np.random.Generator, count: int, width: float, *, radius: float, length: float, values: list[float]
-) -> Touch:
-    """Arcs around one middle, `width` at theirs, four places apart."""
-    turn = rng.uniform(0, 2 * np.pi)
+    count: int, width: float, turn: float, *, radius: float, length: float
+) -> Callable[[Grain, Grain], Grain]:
+    """How much is covered by arcs around one middle, `width` at theirs, two and a half places apart."""
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def covered(down: Grain, right: Grain) -> Grain:
         along, across = _turned(down, right, turn)
         # The middle of the arcs, not of their circles, is where they are laid.
         along = along + radius
         bent = np.abs(np.arctan2(across, along)) * 2 * radius / length
         taper = np.sqrt(np.clip(1 - bent**2, 0, 1))
         distance = np.hypot(along, across) - radius
-        beside = np.min([np.abs(distance - 4.0 * (n - (count - 1) / 2)) for n in range(count)], axis=0)
-        covered = np.clip(width * taper / 2 - beside + 0.5, 0, 1) * (bent < 1)
-        return covered, np.stack([np.full_like(covered, value) for value in values])
+        beside = np.min([np.abs(distance - 2.5 * (n - (count - 1) / 2)) for n in range(count)], axis=0)
+        return _within(beside - width * taper / 2) * (bent < 1)
 
-    return touch
+    return covered
 
 
 def _patch(rng: np.random.Generator) -> Touch:
-    """An oval whose edge is lost in what is around it."""
-    length, width, angle = rng.uniform(5.0, 15.0), rng.uniform(4.0, 8.0), rng.uniform(0, np.pi)
-    own = rng.standard_normal(CHANNELS - 1)
+    """An oval whose edge is lost in what is around it; some have a line along a part of it."""
+    size, angle = np.exp(rng.uniform(np.log(0.4), np.log(1.9))), rng.uniform(0, np.pi)
+    length, width = size * rng.uniform(5.0, 15.0), size * rng.uniform(4.0, 8.0)
+    own, outlined, side = rng.standard_normal(COLOURS), rng.random() < 0.35, rng.uniform(0, 2 * np.pi)
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         along, across = _turned(down, right, angle)
-        covered = np.clip(2.5 * (1 - np.hypot(along / length, across / width)), 0, 1)
-        return covered, np.stack([*(np.full_like(covered, value) for value in own), np.zeros_like(covered)])
+        reached = np.hypot(along / length, across / width)
+        covered = np.clip(2.5 * (1 - reached), 0, 1)
+        # Thickest on one side, and nowhere on the other.
+        thick = 0.8 * np.cos(np.arctan2(across / width, along / length) - side)
+        line = outlined * _within(np.abs(reached - 0.85) * width - thick)
+        colours = (np.full_like(covered, value) for value in own)
+        return np.stack([covered] * COLOURS + [np.maximum(covered, line)]), np.stack([*colours, line])
 
     return touch
 
@@ -246,23 +303,23 @@ have of its second value."""
 def _disc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """With a ring around it."""
     distance = np.hypot(along, across)
-    return distance - 6 * size, np.clip(distance - 3.5 * size + 0.5, 0, 1)
+    return distance - 6 * size, _within(3.5 * size - distance)
 
 
 def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """Of two halves."""
     sides = [along * np.cos(side) + across * np.sin(side) for side in 2 * np.pi / 3 * np.arange(3)]
-    return np.max(sides, axis=0) - 4 * size, np.clip(across + 0.5, 0, 1)
+    return np.max(sides, axis=0) - 4 * size, _within(-across)
 
 
 def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
-    return np.maximum(np.abs(across) - 0.8, np.abs(along) - 14 * size), np.zeros_like(along)
+    return np.maximum(np.abs(across) - 0.25 - 0.3 * size, np.abs(along) - 12 * size), np.zeros_like(along)
 
 
 def _comb(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """Three lines side by side."""
-    teeth = np.abs((across + 2) % 4 - 2) - 0.8
-    return np.max([teeth, np.abs(across) - 5.5, np.abs(along) - 6 * size], axis=0), np.zeros_like(along)
+    teeth = np.abs((across + 1.5) % 3 - 1.5) - 0.45
+    return np.max([teeth, np.abs(across) - 4.5, np.abs(along) - 5 * size], axis=0), np.zeros_like(along)
 
 
 def _chequer(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:

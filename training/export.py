@@ -21,6 +21,7 @@ from engines.style import Credit, refuse_what_is_there, write_pack
 from training.checkpoint import load_trunk, restore
 from training.data import read_image
 from training.networks import (
+    CANVAS_LEVEL,
     ConvNorm,
     Generator,
     Kuwahara,
@@ -30,6 +31,7 @@ from training.networks import (
     eased,
     inner,
     interpolating,
+    laid,
 )
 from training.recipe import StyleRecipe, build_recipe
 from training.stylization import generator_of
@@ -64,17 +66,14 @@ class PackGraph(nn.Module):
         for name in layers(generator):
             own = torch.float32 if name in float32 else dtype
             self.generator.set_submodule(name, _In(own, self.generator.get_submodule(name)))
-        canvas = self.generator.get_submodule("canvas.layer")
-        # Half as large in the pack; what is gathered of it is cast.
-        canvas.grain = generator.canvas.grain.half()
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor, origin: Tensor) -> Tensor:
         n, height, width, _ = image.shape
         dtype = self.dtype
         mix, strength = mix.to(dtype), strength.to(dtype)
-        weights, covered = (mix * eased(strength))[None], (mix * strength)[None]
+        weights, covered = (mix * eased(strength))[None], (mix * laid(strength))[None]
         # In places of the canvas, of which a block has the same number each way.
-        corner = origin * (self.generator.multiple >> (self.generator.canvas_level + 1))
+        corner = origin * (self.generator.multiple >> (CANVAS_LEVEL + 1))
         # Padded as bytes, in whose order the convolutions compute themselves. Two pixels side by side are the
         # channels of the first one, which steps down by two rows.
         edge = 8 if self.generator.simplify else 2
@@ -117,11 +116,11 @@ class _In(nn.Module):
 
 def layers(generator: Generator) -> list[str]:
     """Names of the layers that each have a precision of their own, first to last."""
-    parts = (generator.encode, generator.blocks, generator.decode)
-    inner = zip(("encode", "blocks", "decode"), parts, strict=True)
+    names = ("canvases", "encode", "blocks", "decode")
+    inner = ((name, generator.get_submodule(name)) for name in names)
     numbered = (f"{name}.{index}" for name, part in inner for index in range(len(part)))
     before = ["simplify", "upsample"] if generator.simplify else []
-    return [*before, "canvas", *numbered, "to_image"]
+    return [*before, *numbered, "to_image"]
 
 
 def export_pack(

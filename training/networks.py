@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -20,10 +22,11 @@ PATCH = 3
 """Side of the windows that a picture is simplified by, at half its size: brushes of six pixels."""
 
 CANVAS_LEVEL = 1
-"""Where the canvas lies: at a quarter of the picture's size, where a value is as wide as a small stroke."""
+"""Where the canvas's colours lie: at a quarter of the picture's size, where a value is as wide as a small
+stroke. Its relief lies one level above."""
 
 CANVAS_SIDE = 192
-"""The canvas's grain repeats after this many values of its level."""
+"""The canvas repeats after this many values of its colours."""
 
 
 class ConditionalAffine(nn.Module):
@@ -68,12 +71,17 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def eased(strength: Tensor) -> Tensor:
-    """What of a style's scales and shifts there is at `strength`: nearly all from a half on.
+    """What of a style's scales, shifts and relief there is at `strength`: nearly all from a half on.
 
-    Half of them would paint neither picture. With all of them and half of the canvas, half strength is nearer
-    to the style than a blend that keeps as much of the picture.
+    Half of them would paint neither picture. With all of them, and most of the canvas's colours (`laid`),
+    half strength is nearer to the style than a blend that keeps as much of the picture.
     """
-    left = (1 - strength) * (1 - strength)
+    return laid(laid(strength))
+
+
+def laid(strength: Tensor) -> Tensor:
+    """What of the colours of its canvas there is at `strength`: three quarters at a half."""
+    left = 1 - strength
     return 1 - left * left
 
 
@@ -220,6 +228,7 @@ class Canvas(nn.Module):
     The grain is part of a checkpoint: it is what the rest has learned to paint by.
 
     Args:
+        grain: layers of the coats, as many of each, int8 [layers, side, side] in steps of `brushwork.STEP`.
         coats: those that each style may paint by.
         channels: of the level that it is added to.
     """
@@ -227,58 +236,44 @@ class Canvas(nn.Module):
     grain: Tensor
     allowed: Tensor
 
-    def __init__(self, coats: Sequence[Sequence[str]], channels: int) -> None:
+    def __init__(self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int) -> None:
         super().__init__()
-        layers = [name for name in brushwork.COATS for _ in range(brushwork.CHANNELS)]
+        layers = np.repeat(list(brushwork.COATS), len(grain) // len(brushwork.COATS))
         allowed = torch.tensor([[float(name in own) for name in layers] for own in coats])
         self.register_buffer("allowed", allowed)
+        self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
         # From nothing it would not grow: it is of use only after the layers behind it have shaped it.
-        deviation = 0.5 / brushwork.CHANNELS**0.5
-        self.share = nn.Parameter(deviation * torch.randn(len(coats), channels, len(layers)))
-        self.register_buffer("grain", torch.from_numpy(brushwork.grain(CANVAS_SIDE))[None].clone())
-        self.corner = torch.zeros(2, dtype=torch.int64)
-        """Row and column of the grain that lie on the picture's corner; training moves them about."""
-        self._grid: Tensor | None = None
+        self.share = nn.Parameter(0.25 * torch.randn(len(coats), channels, len(layers)))
+        self.grid: Tensor | None = None
+        """Where it has been carried to with the picture, [n, h, w, 2] as `flow.warp` takes it."""
 
-    def forward(self, x: Tensor, weights: Tensor, corner: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, corner: Tensor) -> Tensor:
         """What to add to `x` [n, c, h, w].
 
         Args:
-            weights: [n or 1, styles], mix times strength.
-            corner: row and column of the grain, of either sign, that lie on the picture's corner, int64 [2];
-                `self.corner` if not given.
+            weights: [n or 1, styles], how much there is of each style.
+            corner: row and column, of either sign, that lie on the picture's corner, int64 [2], of
+                `CANVAS_SIDE` each way.
         """
         height, width = x.shape[-2:]
-        corner = (self.corner if corner is None else corner).to(x.device)
+        side = self.grain.shape[-1]
+        corner = corner.to(x.device) * (side // CANVAS_SIDE)
         rows, columns = (
-            (torch.arange(side, device=x.device) + first) % CANVAS_SIDE
-            for side, first in zip((height, width), corner, strict=True)
+            (torch.arange(length, device=x.device) + first) % side
+            for length, first in zip((height, width), corner, strict=True)
         )
-        spread = self.grain.index_select(2, rows).index_select(3, columns)
-        if self._grid is not None:
-            spread = self._along(spread, self._grid)
-        own = (self.share * self.allowed[:, None]).flatten(1)
+        spread = self.grain.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
+        if self.grid is not None:
+            spread = self._along(spread, self.grid)
+        own = (self.share * self.allowed[:, None]).flatten(1) * brushwork.STEP
         share = (weights @ own).unflatten(1, self.share.shape[1:])
         return (share @ spread.flatten(2).to(share.dtype)).unflatten(2, (height, width))
-
-    @contextmanager
-    def carried(self, grid: Tensor) -> Iterator[None]:
-        """Within, the canvas moves with the picture, along `grid` [n, h, w, 2] as `flow.warp` takes it."""
-        self._grid = grid
-        try:
-            yield
-        finally:
-            self._grid = None
 
     @staticmethod
     def _along(spread: Tensor, grid: Tensor) -> Tensor:
         places = F.interpolate(grid.permute(0, 3, 1, 2), spread.shape[2:], mode="area").permute(0, 2, 3, 1)
         spread = spread.float().expand(len(grid), -1, -1, -1)
         return F.grid_sample(spread, places, "bicubic", "reflection", align_corners=False)
-
-    def move(self, rng: torch.Generator) -> None:
-        """Lay the picture's corner on another place, so that none is learned by heart."""
-        self.corner = torch.randint(CANVAS_SIDE, (2,), generator=rng)
 
 
 class ResidualBlock(nn.Module):
@@ -336,12 +331,16 @@ class Generator(nn.Module):
         self.skips = skips
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
-        self.canvas_level = min(CANVAS_LEVEL, len(widths) - 1)
         first, last = widths[0], widths[-1]
         self.simplify = Kuwahara() if simplified else None
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
-        self.canvas = Canvas(coats, widths[self.canvas_level])
+        colours, relief = brushwork.grain(CANVAS_SIDE)
+        self.canvases = nn.ModuleList(
+            Canvas(grain, coats, channels) for grain, channels in zip((relief, colours), widths, strict=False)
+        )
+        self.corner = torch.zeros(2, dtype=torch.int64)
+        """Row and column of the canvas that lie on the picture's corner; training moves them about."""
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
         self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
@@ -368,14 +367,15 @@ class Generator(nn.Module):
         Args:
             x: [n, 12, h/2 + 2, w/2 + 2], as `base` gives it.
             weights: [n or 1, styles], mix times `eased` strength.
-            covered: [n or 1, styles], mix times strength, by which the `Canvas` is there.
-            corner: as for the `Canvas`.
+            covered: [n or 1, styles], mix times `laid` strength, by which the canvas's colours are there.
+            corner: as for the `Canvas`; `self.corner` if not given.
         """
         held = []
         for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
-            if index == self.canvas_level:
-                x = x + self.canvas(x, covered, corner)
+            if index < len(self.canvases):
+                shown = covered if index == CANVAS_LEVEL else weights
+                x = x + self.canvases[index](x, shown, self.corner if corner is None else corner)
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
@@ -396,7 +396,7 @@ class Generator(nn.Module):
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
         base = self.base(image)
         weights = mix * eased(strength)[:, None]
-        levels = self.levels(base, weights, mix * strength[:, None])
+        levels = self.levels(base, weights, mix * laid(strength)[:, None])
         residual = self.to_residual(levels, weights)
         painted = F.pixel_shuffle(inner(base) + residual, 2)
         return image + strength[:, None, None, None] * (painted - image), levels
@@ -430,6 +430,21 @@ class Generator(nn.Module):
         """
         return self.paint(image, mix, strength)[0]
 
+    def move_canvas(self, rng: torch.Generator) -> None:
+        """Lay the picture's corner on another place of the canvas, so that none is learned by heart."""
+        self.corner = torch.randint(CANVAS_SIDE, (2,), generator=rng)
+
+    @contextmanager
+    def canvas_carried(self, grid: Tensor) -> Iterator[None]:
+        """Within, the canvas moves with the picture, along `grid` [n, h, w, 2] as `flow.warp` takes it."""
+        for canvas in self.canvases:
+            canvas.grid = grid
+        try:
+            yield
+        finally:
+            for canvas in self.canvases:
+                canvas.grid = None
+
     def freeze_trunk(self) -> None:
         """Train nothing but the styles' scales and shifts from now on: what makes a style, in a few kB."""
         for name, parameter in self.named_parameters():
@@ -455,12 +470,12 @@ class Generator(nn.Module):
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
-        taken |= {name: value for name, value in own.items() if name.startswith("canvas.")}
+        taken |= {name: value for name, value in own.items() if name.startswith("canvases.")}
         for name, value in own.items():
             if name.startswith("blocks.") and name not in state:
                 taken[name] = torch.zeros_like(value) if ".second.norm." in name else value
         for name, value in state.items():
-            if name == "canvas.allowed":
+            if name.startswith("canvases.") and name.endswith(".allowed"):
                 continue
             if of_styles(name):
                 known = dict(zip(trained, value, strict=True))
@@ -493,7 +508,8 @@ class Generator(nn.Module):
                 total += interpolating(module.weight).numel() * scale / 4
             elif isinstance(module, UpsampleToImage):
                 total += module.phase_weight().numel() * scale
-        total += self.canvas.share[0].numel() * 4.0 ** -(self.canvas_level + 1)
+        for level, canvas in enumerate(self.canvases):
+            total += canvas.share[0].numel() * 4.0 ** -(level + 1)
         return total
 
     def _scales(self) -> list[tuple[nn.Module, float]]:
@@ -517,7 +533,7 @@ def _grown(value: Tensor, own: Tensor) -> Tensor:
 
 def of_styles(name: str) -> bool:
     """Whether the parameter of this name has a row for each style; all others are the trunk's."""
-    return ".affine." in name or name == "canvas.share"
+    return ".affine." in name or (name.startswith("canvases.") and name.endswith(".share"))
 
 
 def inner(x: Tensor) -> Tensor:

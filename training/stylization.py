@@ -356,7 +356,7 @@ class StyleTraining:
         rng = torch.Generator().manual_seed(~(recipe.seed * 1_000_003 + step))
         for generator in self.generators():
             generator.train()
-            generator.canvas.move(rng)
+            generator.move_canvas(rng)
             if step > recipe.freeze_statistics * recipe.steps or not recipe.trunk:
                 generator.freeze_statistics()
 
@@ -435,7 +435,7 @@ class StyleTraining:
         recipe, pair = self.recipe, batch.pair
         terms: dict[str, Tensor] = {}
         if batch.turned:
-            with self.generator.canvas.carried(pair.grid):
+            with self.generator.canvas_carried(pair.grid):
                 turned, _ = self.generator.paint(pair.after, batch.mix, batch.strength)
             images = (turned, warp(painted, pair.grid), pair.mask)
             # Fine detail does not survive being turned.
