@@ -210,8 +210,8 @@ def test_a_style_is_nearly_all_there_at_half_strength_and_most_of_the_colours_of
                 torch.testing.assert_close(levels[level], held)
 
 
-def canvas_of(coats, channels=12, side=192):
-    return Canvas(grain(side)[0], coats, channels)
+def canvas_of(coats, channels=12):
+    return Canvas(grain(192)[0], coats, channels)
 
 
 CORNER = torch.zeros(2, dtype=torch.int64)
