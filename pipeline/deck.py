@@ -101,6 +101,8 @@ class Deck:
         self._last: Image | None = None
         self._black = np.zeros((size[1], size[0], 3), np.uint8)
         self._preparing: threading.Thread | None = None
+        self._handing_over = threading.Lock()
+        """Held while `_preparing` changes, so that what ends does not hide what has just begun."""
         self._painting = threading.Lock()
         """Held while an engine paints, so that none is closed meanwhile."""
         self._closed = threading.Event()
@@ -283,24 +285,27 @@ class Deck:
 
     def _prepare(self, work: Callable[..., None], *arguments: object) -> None:
         """Have a thread do `work`, after what it does already."""
-        before = self._preparing
 
-        def run() -> None:
+        def run(before: threading.Thread | None) -> None:
             if before is not None:
                 before.join()
             try:
                 work(*arguments)
             finally:
-                if self._preparing is threading.current_thread():
-                    self._preparing = None
+                with self._handing_over:
+                    if self._preparing is threading.current_thread():
+                        self._preparing = None
 
-        self._preparing = threading.Thread(target=run, name="prepare", daemon=True)
-        self._preparing.start()
+        with self._handing_over:
+            thread = threading.Thread(target=run, args=(self._preparing,), name="prepare", daemon=True)
+            self._preparing = thread
+            thread.start()
 
     def close(self) -> None:
         """Give back the engines."""
         self._closed.set()
-        if self._preparing is not None:
-            self._preparing.join(1.0)
+        preparing = self._preparing
+        if preparing is not None:
+            preparing.join(1.0)
         for engine in self._engines():
             engine.close()

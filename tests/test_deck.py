@@ -65,7 +65,7 @@ def grey(deck, scene=None):
     return int(image[0, 0, 0])
 
 
-def wait_for(what, seconds=5):
+def wait_for(what, seconds=30):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
