@@ -254,7 +254,7 @@ def fold(generator: Generator) -> Generator:
     """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
 
     Where it simplifies, `simplify` takes [n, 6, h + 16, w/2 + 8], two pixels side by side as channels, and
-    gives the patches [n, 3, h/2 + 4, w/2 + 4], in 0..1, that `levels` takes; `upsample` makes pixels of them.
+    gives the patches [n, 3, h/2 + 4, w/2 + 4], in -0.5..0.5, that `levels` takes; `upsample` makes pixels.
     Else `levels` takes pairs of pixels itself, [n, 6, h + 4, w/2 + 2]. `upsample` and `to_residual` give
     [n, 12, h/2, w/2], whose first six channels are the upper row.
     """
@@ -310,8 +310,9 @@ class _SimplifyPairs(nn.Module):
 
     def __init__(self, simplify: Kuwahara) -> None:
         super().__init__()
-        self.halve = nn.Conv2d(6, 3, (2, 1), stride=(2, 1), bias=False)
+        self.halve = nn.Conv2d(6, 3, (2, 1), stride=(2, 1))
         self.halve.weight.data = torch.eye(3).repeat(1, 2)[..., None, None].repeat(1, 1, 2, 1) / (4 * 255)
+        nn.init.constant_(self.halve.bias, -0.5)
         self.simplify = simplify
 
     def forward(self, x: Tensor) -> Tensor:
@@ -324,13 +325,14 @@ def _from_patches(conv: nn.Conv2d, upsample: LinearUpsample) -> nn.Conv2d:
     # A convolution of its weights with the others, both turned.
     weight = F.conv2d(conv.weight.data, upsample.weight.flip(2, 3).transpose(0, 1), padding=2)
     patches = nn.Conv2d(3, conv.out_channels, 5)
-    patches.weight.data, patches.bias.data = weight, conv.bias.data
+    patches.weight.data, patches.bias.data = weight, conv.bias.data + 0.5 * weight.sum((1, 2, 3))
     return patches
 
 
 def _to_pixels(upsample: LinearUpsample) -> nn.Conv2d:
-    conv = nn.Conv2d(3, 12, 3, bias=False)
+    conv = nn.Conv2d(3, 12, 3)
     conv.weight.data = upsample.weight[BYTES] * 255
+    nn.init.constant_(conv.bias, 0.5 * 255)
     return conv
 
 

@@ -173,25 +173,26 @@ class Kuwahara(nn.Module):
     """
 
     luminance: Tensor
-    grey: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # About 0, and with a variance of 1/8 where `FLAT` is: what 16 bits hold well, weights and all.
+        # With a variance of 1/8 where `FLAT` is: what 16 bits hold well, weights and all.
         unit = (8 * FLAT) ** 0.5
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         self.register_buffer("luminance", weights / unit, persistent=False)
-        self.register_buffer("grey", torch.tensor([-0.5 / unit]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [n, 3, h, w], RGB in 0..1, without two rows and columns at each edge, [n, 3, h - 4, w - 4]."""
-        light = F.conv2d(x, self.luminance, self.grey)
-        colour, mean, square = _box(torch.cat([x, light, light * light], 1)).split([3, 1, 1], 1)
-        variance = (square - mean * mean).clamp(min=0)
+        """`x` [n, 3, h, w], RGB, without two rows and columns at each edge, [n, 3, h - 4, w - 4].
+
+        Of -0.5..0.5, not of 0..1: about 0 few bits hold more.
+        """
+        light = F.conv2d(x, self.luminance)
+        mean = _box(x)
+        mean_light = F.conv2d(mean, self.luminance)
+        variance = (_box(light * light) - mean_light * mean_light).clamp(min=0)
         flat = 1 / (1 / 8 + variance)
         flat = flat * flat * flat
-        means = _box(torch.cat([colour * flat, flat], 1))
-        return means[:, :3] / means[:, 3:]
+        return _box(mean * flat) / _box(flat)
 
 
 def _box(x: Tensor) -> Tensor:
@@ -410,7 +411,7 @@ class Generator(nn.Module):
         # Variances are differences that bfloat16 would not leave much of.
         with torch.autocast(image.device.type, enabled=False):
             small = F.avg_pool2d(F.pad(image.float(), (8,) * 4, mode="replicate"), 2)
-            return self.upsample(self.simplify(small))
+            return self.upsample(self.simplify(small - 0.5)) + 0.5
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""

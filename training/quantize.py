@@ -23,7 +23,11 @@ SIDE = 256
 MULTIPLE = 32
 """Pixels that the sides of a picture are multiples of: enough for generators of five levels."""
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
+CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}
+"""And the axis of its weights that each has its outputs along."""
+
+FEWEST = 16
+"""Channels that a convolution has to make for int8 to be of use: what is bound by memory gains nothing."""
 
 LOWEST = parity.LOWEST_PSNR + 3
 """dB to the float32 model: more than every engine must reach, for other frames, and 16 bits in the rest."""
@@ -39,7 +43,7 @@ def quantized(model: bytes, styles: Sequence[str], photos: Path) -> tuple[bytes,
     where strokes are begun and where they become pixels, eight bits are a tremble; between, nothing is seen.
 
     Explicit and symmetric, weights by channel, as TensorRT wants it (NVIDIA, Working with Quantized Types).
-    The first and the last convolution stay as they are: they see the bytes and make them.
+    Those of fewer than `FEWEST` channels stay as they are, so that what sees the bytes and makes them does.
 
     Args:
         styles: names, in the order of the graph's `mix`.
@@ -60,19 +64,24 @@ def quantized(model: bytes, styles: Sequence[str], photos: Path) -> tuple[bytes,
     judging = feeds[::3] + [_feed(*trial, styles) for trial in parity.trials(styles, (SIDE, SIDE))]
     expected = _painted(model, judging)
     graph = onnx.load_model_from_string(model).graph
-    convolutions = [node.name for node in graph.node if node.op_type in CONVOLUTIONS]
+    shapes = {each.name: each.dims for each in graph.initializer}
+    outputs = {
+        node.name: shapes[node.input[1]][CONVOLUTIONS[node.op_type]]
+        for node in graph.node
+        if node.op_type in CONVOLUTIONS
+    }
 
     def judged(chosen: Collection[str]) -> tuple[bytes, float]:
-        content = _with_int8(model, [name for name in convolutions if name not in chosen], calibrating)
+        content = _with_int8(model, [name for name in outputs if name not in chosen], calibrating)
         pairs = zip(_painted(content, judging), expected, strict=True)
         return content, min(cv2.PSNR(one, other) for one, other in pairs)
 
-    alone = {name: judged([name])[1] for name in convolutions[1:-1]}
+    alone = {name: judged([name])[1] for name in outputs if outputs[name] >= FEWEST}
     chosen = sorted(alone, key=alone.__getitem__, reverse=True)
     while chosen:
         content, psnr = judged(chosen)
         if psnr >= LOWEST:
-            return content, [name for name in convolutions if name in chosen], psnr
+            return content, [name for name in outputs if name in chosen], psnr
         chosen.pop()
     raise ValueError(
         f"int8 paints something else than float32: PSNR {max(alone.values(), default=0):.1f} dB with it in a "
