@@ -189,12 +189,12 @@ def test_twice_as_large_is_linear_interpolation():
     torch.testing.assert_close(F.pixel_shuffle(LinearUpsample()(image), 2), expected)
 
 
-def test_a_style_is_nearly_all_there_at_half_strength_and_most_of_the_colours_of_its_canvas():
+def test_a_style_is_nearly_all_there_below_half_strength_and_most_of_the_colours_of_its_canvas():
     strengths = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
     there = eased(strengths)
     assert (there[0], there[-1]) == (0, 1)
     assert (there.diff() > 0).all()
-    assert 0.9 < there[2] < 1
+    assert 0.85 < there[1] < there[2] < 1
     generator = randomised(Generator(1))
     mix, corner = torch.ones(1, 1), torch.zeros(2, dtype=torch.int64)
     image = torch.full((1, 3, 64, 64), 0.5)

@@ -71,12 +71,12 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def eased(strength: Tensor) -> Tensor:
-    """What of a style's scales, shifts and relief there is at `strength`: nearly all from a half on.
+    """What of a style's scales, shifts and relief there is at `strength`: nearly all from a third on.
 
     Half of them would paint neither picture. With all of them, and most of the canvas's colours (`laid`),
     half strength is nearer to the style than a blend that keeps as much of the picture.
     """
-    return laid(laid(strength))
+    return laid(laid(laid(strength)))
 
 
 def laid(strength: Tensor) -> Tensor:
