@@ -14,7 +14,7 @@ from tests.packs import animegan, fast_neural_style, tiny_model
 
 def painted(model, image, mix):
     options = SessionOptions()
-    # As the graph says: what it would make of two graphs is in another order of additions, and rounds otherwise.
+    # As the graph says: what it makes of two graphs otherwise adds in another order, and rounds so.
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs = {"image": image, "mix": mix, "strength": np.ones(1, np.float32), "origin": np.array([3, -2])}
