@@ -209,10 +209,12 @@ def test_the_int8_model_is_near_the_float32_one(folder):
     quantised = [node.name for node in convolutions if _is_dequantised(node.input[:2], made)]
     assert quantised == style.card["int8_convolutions"]
     assert 0 < len(quantised) <= len(convolutions) - 2
+    scales = [made[node.input[1]].input[1] for node in convolutions if node.name in quantised]
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("QuantizeLinear") == len(quantised)
     assert kinds.count("DequantizeLinear") == 2 * len(quantised)
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    assert all(weights[scale].size >= 16 for scale in scales), "one scale for each output channel"
     zero_points = [weights[node.input[2]] for node in graph.node if node.op_type == "DequantizeLinear"]
     assert all(point.dtype == np.int8 and not point.any() for point in zero_points), "symmetric"
     image = picture(9, 320, 240)
