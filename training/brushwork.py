@@ -86,14 +86,15 @@ def rings(rng: np.random.Generator, side: int) -> Grain:
 
 
 def figures(rng: np.random.Generator, side: int) -> Grain:
-    """Discs, triangles, lines, combs, chequers on a bare ground; the fourth channel is the ink of some."""
-    return _laid(rng, side, 12.0, 30, lambda y, x: _figure(rng))
+    """Discs, wedges, lines, grids and others on large planes; the fourth channel is the ink of some."""
+    planes = _laid(rng, side, 40.0, 60, lambda y, x: _ground(rng))
+    return _laid(rng, side, 17.0, 36, lambda y, x: _figure(rng), planes)
 
 
 def sweeps(rng: np.random.Generator, side: int) -> Grain:
     """Soft patches, curved sweeps of a brush, thin lines side by side; the fourth channel is their ink."""
     kinds = (_patch, _sweep, _lines)
-    return _laid(rng, side, 9.0, 30, lambda y, x: kinds[int(rng.choice(3, p=(0.45, 0.27, 0.28)))](rng))
+    return _laid(rng, side, 13.0, 30, lambda y, x: kinds[int(rng.choice(3, p=(0.4, 0.25, 0.35)))](rng))
 
 
 COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
@@ -108,13 +109,22 @@ COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
 
 
 def _laid(
-    rng: np.random.Generator, side: int, every: float, reach: int, touch: Callable[[float, float], Touch]
+    rng: np.random.Generator,
+    side: int,
+    every: float,
+    reach: int,
+    touch: Callable[[float, float], Touch],
+    over: Grain | None = None,
 ) -> Grain:
-    """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side."""
+    """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side.
+
+    Args:
+        over: the coat that it is laid over; none if not given.
+    """
     squares = round(side / every)
     corners = np.indices((squares, squares)).reshape(2, -1).T
     fine = FINE * side
-    coat = np.zeros((COLOURS + 1, fine, fine))
+    coat = np.zeros((COLOURS + 1, fine, fine)) if over is None else over
     around = np.arange(-min(FINE * reach, fine // 2), min(FINE * reach, (fine - 1) // 2) + 1)
     for y, x in rng.permutation((corners + rng.random(corners.shape)) * side / squares):
         row, column = int(FINE * y), int(FINE * x)
@@ -189,6 +199,22 @@ def _plane(rng: np.random.Generator, outline: Outline) -> Touch:
     return touch
 
 
+def _ground(rng: np.random.Generator) -> Touch:
+    """A large plane of one pale colour; some come to a point."""
+    angle, skew, pointed = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.3), rng.random() < 0.4
+    length, width = rng.uniform(20.0, 45.0), rng.uniform(10.0, 27.0)
+    own = 0.6 * rng.standard_normal(COLOURS)
+
+    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+        along, across = _turned(down, right, angle)
+        beside = width * np.clip((along + length) / (2 * length), 0, 1) if pointed else width
+        outside = np.maximum(np.abs(along) - length, np.abs(across + skew * along) - beside)
+        values = [np.full_like(outside, value) for value in own]
+        return _within(outside), np.stack([*values, np.zeros_like(outside)])
+
+    return touch
+
+
 def _rings(rng: np.random.Generator) -> Touch:
     """A disc of some four rings."""
     radius, width = rng.uniform(8.0, 13.0), rng.uniform(2.2, 3.2)
@@ -208,17 +234,17 @@ def _rings(rng: np.random.Generator) -> Touch:
 
 def _figure(rng: np.random.Generator) -> Touch:
     """A geometrical figure in one or two of eight full colours; lines are of ink alone, and round some."""
-    figure = FIGURES[int(rng.choice(len(FIGURES), p=(0.2, 0.25, 0.25, 0.18, 0.12)))]
-    angle, size = rng.uniform(0, np.pi), rng.uniform(0.5, 2.2)
+    figure = list(FIGURES)[int(rng.choice(len(FIGURES), p=list(FIGURES.values())))]
+    angle, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2.2)
     first, second = np.zeros((2, COLOURS + 1))
     first[:-1], second[:-1] = rng.choice((-1.0, 1.0), (2, COLOURS))
     ink, outlined = np.array([0.0, 0.0, 0.0, 1.0]), rng.random() < 0.6
-    if figure is _chequer or rng.random() < 0.3:
+    if figure in (_chequer, _grid) or rng.random() < 0.3:
         second = ink
 
     def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
         outside, share = figure(*_turned(down, right, angle), size)
-        if figure in (_line, _comb):
+        if figure in (_line, _arc, _comb):
             return _ink(_within(outside))
         values = [a * (1 - share) + b * share for a, b in zip(first, second, strict=True)]
         if outlined:
@@ -303,7 +329,13 @@ have of its second value."""
 def _disc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """With a ring around it."""
     distance = np.hypot(along, across)
-    return distance - 6 * size, _within(3.5 * size - distance)
+    return distance - 6 * size, _within(distance - 4 * size)
+
+
+def _half(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Half a disc, with a band in it."""
+    distance = np.hypot(along, across)
+    return np.maximum(distance - 6 * size, -across), _within(np.abs(distance - 4.5 * size) - 0.9 * size)
 
 
 def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
@@ -312,13 +344,24 @@ def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     return np.max(sides, axis=0) - 4 * size, _within(-across)
 
 
+def _wedge(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Long and pointed, of two halves."""
+    return np.maximum(np.abs(across) - 0.12 * (along + 9 * size), np.abs(along) - 9 * size), _within(-across)
+
+
 def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
-    return np.maximum(np.abs(across) - 0.25 - 0.3 * size, np.abs(along) - 12 * size), np.zeros_like(along)
+    return np.maximum(np.abs(across) - 0.2 - 0.2 * size, np.abs(along) - 14 * size), np.zeros_like(along)
+
+
+def _arc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Somewhat more than half a circle."""
+    band = np.abs(np.hypot(along, across) - 5 * size) - 0.5 - 0.2 * size
+    return np.maximum(band, -across - size), np.zeros_like(along)
 
 
 def _comb(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """Three lines side by side."""
-    teeth = np.abs((across + 1.5) % 3 - 1.5) - 0.45
+    teeth = np.abs((across + 1.5) % 3 - 1.5) - 0.3
     return np.max([teeth, np.abs(across) - 4.5, np.abs(along) - 5 * size], axis=0), np.zeros_like(along)
 
 
@@ -328,7 +371,24 @@ def _chequer(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     return np.maximum(np.abs(along), np.abs(across)) - 5, squares
 
 
-FIGURES: tuple[Figure, ...] = (_disc, _triangle, _line, _comb, _chequer)
+def _grid(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+    """Four squares a side, with lines between them."""
+    lines = np.minimum(*(np.abs(way % 2.4 - 1.2) for way in (along, across)))
+    return np.maximum(np.abs(along), np.abs(across)) - 4.8, _within(lines - 0.4)
+
+
+FIGURES: dict[Figure, float] = {
+    _disc: 0.17,
+    _half: 0.1,
+    _triangle: 0.12,
+    _wedge: 0.1,
+    _line: 0.23,
+    _arc: 0.12,
+    _comb: 0.08,
+    _chequer: 0.04,
+    _grid: 0.04,
+}
+"""How many of all are of each kind."""
 
 
 def _turned(down: Grain, right: Grain, angle: float) -> tuple[Grain, Grain]:
