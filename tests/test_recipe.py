@@ -104,7 +104,11 @@ def test_what_a_recipe_extends_is_what_it_does_not_say(path):
     assert load_recipe(wider) == dataclasses.replace(base, name="wider", blocks=7)
     assert load_recipe(wider, {"blocks": "2"}).blocks == 2
     again = path.with_name("again.toml")
+    path.with_name("base.toml").write_text(MINIMAL + "\n[nothing]\n")
     for text, message in (
+        ('extends = "base.toml"', r"base\.toml: unknown field 'nothing'"),
+        ('extends = "base.toml"\nnothing = 1', r"base\.toml: unknown field 'nothing'"),
+        ('extends = "recipe.toml"\nnothing = 1', r"again\.toml: unknown field 'nothing'"),
         ('extends = "wider.toml"', r"again\.toml: extends .*wider\.toml, which extends another"),
         ('extends = "none.toml"', r"none\.toml: no such recipe"),
         ("extends = 3", r"again\.toml: extends is a str, not 3"),

@@ -210,7 +210,8 @@ def _ground(rng: np.random.Generator) -> Touch:
         beside = width * np.clip((along + length) / (2 * length), 0, 1) if pointed else width
         outside = np.maximum(np.abs(along) - length, np.abs(across + skew * along) - beside)
         values = [np.full_like(outside, value) for value in own]
-        return _within(outside), np.stack([*values, np.zeros_like(outside)])
+        # Where two planes meet without a line, an edge as sharp as a place is wide would be one of stairs.
+        return np.clip(0.5 - outside / 2, 0, 1), np.stack([*values, np.zeros_like(outside)])
 
     return touch
 
@@ -346,7 +347,8 @@ def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
 
 def _wedge(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
     """Long and pointed, of two halves."""
-    return np.maximum(np.abs(across) - 0.12 * (along + 9 * size), np.abs(along) - 9 * size), _within(-across)
+    width = 0.4 + 0.12 * (along + 9 * size)
+    return np.maximum(np.abs(across) - width, np.abs(along) - 9 * size), _within(-across)
 
 
 def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:

@@ -281,7 +281,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """The table in the file of a recipe; what it `extends` (another file, beside it) is what it does not say.
 
     Raises:
-        ValueError: no such file, broken TOML, or one that extends what itself extends another.
+        ValueError: no such file, broken TOML, or one that extends no recipe, or one that itself extends another.
     """
     table = _toml(path)
     if EXTENDS not in table:
@@ -290,6 +290,7 @@ def read_table(path: Path) -> dict[str, Any]:
     below = _toml(base)
     if EXTENDS in below:
         raise ValueError(f"{path}: extends {base}, which extends another; extend that one")
+    build_recipe(below, str(base))  # what is wrong there is told of that file
     return {**below, **table}
 
 
