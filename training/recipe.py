@@ -281,7 +281,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """The table in the file of a recipe; what it `extends` (another file, beside it) is what it does not say.
 
     Raises:
-        ValueError: no such file, broken TOML, or one that extends no recipe, or one that itself extends another.
+        ValueError: no such file, broken TOML, or one that extends no recipe or one that extends another.
     """
     table = _toml(path)
     if EXTENDS not in table:
