@@ -3,9 +3,9 @@
     python -m benchmarks.quality --photos PHOTOS --paintings PAINTINGS --clips UNSEEN --training-clips CLIPS
 
 Trains the recipe `pointillism` from nothing, in fewer steps: as it is, without its losses for stillness, with
-others in their place, and without its discriminator. Each takes some ten minutes on a CPU core; what is
-finished in `--runs` is not done again. Judges those and the bundled packs on photographs and clips that no
-training saw.
+others in their place, without its discriminator, and bare of its canvas and flat patches. Each takes some ten
+minutes on a CPU core; what is finished in `--runs` is not done again. Judges those and the bundled packs on
+photographs and clips that no training saw.
 """
 
 import argparse
@@ -31,17 +31,24 @@ RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 
 STEPS = 800
 
+# Not 0: the second frame goes through batch normalisation all the same, so that nothing else differs.
+NO_TEMPORAL = {"temporal": 1e-6, "still": 1e-6}
+
+BARE: dict[str, Any] = {"canvas": (), "simplified": False}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
-    # Not 0: the second frame goes through batch normalisation all the same, so that nothing else differs.
-    "no-temporal": {"temporal": 1e-6, "still": 1e-6},
+    "no-temporal": NO_TEMPORAL,
     # Nor does it learn that what is turned is painted turned, so that no loss compares two paintings.
-    "no-consistency": {"temporal": 1e-6, "still": 1e-6, "turned": 0.0},
+    "no-consistency": {**NO_TEMPORAL, "turned": 0.0},
     "no-adversarial": {"adversarial": 0.0},
     "frame-difference": {"temporal_loss": "frame_difference", "clip_share": 1.0},
     "reconet": {"temporal_features": 0.02, "clip_share": 0.5},
+    # Whose marks are all the network's own.
+    "bare": BARE,
+    "bare-no-temporal": {**BARE, **NO_TEMPORAL},
 }
-"""What each training changes in the recipe `pointillism`."""
+"""What each training changes in the recipe `pointillism`, and in its style."""
 
 BARS = {
     "flicker": "excess warping error with the losses for stillness at most half of that without them",
@@ -57,6 +64,9 @@ def variant(name: str) -> Recipe:
     """The recipe of a training."""
     recipe = load_recipe(RECIPES / "pointillism.toml")
     changes = {"steps": STEPS, "sheet_every": STEPS // 2, **VARIANTS[name]}
+    if "canvas" in changes:
+        canvas = changes.pop("canvas")
+        changes["styles"] = tuple(dataclasses.replace(style, canvas=canvas) for style in recipe.styles)
     return dataclasses.replace(recipe, **changes)
 
 
@@ -71,12 +81,7 @@ def judged(pack: Style | str | Path, material: Judged) -> dict[str, Any]:
 
 def bars(trained: dict[str, Any], packs: dict[str, Any]) -> dict[str, Any]:
     """Each of `BARS` with its figures, and whether it is met."""
-    full, without = (trained[name]["styles"]["pointillism"] for name in ("full", "no-temporal"))
-    ratios = {
-        "flicker": full["flicker"]["score"] / without["flicker"]["score"],
-        "style": full["style_distance"] / without["style_distance"],
-        "contrast": full["flicker"]["contrast"] / without["flicker"]["contrast"],
-    }
+    ratios = compared(trained, "full", "no-temporal")
     styles = {
         f"{pack}/{name}": row for pack, report in packs.items() for name, row in report["styles"].items()
     }
@@ -95,7 +100,17 @@ def bars(trained: dict[str, Any], packs: dict[str, Any]) -> dict[str, Any]:
             for name, row in styles.items()
         },
     }
-    return {"ratios": {name: round(value, 3) for name, value in ratios.items()}, "met": met, "bars": BARS}
+    return {"ratios": ratios, "met": met, "bars": BARS}
+
+
+def compared(trained: dict[str, Any], name: str, other: str) -> dict[str, float]:
+    """What one training comes out at, relative to another one."""
+    one, another = (trained[each]["styles"]["pointillism"] for each in (name, other))
+    return {
+        "flicker": round(one["flicker"]["score"] / another["flicker"]["score"], 3),
+        "style": round(one["style_distance"] / another["style_distance"], 3),
+        "contrast": round(one["flicker"]["contrast"] / another["flicker"]["contrast"], 3),
+    }
 
 
 def table(report: dict[str, Any]) -> str:
