@@ -88,6 +88,7 @@ class OpenVinoEngine(Engine):
             self._options["INFERENCE_NUM_THREADS"] = threads
         if precision in PRECISIONS:
             self._options["INFERENCE_PRECISION_HINT"] = PRECISIONS[precision]
+        self._graphs: dict[str, Any] = {}
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._compiling = threading.Lock()
         self._local = threading.local()
@@ -135,7 +136,9 @@ class OpenVinoEngine(Engine):
     def _compile(self, model: str, shape: tuple[int, ...]) -> Any:
         """The pack's model of that precision, compiled for `shape`."""
         try:
-            graph = self._core.read_model(self.style.model(model))
+            if model not in self._graphs:
+                self._graphs[model] = self._core.read_model(self.style.model(model))
+            graph = self._graphs[model].clone()
             graph.reshape({"image": shape})
             return self._core.compile_model(graph, self._target, self._options)
         except RuntimeError as error:

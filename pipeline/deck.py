@@ -17,7 +17,7 @@ from pipeline.scaling import Detail, Paint, scaled, size_for
 log = logging.getLogger("fauve")
 
 STEP_FADE = 0.5
-"""Seconds in which one working size fades into another: strokes change their size with it."""
+"""Seconds in which one working size fades into a larger one: strokes change their size with it."""
 
 RESTARTS = (0.2, 1.0, 5.0)
 """Seconds before an engine that failed is loaded again; the last one repeats."""
@@ -238,7 +238,8 @@ class Deck:
             return
         # Meanwhile it may have failed, and be about to be closed.
         if self._current is current:
-            self._fade_in(player, STEP_FADE)
+            # Where painting is too slow already, painting both sizes for a while would hold up the picture.
+            self._fade_in(player, STEP_FADE if scale > current.scale else 0.0)
 
     def _fade_in(self, player: Player, seconds: float) -> None:
         # What fades in already comes first: replaced, it would neither be seen nor given back.
