@@ -191,6 +191,7 @@ class OpenVinoEngine(Engine):
         return stylized
 
     def close(self) -> None:
+        self._graphs.clear()
         self._compiled.clear()
         self._local = threading.local()
 
