@@ -88,7 +88,6 @@ class OpenVinoEngine(Engine):
             self._options["INFERENCE_NUM_THREADS"] = threads
         if precision in PRECISIONS:
             self._options["INFERENCE_PRECISION_HINT"] = PRECISIONS[precision]
-        self._graphs: dict[str, Any] = {}
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._compiling = threading.Lock()
         self._local = threading.local()
@@ -136,9 +135,7 @@ class OpenVinoEngine(Engine):
     def _compile(self, model: str, shape: tuple[int, ...]) -> Any:
         """The pack's model of that precision, compiled for `shape`."""
         try:
-            if model not in self._graphs:
-                self._graphs[model] = self._core.read_model(self.style.model(model))
-            graph = self._graphs[model].clone()
+            graph = self._core.read_model(self.style.model(model))
             graph.reshape({"image": shape})
             return self._core.compile_model(graph, self._target, self._options)
         except RuntimeError as error:
@@ -191,7 +188,6 @@ class OpenVinoEngine(Engine):
         return stylized
 
     def close(self) -> None:
-        self._graphs.clear()
         self._compiled.clear()
         self._local = threading.local()
 

@@ -82,6 +82,17 @@ def test_figures_and_sweeps_have_ink_on_a_bare_ground_and_lines_without_a_colour
     assert drawn[bare.repeat(2, 0).repeat(2, 1)].mean() > 0.03
 
 
+def test_figures_lie_on_planes_larger_than_they_are():
+    values = colours(FIGURES)
+    bare = np.all([_commonest(each) for each in values], axis=0)
+    alike = [
+        np.all(np.abs(values - np.roll(values, by, (1, 2))) < 2 * brushwork.STEP, axis=0) & ~bare
+        for by in ((0, 16), (16, 0))
+    ]
+    # Without planes it is 0.016.
+    assert np.mean(alike) > 0.05
+
+
 def test_planes_have_thin_lines_around_them_of_ink_or_bare():
     drawn = _drawn(PLANES)
     bare = relief(PLANES) < relief(PLANES).min() / 2

@@ -119,7 +119,7 @@ def _laid(
     """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side.
 
     Args:
-        over: the coat that it is laid over; none if not given.
+        over: the coat that it is laid over, and becomes; a bare one if not given.
     """
     squares = round(side / every)
     corners = np.indices((squares, squares)).reshape(2, -1).T
@@ -390,7 +390,7 @@ FIGURES: dict[Figure, float] = {
     _chequer: 0.04,
     _grid: 0.04,
 }
-"""How many of all are of each kind."""
+"""Each kind, and its share of all figures."""
 
 
 def _turned(down: Grain, right: Grain, angle: float) -> tuple[Grain, Grain]:
