@@ -103,21 +103,21 @@ class TorchEngine(Engine):
         from engines.program import Program
 
         self.name = "torch:cuda" if cuda else "torch:cpu"
-        self.place = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        self.torch_device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         try:
-            self._program = Program(style.model(precision), self.place)
+            self._program = Program(style.model(precision), self.torch_device)
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}, which {style.name} has: take --engine onnxruntime") from error
         except Exception as error:  # onnx's checker and torch share no base below Exception
             raise EngineBuildError(f"{self.name} refuses {style.name}: {_first_line(error)}") from error
-        self.device = torch.cuda.get_device_name(self.place) if cuda else cpu_name()
+        self.device = torch.cuda.get_device_name(self.torch_device) if cuda else cpu_name()
         self.precision = precision
         self.streams = STREAMS if cuda and hint == "throughput" else 1
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
 
     def paint_on_device(self, image: "Tensor", look: Look) -> "Tensor":
-        """Paint `image` uint8 [h, w, 3] that lies at `place`, and leave the result there.
+        """Paint `image` uint8 [h, w, 3] that lies at `torch_device`, and leave the result there.
 
         What torch's current stream has yet to do is waited for by the device, not by the caller; and the
         result is ready for what the current stream does next. Otherwise as calling the engine.
@@ -172,10 +172,10 @@ class TorchEngine(Engine):
             inputs = self.style.place(
                 (shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))
             ).inputs
-            kind: type[_Painter] = _OnCuda if self.place.type == "cuda" else _OnCpu
+            kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
             try:
                 for _ in range(self.streams):
-                    made.put(kind(self._program, shape, inputs, self.place))
+                    made.put(kind(self._program, shape, inputs, self.torch_device))
             except Exception as error:  # what an operator raises that was given something else than it knows
                 size = f"{shape[2]}x{shape[1]}"
                 raise EngineBuildError(

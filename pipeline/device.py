@@ -101,9 +101,9 @@ class DevicePainter:
 
         self._engine = cast("TorchEngine", engine)
         self._size, self._working = size, size_for(engine.style, size, detail)
-        place = self._engine.place
-        self._from_yuv = torch.from_numpy(rgb_from_yuv(colour)).to(place)
-        self._from_rgb = torch.from_numpy(yuv_from_rgb(colour)).to(place)
+        on = self._engine.torch_device
+        self._from_yuv = torch.from_numpy(rgb_from_yuv(colour)).to(on)
+        self._from_rgb = torch.from_numpy(yuv_from_rgb(colour)).to(on)
 
     def __call__(self, planes: Planes, look: Look) -> Planes:
         """The painted picture, finished: nothing is left for the device to do."""

@@ -43,7 +43,7 @@ class Flicker:
         scale = min(1.0, LINES / min(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         first, second = ([resize(image, size) for image in pair] for pair in (before, after))
-        place, holds = motion(first[0], second[0])
+        place, holds = checked_flow(first[0], second[0])
         if holds.mean() < CUT:
             return
         self.pairs += 1
@@ -97,7 +97,7 @@ class Flicker:
         }
 
 
-def motion(before: Image, after: Image) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def checked_flow(before: Image, after: Image) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Where each pixel of `after` was in `before`, [h, w, 2] in pixels, and where that can be relied on.
 
     By dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), there and back.

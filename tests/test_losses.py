@@ -6,9 +6,9 @@ import torch
 from training import losses
 from training.flow import (
     DisFlow,
+    checked_flow,
     identity_grid,
     inside,
-    motion,
     normalised,
     random_warp,
     synthetic_pair,
@@ -172,7 +172,7 @@ def test_estimated_motion_finds_a_shift_and_distrusts_what_came_in(shift):
     scene = (cv2.GaussianBlur(noise, None, 3) * 2000 - 750).clip(0, 255).astype(np.uint8)
     before = torch.from_numpy(scene).permute(2, 0, 1)
     after = before.roll((down, across), (1, 2))
-    place, holds = motion(DisFlow(), before, after)
+    place, holds = checked_flow(DisFlow(), before, after)
     rows, columns = torch.meshgrid(torch.arange(96), torch.arange(128), indexing="ij")
     moved = torch.stack([columns, rows], -1) - place
     middle = moved[20:-20, 20:-20].reshape(-1, 2)

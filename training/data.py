@@ -16,7 +16,7 @@ from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
-from training.flow import Pair, motion, normalised, pixels, warp
+from training.flow import Pair, checked_flow, normalised, pixels, warp
 from training.losses import luminance_change
 
 log = logging.getLogger("fauve")
@@ -170,7 +170,7 @@ class Clips:
                 log.warning("skipped %s", error)
                 continue
             for before, after in frames:
-                place, holds = motion(flow, before, after)
+                place, holds = checked_flow(flow, before, after)
                 # How far, and not where: half of the precision is enough for that.
                 self._pairs.append((before, after, (place - pixels(*place.shape[:2])).half(), holds))
             self.names.append(path.name)

@@ -173,7 +173,9 @@ FLOWS: dict[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]] = {"dis": Dis
 """What estimates motion, by the name that a recipe gives it."""
 
 
-def motion(flow: Callable[[Tensor, Tensor], Tensor], before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+def checked_flow(
+    flow: Callable[[Tensor, Tensor], Tensor], before: Tensor, after: Tensor
+) -> tuple[Tensor, Tensor]:
     """Where each pixel of `after` was in `before`, both uint8 [3, h, w], and whether that can be relied on.
 
     Motion forwards and back must meet (Sundaram et al. 2010, doi:10.1007/978-3-642-15549-9_32), which what
