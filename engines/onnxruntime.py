@@ -14,8 +14,8 @@ from engines.style import Inputs, Style
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
     "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
-    "coreml": ("CoreMLExecutionProvider", "onnxruntime"),
-    "dml": ("DmlExecutionProvider", "onnxruntime-directml"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime for macOS"),
+    "dml": ("DmlExecutionProvider", "onnxruntime-directml for Windows"),
 }
 """Execution provider and the package that brings it, by the name users type."""
 
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine(Engine):
         wanted, package = PROVIDERS[provider]
         if wanted not in onnxruntime.get_available_providers():
             raise EngineUnavailable(
-                f"onnxruntime:{provider}: this ONNX Runtime has no {wanted}: pip install {package}"
+                f"onnxruntime:{provider}: this ONNX Runtime has no {wanted}; it comes with {package}"
             )
         if precision == "auto":
             precision = "float16" if provider in ("cuda", "dml") and "float16" in style.models else "float32"

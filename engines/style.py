@@ -128,7 +128,7 @@ class Style:
 
     @classmethod
     def load(cls, pack: str | Path) -> "Style":
-        """Read a pack: the name of a bundled one, or of a style in one ("studio/cubism"; "cubism" is that of
+        """Read a pack: the name of a bundled one, or of a style in one ("live/cubism"; "cubism" is that of
         the first pack, by name, that has it), a folder or a .zip.
 
         Raises:

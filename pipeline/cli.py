@@ -81,7 +81,7 @@ class Once(logging.Filter):
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is chosen and why.")
 @click.pass_context
 def fauve(context: click.Context, verbose: bool) -> None:
-    """Turn video into abstract art: every frame is repainted, without flicker."""
+    """Turn video into abstract art: every frame is repainted, and holds still."""
     logging.basicConfig(level=logging.WARNING, format="fauve: %(message)s", stream=sys.stderr)
     log = logging.getLogger("fauve")
     log.setLevel(logging.INFO if verbose else logging.WARNING)

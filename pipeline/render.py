@@ -253,11 +253,23 @@ class Render:
             "frames": stats.before + stats.encoded,
             "seconds": round(stats.seconds, 2),
             "fps": round(stats.fps, 1),
-            "style": self.engine.style.name,
+            "pack": self.engine.style.name,
+            **self._painted(),
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "damaged_packets": stats.damaged,
             **({} if stats.flicker is None else {"flicker": stats.flicker.report()}),
+        }
+
+    def _painted(self) -> dict[str, Any]:
+        """The share of each style and their strength; nothing of a show, in which they change."""
+        if isinstance(self.look, Show):
+            return {}
+        styles = self.engine.style.styles
+        shares = zip(styles, self.look.weights(styles).tolist(), strict=True)
+        return {
+            "mix": {name: round(share, 4) for name, share in shares if share},
+            "strength": self.look.strength,
         }
 
     def _in_one_go(self, video: Path, file: FileSource, output: Path) -> bool:
@@ -576,7 +588,7 @@ def located(
     """
     if all(segment.start is None for segment in segments):
         return list(segments)
-    log.warning("%s: is looked through first up to where it is painted on, to follow the camera", video)
+    log.info("%s: reading the video up to where painting starts, to follow its camera", video)
     file, source = Segment().open(video, rate, decoder)
     found: list[Segment] = []
     left = deque(segments)

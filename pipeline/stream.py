@@ -184,7 +184,8 @@ def run(
             errors.append(error)
             if live and not isinstance(error, Cancelled):
                 sink.lost = str(error).removeprefix(f"{sink.name}: ")
-                log.error("%s", error)
+                if len(sinks) > 1:  # else it ends the run, and is told then
+                    log.error("%s", error)
 
     threads = [
         threading.Thread(target=read, name="read", daemon=True),

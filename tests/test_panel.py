@@ -558,7 +558,7 @@ def test_an_address_with_a_token_is_told_however_quiet_it_is(pack):
 def test_a_token_is_explained():
     said = " ".join(fauve("live", "--help").stdout.split())
     assert "FAUVE_TOKEN" in said
-    assert "delete that file" in said
+    assert "Delete that file" in said
 
 
 @pytest.mark.parametrize(

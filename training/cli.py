@@ -1,4 +1,4 @@
-"""The verbs that make styles: `fauve learn`, `fauve train` and `fauve export`."""
+"""The verbs that make and judge styles: learn, train, export, inspect, tune and evaluate."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def material_options(command: Callable[..., None]) -> Callable[..., None]:
             "--photos",
             type=Photos(),
             required=True,
-            help="Folder of photographs to paint, or torchvision:NAME:FOLDER, a dataset.",
+            help="Folder of photographs to paint, or torchvision:NAME:FOLDER for a dataset.",
         ),
     ):
         command = option(command)
@@ -57,7 +57,8 @@ def material_options(command: Callable[..., None]) -> Callable[..., None]:
 weights_option = click.option(
     "--weights",
     type=FOLDER,
-    help="Folder with vgg19*.safetensors and the like, torchvision's names; torchvision's own if not given.",
+    help="Folder of pretrained networks under torchvision's names, such as vgg19*.safetensors (default: "
+    "torchvision downloads its own).",
 )
 
 
@@ -89,10 +90,12 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @material_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of this training; runs/NAME.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run's folder.")
 @click.option(
-    "--from", "start_from", type=FOLDER, help="Begin with the trunk, and the styles, of another checkpoint."
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder of this training (default: runs/NAME)."
+)
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in the training's folder.")
+@click.option(
+    "--from", "start_from", type=FOLDER, help="Start with the trunk and the styles of another checkpoint."
 )
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 def train(
@@ -174,9 +177,9 @@ class _Progress:
 @click.option(
     "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
 )
-@click.option("--back", is_flag=True, help="The way back to photographs, of a recipe with a cycle.")
-@click.option("--int8", type=FOLDER, help="Photographs to calibrate on; adds an int8 model.")
-@click.option("--force", is_flag=True, help="Replace a pack that is there.")
+@click.option("--back", is_flag=True, help="For a recipe with a cycle: export the way back to photographs.")
+@click.option("--int8", type=FOLDER, help="Add an int8 model, calibrated on this folder of photographs.")
+@click.option("--force", is_flag=True, help="Replace an existing pack.")
 def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path | None, force: bool) -> None:
     """Make a style pack of a training's CHECKPOINT."""
     from training.export import export_pack
@@ -195,14 +198,18 @@ def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
 @weights_option
 @click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
-@click.option("--title", help="Of the painting; its file's name if not given.")
+@click.option("--title", help="Title of the painting (default: the name of its file).")
 @click.option("--artist", default="unknown", help="Who painted it.")
 @click.option("--year", type=int, default=0, help="When it was painted.")
-@click.option("--rights", default="not stated", show_default=True, help="To the painting.")
-@click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--stroke", type=click.IntRange(64), help="Shorter side of the painting; less is coarser.")
+@click.option("--rights", default="not stated", show_default=True, help="Rights to the painting.")
+@click.option("--steps", type=click.IntRange(1), help="Training steps (default: the recipe's).")
+@click.option(
+    "--stroke",
+    type=click.IntRange(64),
+    help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes.",
+)
 @click.option("--threads", type=int, help="CPU threads to train with.")
-@click.option("-f", "--force", is_flag=True, help="Replace a pack that is there, and begin anew.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing pack, and start over.")
 def learn(
     paintings: tuple[Path, ...],
     output: Path,
@@ -218,10 +225,10 @@ def learn(
     threads: int | None,
     force: bool,
 ) -> None:
-    """Make a style pack from PAINTINGS in one go: the first one is copied, the others are of its kind.
+    """Make a style pack from PAINTINGS in one go: the first is imitated, the others show its kind.
 
-    Begins with the trunk of the bundled styles, so that only what is new must be learned. Judges the pack in
-    the end, into its card and on a sheet. Stopped by Ctrl-C, the same command goes on.
+    Starts from the trunk of the bundled styles, so that only what is new has to be learned. At the end the
+    pack is evaluated, into its card and onto a sheet. After Ctrl-C, the same command continues.
     """
     from engines.style import refuse_what_is_there
 
@@ -322,11 +329,17 @@ def quick_recipe(
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @material_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The best recipe, TOML.")
-@click.option("--study", type=click.Path(path_type=Path), help="sqlite file of the trials; OUTPUT.db.")
+@click.option(
+    "--study", type=click.Path(path_type=Path), help="SQLite file of the trials (default: OUTPUT.db)."
+)
 @click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="More trials to run.")
-@click.option("--trial-steps", type=click.IntRange(8), default=300, show_default=True, help="Steps of each.")
-@click.option("--search", multiple=True, metavar="FIELD=LOW..HIGH", help="Instead of the usual fields.")
-@click.option("--from", "start_from", type=FOLDER, help="Begin each trial with the trunk of a checkpoint.")
+@click.option(
+    "--trial-steps", type=click.IntRange(8), default=300, show_default=True, help="Steps of each trial."
+)
+@click.option(
+    "--search", multiple=True, metavar="FIELD=LOW..HIGH", help="Field to search, instead of the usual ones."
+)
+@click.option("--from", "start_from", type=FOLDER, help="Start each trial with the trunk of a checkpoint.")
 def tune(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -401,7 +414,7 @@ def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
 @click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
 @weights_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the sheets.")
-@click.option("--style", help="Which of the recipe's styles; its first one if not given.")
+@click.option("--style", help="Which of the recipe's styles (default: the first).")
 def inspect(
     checkpoint: Path, photos: Path, paintings: Path, weights: Path | None, output: Path, style: str | None
 ) -> None:
@@ -422,15 +435,20 @@ def inspect(
 
 @click.command()
 @click.argument("pack")
-@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs; unseen ones are painted.")
-@click.option("--paintings", type=FOLDER, required=True, help="Folder that the recipe's paintings are in.")
+@click.option(
+    "--photos",
+    type=FOLDER,
+    required=True,
+    help="Folder of photographs; those that training left out are painted.",
+)
+@click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
 @click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
 @weights_option
 @click.option(
     "--recipe",
     type=FOLDER,
-    help="Says which painting belongs to which style; a bundled one with the pack's credits if not given, "
-    "else each style has a subfolder, or all paintings.",
+    help="Recipe that says which painting belongs to which style (default: the bundled recipe that matches "
+    "the pack's credits, else a subfolder for each style, else all paintings).",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for sheet.png and report.json.")
 @click.option(
@@ -438,7 +456,7 @@ def inspect(
     type=click.Choice(["squeezenet1_1", "vgg19"]),
     default="squeezenet1_1",
     show_default=True,
-    help="Network that style and content are measured by.",
+    help="Network that style and content are measured with.",
 )
 @click.option(
     "--pictures", type=click.IntRange(1), default=24, show_default=True, help="Photographs to paint."
@@ -446,10 +464,15 @@ def inspect(
 @click.option(
     "--frames", type=click.IntRange(2), default=9, show_default=True, help="Frames of each clip to paint."
 )
-@click.option("--engine", default="onnxruntime", show_default=True, help="As `fauve doctor` names it.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all cores if not given.")
+@click.option(
+    "--engine",
+    default="onnxruntime",
+    show_default=True,
+    help="Name of the engine, as `fauve doctor` lists them.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads (default: all cores).")
 @click.option("--no-card", is_flag=True, help="Leave the pack's card as it is.")
-@click.option("-f", "--force", is_flag=True, help="Replace an evaluation that is in the folder.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing evaluation in that folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     pack: str,

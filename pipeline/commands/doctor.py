@@ -45,8 +45,10 @@ def versions() -> dict[str, str]:
 
 @click.command()
 @click.option("--style", default="pointillism", show_default=True, help="The style to paint the trial with.")
-@click.option("--engine", help="Only this one; the exit code is 0 if it runs, and 1 if not.")
-@click.option("--precision", type=PRECISION, default="auto", help="The one that the engines must run in.")
+@click.option("--engine", help="Try only this engine; the exit code is 0 if it runs, and 1 if not.")
+@click.option(
+    "--precision", type=PRECISION, default="auto", help="The precision that the engines must run in."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, style: str, engine: str | None, precision: str, as_json: bool) -> None:

@@ -30,14 +30,14 @@ def engine() -> None:
     type=Dimensions(),
     default="1280x720",
     show_default=True,
-    help="Of the pictures that are to be painted fastest. Smaller ones need no other plan.",
+    help="Size of the pictures that are to be painted fastest. Smaller ones need no plan of their own.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "float16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto is float16 where the pack has it.",
+    help="auto is float16 if the pack has it.",
 )
 @onnx_options
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")

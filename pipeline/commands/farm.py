@@ -15,9 +15,9 @@ NOT_HERE = ("workers", "jobs", "preview")
 def farm(context: click.Context, /, address: str | None, mixed: bool, **options: Any) -> None:
     """Paint VIDEOS on a Ray cluster: one that `ray start` has made, or the cores of this machine.
 
-    Each machine needs fauve and the video under the same path; the result is made here. It has the same
-    frames as one that was painted here, if the machines have the same engine, precision and instruction
-    sets; others are refused. A machine that dies is done without, and its part painted again.
+    Each machine needs fauve and the video under the same path; the result is written here. Its frames are
+    the same as if it had been painted here: machines with another engine, precision or instruction set are
+    refused. If a machine dies, the others repaint its part.
     """
     with Farm(address, threads=options["threads"], mixed=mixed) as cluster:
         context.invoke(run, farm=cluster, workers=1, jobs=1, preview=None, **options)
@@ -26,8 +26,8 @@ def farm(context: click.Context, /, address: str | None, mixed: bool, **options:
 command = click.Command(
     "farm",
     params=[
-        click.Option(["--address"], help="Of the cluster, HOST:PORT; the one that runs here if not given."),
-        click.Option(["--mixed"], is_flag=True, help="Take machines whose pictures may differ."),
+        click.Option(["--address"], help="HOST:PORT of the cluster (default: the one that runs here)."),
+        click.Option(["--mixed"], is_flag=True, help="Accept machines whose pictures may differ."),
         *(param for param in run.params if param.name not in NOT_HERE),
     ],
     callback=farm,

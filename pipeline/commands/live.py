@@ -85,8 +85,8 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 
 @click.command(
     epilog="Pages and metrics at other addresses than this machine's need a token, which is a part of the "
-    f"printed address and stays the same: FAUVE_TOKEN, or what is in {token_file()}. For another one, "
-    "delete that file."
+    f"printed address and stays the same: FAUVE_TOKEN, or the content of {token_file()}. Delete that file to "
+    "get a new one."
 )
 @click.argument("source")
 @click.option(
@@ -96,7 +96,8 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     multiple=True,
     help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, whip:URL "
     "to send by WebRTC, whep::PORT to be watched by it, a file to record to (.mkv, .mp4, .ts), window:, "
-    "camera:, or speaker: for the sound beside those two; may be given several times.",
+    "camera: (a virtual camera), or speaker: (the sound, in time with a window or camera); may be given "
+    "several times.",
 )
 @click.option(
     "-s",
@@ -105,50 +106,61 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="A bundled style, a pack, or an .onnx model.",
 )
-@click.option("--strength", type=float, default=1.0, show_default=True, help="0 (the input) to 1.")
+@click.option(
+    "--strength", type=float, default=1.0, show_default=True, help="0 (the input) to 1 (the painting)."
+)
 @click.option("--mix", type=Mix(), help="Weights of a pack's styles, such as a=0.7,b=0.3.")
 @click.option(
-    "--crossfade", type=Seconds(), default=1.0, help="Time that a change of style takes; 1s if not given."
+    "--crossfade", type=Seconds(), default=1.0, help="How long a change of style takes (default: 1s)."
 )
 @detail_option
 @engine_options
 @onnx_options
-@click.option("--size", type=Dimensions(), help="To ask a camera or the test pattern for.")
-@click.option("--fps", type=Rate(), help="The same.")
+@click.option("--size", type=Dimensions(), help="Size to ask a camera or the test pattern for.")
+@click.option("--fps", type=Rate(), help="Frame rate to ask a camera or the test pattern for.")
 @click.option(
     "--denoise/--no-denoise",
     default=None,
-    help="Take noise out of what stands still, so that no strokes crawl there; done to cameras if not given.",
+    help="Remove noise from what stands still, so that no strokes crawl there (default: cameras only).",
 )
 @follow_option
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
-@click.option("--sound", help="Take the sound from there: microphone:, microphone:hw:1, a URL or a file.")
+@click.option("--sound", help="Where to take the sound from: microphone:, microphone:hw:1, a URL or a file.")
 @click.option(
-    "--timeout", type=Seconds(), default=5.0, help="After which a silent source counts as lost; 5s."
+    "--timeout",
+    type=Seconds(),
+    default=5.0,
+    help="Treat a source as lost after this long without a frame (default: 5s).",
 )
-@click.option("--latency", type=Seconds(), help="To keep below, by painting smaller where it must be.")
+@click.option(
+    "--latency", type=Seconds(), help="Keep the latency below this, by painting smaller if necessary."
+)
 @click.option("--fixed", is_flag=True, help="Never paint smaller to keep up; drop frames instead.")
-@click.option("--bitrate", type=Bits(), help="Of streams at most, such as 4M; by their size if not given.")
-@click.option("--panel", type=Address(), help="Serve the control panel there, such as :8080.")
-@click.option("--preview", type=Address(), help="Serve the picture alone there.")
-@click.option("--osc", type=Address(), help="Listen for OSC there, such as :9000.")
-@click.option("--osc-reply", type=Address(), help="Send the state there by OSC after each change.")
+@click.option(
+    "--bitrate", type=Bits(), help="Highest bit rate of a stream, such as 4M (default: by its size)."
+)
+@click.option("--panel", type=Address(), help="Serve the control panel at this address, such as :8080.")
+@click.option("--preview", type=Address(), help="Serve the picture alone at this address.")
+@click.option("--osc", type=Address(), help="Listen for OSC at this address, such as :9000.")
+@click.option("--osc-reply", type=Address(), help="Send the state to this address by OSC after each change.")
 @click.option("--midi", help="MIDI input by a part of its name; `fauve devices` lists them.")
 @click.option(
     "--midi-map",
     type=click.Path(path_type=Path),
-    help="File of what MIDI controls do; learned where there is none.",
+    help="File that maps MIDI controls; what the panel learns is saved to it.",
 )
-@click.option("--metrics", type=Address(), help="Serve Prometheus metrics there, such as :9100.")
+@click.option("--metrics", type=Address(), help="Serve Prometheus metrics at this address, such as :9100.")
 @click.option(
-    "--record-controls", type=click.Path(path_type=Path), help="Write each change there, with its time."
+    "--record-controls",
+    type=click.Path(path_type=Path),
+    help="Record each change of the controls, with its time, to this file.",
 )
 @score_option
 @click.option("--duration", type=Seconds(), help="Stop after this time.")
-@click.option("-f", "--force", is_flag=True, help="Replace recordings that are there.")
+@click.option("-f", "--force", is_flag=True, help="Replace existing recordings.")
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Print nothing but addresses with a token, unless something is wrong."
+    "-q", "--quiet", is_flag=True, help="Print nothing but warnings, errors and addresses that carry a token."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the status as lines of JSON.")
 def live(

@@ -13,9 +13,11 @@ from pipeline.obs import Obs, by_hand
 def _of_obs(command: Any) -> Any:
     for option in (
         click.option(
-            "--password", default="", envvar="FAUVE_OBS_PASSWORD", help="Of OBS's WebSocket server."
+            "--password", default="", envvar="FAUVE_OBS_PASSWORD", help="Password of OBS's WebSocket server."
         ),
-        click.option("--port", type=int, default=4455, show_default=True, help="Of the same."),
+        click.option(
+            "--port", type=int, default=4455, show_default=True, help="Port of OBS's WebSocket server."
+        ),
         click.option("--host", default="127.0.0.1", show_default=True, help="Where OBS runs."),
     ):
         command = option(command)

@@ -33,14 +33,14 @@ class Mix(click.ParamType):  # type: ignore[type-arg]
                     raise ValueError
                 mix[name.strip()] = float(weight)
             except ValueError:
-                self.fail(f"{part!r} is not a style and its weight, such as seurat=0.7", param, context)
+                self.fail(f"{part!r} is not a style and its weight, such as cubism=0.7", param, context)
         return mix
 
 
 class Detail(click.ParamType):  # type: ignore[type-arg]
     """A factor above 0, or "full"."""
 
-    name = "FACTOR|full"
+    name = "detail"
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
@@ -156,28 +156,31 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
 
 
 engine_options = _all(
-    click.option("--engine", default="auto", show_default=True, help="As `fauve doctor` names it."),
+    click.option(
+        "--engine",
+        default="auto",
+        show_default=True,
+        help="Name of the engine, as `fauve doctor` lists them.",
+    ),
     click.option(
         "--precision",
         type=PRECISION,
         default="auto",
-        help="auto takes the fastest that the engine has.",
+        help="auto takes the fastest precision that the engine offers.",
     ),
-    click.option(
-        "--threads", type=click.IntRange(1), help="CPU threads of the engine; all cores if not given."
-    ),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine (default: all cores)."),
 )
 """Which runtime paints."""
 
 onnx_options = _all(
     click.option(
-        "--layout", type=click.Choice(["nchw", "nhwc"]), help="For an .onnx model that does not tell."
+        "--layout", type=click.Choice(["nchw", "nhwc"]), help="For an .onnx model that does not say its own."
     ),
     click.option(
         "--range",
         "value_range",
         type=click.Choice(["0..255", "0..1", "-1..1"]),
-        help="For an .onnx model that does not tell.",
+        help="For an .onnx model that does not say its own.",
     ),
 )
 """What somebody else's ONNX model leaves unsaid."""
@@ -199,11 +202,12 @@ detail_option = click.option(
     type=Detail(),
     default=1.0,
     show_default=True,
+    metavar="FACTOR|full",
     help="Fineness of the strokes: a factor on the style's own height, or full for the size of the video.",
 )
 
 score_option = click.option(
-    "--score", is_flag=True, help="Tell how still the painting holds: its flicker score, 0 is best."
+    "--score", is_flag=True, help="Report how still the painting holds: its flicker score, 0 is best."
 )
 
 
@@ -211,7 +215,7 @@ follow_option = click.option(
     "--follow/--no-follow",
     default=True,
     show_default=True,
-    help="Whether dots, strokes and facets go along when the camera moves, or stay where they are.",
+    help="Whether dots, strokes and facets follow a panning camera, or stay where they are on the screen.",
 )
 
 

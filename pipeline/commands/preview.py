@@ -32,7 +32,7 @@ PAPER, INK = (24, 24, 24), (235, 235, 235)
 @click.argument("video", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The sheet: .png or .jpg.")
 @click.option(
-    "-s", "--style", "styles", multiple=True, help="Several can be given; all bundled ones if none is."
+    "-s", "--style", "styles", multiple=True, help="May be given several times (default: all bundled styles)."
 )
 @click.option(
     "--strength",
@@ -41,18 +41,22 @@ PAPER, INK = (24, 24, 24), (235, 235, 235)
     multiple=True,
     default=(0.5, 1.0),
     show_default=True,
-    help="Several can be given.",
+    help="May be given several times.",
 )
 @click.option(
     "--frames", type=click.IntRange(1, 100), default=4, show_default=True, help="Rows of the sheet."
 )
 @click.option(
-    "--height", type=click.IntRange(16, 4320), default=240, show_default=True, help="Of a row, in pixels."
+    "--height",
+    type=click.IntRange(16, 4320),
+    default=240,
+    show_default=True,
+    help="Height of a row, in pixels.",
 )
 @detail_option
 @engine_options
 @onnx_options
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing file.")
 def preview(
     video: Path,
     output: Path,

@@ -66,45 +66,59 @@ from pipeline.stream import TICK
     "--strength", type=float, default=1.0, show_default=True, help="0 (the video) to 1 (the painting)."
 )
 @click.option("--mix", type=Mix(), help="Weights of a pack's styles, such as a=0.7,b=0.3.")
-@click.option("--controls", type=PATH, help="Paint a show again: what `fauve live --record-controls` wrote.")
+@click.option(
+    "--controls", type=PATH, help="Replay a show: the file that `fauve live --record-controls` wrote."
+)
 @detail_option
 @engine_options
 @onnx_options
-@click.option("--size", type=Dimensions(), help="Of the output, such as 1280x720; the video's if not given.")
 @click.option(
-    "--fps", type=Rate(), help="Constant rate of the output; each frame at its own time if not given."
+    "--size", type=Dimensions(), help="Size of the output, such as 1280x720 (default: the video's)."
+)
+@click.option(
+    "--fps", type=Rate(), help="Constant frame rate of the output (default: each frame at its own time)."
 )
 @click.option(
     "--background",
     type=Colour(),
     default="black",
     show_default=True,
-    help="What a transparent video is laid over, where the output cannot be transparent.",
+    help="Colour behind a transparent video, where the output cannot be transparent.",
 )
 @click.option(
     "--hdr",
     type=click.Choice(["tonemap", "keep"]),
     default="tonemap",
     show_default=True,
-    help="Of an HDR video, write standard range, or its own range in 10 bits.",
+    help="What to do with HDR video: tone-map it to standard range, or keep its range in 10 bits.",
 )
 @click.option(
     "--window",
     type=click.FloatRange(1),
-    help="Of a grey picture in more than 8 bits, how many values from black to white, as in DICOM.",
+    help="For grey pictures of more than 8 bits: how many values lie between black and white, as in DICOM.",
 )
-@click.option("--level", type=float, help="And the value in their middle; nearly all are seen if not given.")
+@click.option(
+    "--level",
+    type=float,
+    help="The value in the middle of --window (default: a window that shows nearly all values).",
+)
 @click.option(
     "--decoder",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="cuda decodes by an NVIDIA GPU what that can, and with --engine torch:cuda leaves it there.",
+    help="cuda decodes on an NVIDIA GPU where possible, and with --engine torch:cuda keeps frames there.",
 )
-@click.option("--codec", type=click.Choice(list(ENCODERS)), help="h264 if not given, vp9 in a .webm.")
-@click.option("--crf", type=int, help="Quality: smaller is better and larger; 20 for h264 if not given.")
-@click.option("--preset", help="Effort, as the codec calls it: veryfast for h264 if not given.")
-@click.option("--pixel-format", "pixels", help="As FFmpeg calls it, such as yuv422p10le; yuv420p for h264.")
+@click.option("--codec", type=click.Choice(list(ENCODERS)), help="Default: h264, or vp9 for .webm.")
+@click.option(
+    "--crf",
+    type=int,
+    help="Quality: a lower number means better quality and a larger file (default for h264: 20).",
+)
+@click.option("--preset", help="Encoding effort, by the codec's own names (default for h264: veryfast).")
+@click.option(
+    "--pixel-format", "pixels", help="By FFmpeg's names, such as yuv422p10le (default for h264: yuv420p)."
+)
 @click.option(
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
@@ -115,10 +129,10 @@ from pipeline.stream import TICK
     type=Address(),
     is_flag=False,
     flag_value="127.0.0.1:0",
-    help="Show the picture in the browser while it is painted, at this address or a free one.",
+    help="Show the picture in the browser while it is painted, at this address or at a free port.",
 )
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run was stopped.")
+@click.option("--resume", is_flag=True, help="Continue where an earlier run stopped.")
 @click.option(
     "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that paint one video."
 )
@@ -126,9 +140,9 @@ from pipeline.stream import TICK
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Videos painted at the same time."
 )
 @click.option(
-    "-f", "--force", is_flag=True, help="Replace a file that is there, and begin anew what was stopped."
+    "-f", "--force", is_flag=True, help="Replace existing files, and start over where an earlier run stopped."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something is wrong.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")
 @click.pass_context
 def run(

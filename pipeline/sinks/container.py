@@ -281,7 +281,10 @@ def muxer_of(path: Path) -> str:
     """
     suffix = ".mkv" if str(path) == "-" else path.suffix.lower()
     if suffix not in FORMATS:
-        raise SinkError(f"{path}: the name of an output ends with {', '.join(FORMATS)}")
+        raise SinkError(
+            f"{path}: the name of a video ends with {', '.join(FORMATS)}; `fauve run` writes pictures, too, "
+            "as .png, .jpg, .webp, .tif or .gif"
+        )
     return FORMATS[suffix]
 
 

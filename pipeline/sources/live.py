@@ -144,7 +144,9 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         options |= {"analyzeduration": "3000000" if kind.startswith("rtmp") else "500000"}
         return Input(address, None, options)
     if not Path(address).exists():
-        raise SourceError(f"{address}: no such file; live inputs are camera:0, screen:, test: and URLs")
+        raise SourceError(
+            f"{address}: no such file; inputs are files, camera:0, screen:, test:, listen:, whip: and URLs"
+        )
     return Input(f"file:{address}", ends=True)
 
 
