@@ -588,7 +588,7 @@ class _Patches(nn.Module):
 
 
 class DenseDiscriminator(nn.Module):
-    """Scores a whole small picture by fully connected layers, as the article does (Goodfellow et al. 2014).
+    """Scores a whole small picture by fully connected layers (Goodfellow et al. 2014, arXiv 1406.2661).
 
     Args:
         styles: how many styles have a score.

@@ -45,7 +45,8 @@ class StyleRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a pack. The defaults are the article's where it has any (Adam 2e-4, betas 0.5, 0.999)."""
+    """How to train a pack. The defaults are those usual for GANs (Adam, 2e-4, betas 0.5 and 0.999: Radford et al. 2015,
+    arXiv 1511.06434)."""
 
     name: str
     """The pack's name."""
