@@ -181,7 +181,7 @@ class Program:
         parts: tuple[list[_Step], list[_Step]] = ([], [])
         for node in self._nodes:
             reached = depends[node.outputs[0]]
-            if reached > STATIC and node.kind in ARITHMETIC:
+            if reached > STATIC and node.kind in MIXING:
                 # Of numbers that count, too, one of which comes from the look: all on the device.
                 values.update({name: values[name].to(self.device) for name in node.inputs})
             taken = [values[name] for name in node.inputs]
@@ -704,5 +704,5 @@ MAKERS: dict[str, Maker] = {
 }
 """By the operator's name in ONNX. ScaleConv, ScaleConvTranspose and Shift are our own: a folded affine."""
 
-ARITHMETIC = frozenset({"Add", "Div", "Mod", "Mul", "Sub"})
+MIXING = frozenset({"Add", "Div", "Gather", "Mod", "Mul", "Sub"})
 """Operators of two values that must lie on one device."""

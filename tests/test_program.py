@@ -5,8 +5,10 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from engines import EngineUnavailable, bundled
+from engines import EngineUnavailable, Look, bundled
 from engines.program import MAKERS, Program
 from engines.style import Style
 
@@ -333,3 +335,80 @@ def test_every_operator_is_tested_or_bundled():
         tested |= {each.op_type for each in proto.graph.node}
     own = {"ScaleConv", "ScaleConvTranspose", "Shift", "Upsample", "Identity"}
     assert MAKERS.keys() - tested - own == set()
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that lies on another device, as far as torch can tell, and is computed with here."""
+
+    @staticmethod
+    def __new__(cls, held):
+        strides, offset = held.stride(), held.storage_offset()
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, held.size(), strides=strides, storage_offset=offset, dtype=held.dtype, device="meta"
+        )
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, operator, types, args=(), kwargs=None):
+        raise AssertionError(f"{operator} outside of `Devices`")
+
+
+class Devices(TorchDispatchMode):
+    """Refuses what CUDA refuses, operators of tensors on two devices; `copies` from one to another are told."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        given = (args, kwargs or {})
+        leaves = tree_leaves(given)
+        tensors = [x for x in leaves if isinstance(x, torch.Tensor)]
+        away = [x for x in tensors if isinstance(x, Elsewhere)]
+        named = [x for x in leaves if isinstance(x, torch.device)]
+        goes_away = any(x.type == "meta" for x in named) if named else bool(away)
+        moves = operator.name().startswith(("aten::to.", "aten::_to_copy", "aten::_local_scalar_dense"))
+        if moves and (goes_away != bool(away) or ("scalar" in operator.name() and away)):
+            self.copies.append(operator)
+        elif away and len(away) < len(tensors):
+            # A single number from here may take part in arithmetic, but point to nothing.
+            single = all(x.dim() == 0 for x in tensors if not isinstance(x, Elsewhere))
+            if not single or "index" in operator.name():
+                raise RuntimeError(f"{operator}: on two devices: {[(x.device, x.shape) for x in tensors]}")
+
+        def here(x):
+            if isinstance(x, torch.device):
+                return torch.device("cpu")
+            return x.held if isinstance(x, Elsewhere) else x
+
+        args, kwargs = tree_map(here, given)
+        made = operator(*args, **kwargs)
+        if not goes_away or "scalar" in operator.name():
+            return made
+        return tree_map(lambda x: Elsewhere(x) if isinstance(x, torch.Tensor) else x, made)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("name", bundled())
+def test_a_bundled_style_needs_one_device_alone(name, precision):
+    import onnxruntime
+
+    style, size = Style.load(name), (112, 80)
+    image = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    chosen = (Look(), Look({style.styles[-1]: 1.0}, 1.0, (16.0, -32.0)))
+    looks = [style.place(size, look).inputs for look in chosen]
+    away = torch.device("meta")
+    with torch.inference_mode(), Devices() as devices:
+        there = torch.from_numpy(image).to(away)
+        inputs = [{key: torch.from_numpy(value).to(away) for key, value in look.items()} for look in looks]
+        settled = Program(style.model(precision), away).settle(there, inputs[0])
+        # From here on a CUDA graph is recorded, which stands no copies from host to device or back.
+        devices.copies.clear()
+        painted = [settled.picture(there, settled.look(look)).held.numpy() for look in inputs]
+        assert not devices.copies
+    session = onnxruntime.InferenceSession(style.model("float32"), providers=["CPUExecutionProvider"])
+    for found, look in zip(painted, looks, strict=True):
+        expected = session.run(None, {"image": image, **look})[0]
+        error = np.abs(found.astype(int) - expected)
+        assert error.max() <= 1 if precision == "float32" else error.mean() < 1

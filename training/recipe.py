@@ -45,8 +45,10 @@ class StyleRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a pack. The defaults are those usual for GANs (Adam, 2e-4, betas 0.5 and 0.999: Radford et al. 2015,
-    arXiv 1511.06434)."""
+    """How to train a pack.
+
+    Adam's defaults are those of Radford et al. 2015 (arXiv 1511.06434): 2e-4, betas 0.5 and 0.999.
+    """
 
     name: str
     """The pack's name."""
