@@ -235,7 +235,10 @@ def to_yuv(image: Image, colour: Colour, pixels: str = "yuv420p") -> av.VideoFra
         for index in (0, 1):
             # By area, which is the average of the four pixels that share the sample.
             cv2.resize(cv2.extractChannel(yuv, index + 1), half, chroma[index], interpolation=cv2.INTER_AREA)
-        frame = av.VideoFrame.from_numpy_buffer(buffer, format="yuv420p")
+        # PyAV 18 lends a buffer as so many lines as 4 divides; others it has to copy.
+        lent = height % 4 == 0
+        make = av.VideoFrame.from_numpy_buffer if lent else av.VideoFrame.from_ndarray
+        frame = make(buffer, format="yuv420p")
     else:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.transpose(2, 0, 1)), format="yuv444p")
     return tagged(frame, colour, pixels, "AREA")

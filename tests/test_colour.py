@@ -14,6 +14,7 @@ from pipeline.colour import (
     Colour,
     Decoded,
     colour_of,
+    encodable,
     is_yuv,
     to_yuv,
 )
@@ -139,6 +140,26 @@ def test_rgb_is_encoded_as_bt709_of_limited_range():
     frame = av.VideoFrame(640, 360, "rgb24")
     frame.color_range = FULL
     assert colour_of(frame) == Colour(BT709, LIMITED, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "height"),
+    [
+        *((pixels, height) for pixels in ("yuv420p", "yuva420p") for height in range(2, 20, 2)),
+        *((pixels, height) for pixels in ("yuv444p", "yuv422p10le") for height in range(2, 20)),
+    ],
+)
+def test_every_line_of_a_picture_of_any_height_is_encoded(pixels, height):
+    """With a colour for each two lines, none can be lost, moved or mixed with its neighbours."""
+    colours = np.random.default_rng(height).integers(0, 256, (10, 1, 3), np.uint8)
+    image = np.ascontiguousarray(np.broadcast_to(colours.repeat(2, 0)[:height], (height, 32, 3)))
+    frame = encodable(image, Colour(BT709, LIMITED), pixels)
+    assert (frame.width, frame.height, frame.format.name) == (32, height, pixels)
+    found = planes(frame.reformat(format="yuv444p", interpolation="POINT"))
+    expected = planes(to_yuv(image, Colour(BT709, LIMITED), "yuv444p"))
+    assert len(found) == len(expected) == 3
+    for plane, other in zip(found, expected, strict=True):
+        assert np.abs(plane.astype(int) - other).max() <= 1
 
 
 def test_frames_for_the_encoder_are_tagged():

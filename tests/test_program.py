@@ -355,7 +355,7 @@ class Elsewhere(torch.Tensor):
 
 
 class Devices(TorchDispatchMode):
-    """Refuses what CUDA refuses, operators of tensors on two devices; `copies` from one to another are told."""
+    """Refuses operators of tensors on two devices, as CUDA does; `copies` are those from one to another."""
 
     def __init__(self):
         super().__init__()
