@@ -94,6 +94,8 @@ def main() -> None:
     """Run the command line; errors with a cause are one line and exit code 2, others keep their traceback."""
     # Where fauve was started in the background by a shell, Ctrl-C is ignored unless asked for.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A polite kill leaves no more behind than Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with fauve.make_context("fauve", sys.argv[1:]) as context:
             fauve.invoke(context)

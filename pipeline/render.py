@@ -41,7 +41,7 @@ from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
 from pipeline.stream import run
-from pipeline.verify import differences, read_contents
+from pipeline.verify import Contents, differences, read_contents
 from pipeline.workers import Runtime, paint_in_processes
 
 log = logging.getLogger("fauve")
@@ -420,7 +420,13 @@ class Render:
             try:
                 with progress(info) as shown:
                     stats = self._paint(painting, file.info.time_base, shown)
-                join(list(parts), container, file.packets(), info)
+                finished = list(parts)
+                kept, painted = sum(len(part.packets) for part in finished), stats.before + stats.encoded
+                if kept != painted:
+                    raise SinkError(
+                        f"{output}: {painted} frames were painted, and only {kept} could be written"
+                    )
+                join(finished, container, file.packets(), info)
                 container.close()
             except BaseException:
                 container.abort()
@@ -520,7 +526,7 @@ class Render:
     def differences(self, video: Path, output: Path) -> list[str]:
         """What `output` lacks of the promise about `video`, as `fauve verify` finds it.
 
-        A size or rate that was asked for is no difference; the frames of another rate are not compared.
+        A size or rate that was asked for is no difference; of another rate, the frames are only counted.
         """
         before, after = read_contents(video), read_contents(output)
         if not self.audio:
@@ -528,9 +534,22 @@ class Render:
             before = dataclasses.replace(before, tracks=silent)
         if self.size is not None:
             before = dataclasses.replace(before, size=self.size, aspect=after.aspect)
+        found = []
         if self.rate is not None:
+            count, counts = len(after.times), _frames_at(before, self.rate)
+            if min(abs(count - expected) for expected in counts) > 1:
+                found.append(f"frames: {counts[0]} at {float(self.rate):g} fps, {count} in the output")
             before = dataclasses.replace(before, times=after.times, ends=after.ends)
-        return differences(before, after)
+        encoder = None if self.codec is None else ENCODERS.get(self.codec)
+        if encoder is not None and encoder.codec != after.codec:
+            found.append(f"codec: {encoder.codec} is asked for, the output is in {after.codec}")
+        return found + differences(before, after)
+
+
+def _frames_at(contents: Contents, rate: Fraction) -> list[int]:
+    """How many frames it has at that rate, by each of the times that it may end at."""
+    start = contents.times[0] or Fraction(0)
+    return [max(1, round(end * rate) - round(start * rate)) for end in contents.ends] or [len(contents.times)]
 
 
 def _identity(video: Path) -> list[Any]:

@@ -179,9 +179,10 @@ def run(
                     sink.mux(item)
             sink.close()
         except BaseException as error:
+            # First of all: what follows may fail on the same full disk.
+            errors.append(error)
             channel.cancel()
             sink.abort()
-            errors.append(error)
             if live and not isinstance(error, Cancelled):
                 sink.lost = str(error).removeprefix(f"{sink.name}: ")
                 if len(sinks) > 1:  # else it ends the run, and is told then

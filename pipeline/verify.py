@@ -58,8 +58,8 @@ class Contents:
     times: tuple[Fraction | None, ...]
     """Of its frames, in seconds; None where the file does not tell."""
     ends: tuple[Fraction, ...]
-    """When it ends, in seconds: by its last frame, and by its header. In .mp4, where frames are stored in
-    another order than shown, the first can be wrong."""
+    """When it ends, in seconds: by its last frame, by its track, and by its header. In .mp4, where frames are
+    stored in another order than shown, the first can be wrong; the last is of the longest track."""
     size: tuple[int, int]
     """Of the upright picture."""
     aspect: Fraction
@@ -147,6 +147,8 @@ def _read(path: Path) -> Contents:
             size, aspect = (first.height, first.width), 1 / aspect
         last, duration = frames[-1]
         ends = [] if last is None or not duration else [(last + duration) * video.time_base]
+        if video.duration:
+            ends.append(((video.start_time or 0) + video.duration) * video.time_base)
         if container.duration:
             # Matroska counts its duration from 0, others from the first packet.
             for start in {0, container.start_time or 0}:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.colour import Colour, over
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.sinks.images import ImageSink, images_done
+from pipeline.sources.demuxer import numbered
 from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve, invoke, stops_after
@@ -198,6 +200,49 @@ def test_pictures_of_which_nothing_is_known_are_not_gone_on_with(tmp_path):
     (tmp_path / ".f%02d.png.json").unlink()
     with pytest.raises(SinkError, match=r"3 pictures are there, and nothing tells .* --force begins anew"):
         images_done(path, {"look": 1})
+
+
+def write_pictures(sink, numbers):
+    for index in numbers:
+        sink.write(Frame(picture(index), index, 1, Fraction(1, 25)))
+    sink.close()
+
+
+def test_what_force_began_and_ctrl_c_stopped_is_of_one_style(tmp_path, caplog):
+    path = tmp_path / "f%02d.png"
+    write_pictures(ImageSink(path, {"style": "old"}), range(6))
+    old = [(tmp_path / f"f{number:02d}.png").read_bytes() for number in range(1, 7)]
+    time.sleep(0.02)  # a file system's clock may be no finer
+    write_pictures(ImageSink(path, {"style": "new"}, force=True), range(10, 12))
+    assert "f%02d.png: numbers from 3 on are another run's; this one has 2" in caplog.text
+    # Those of before are there still, and are neither taken for done nor in the way.
+    assert images_done(path, {"style": "new"}) == 2
+    write_pictures(ImageSink(path, {"style": "new"}, done=2), range(12, 16))
+    assert images_done(path, {"style": "new"}) == 6
+    new = [(tmp_path / f"f{number:02d}.png").read_bytes() for number in range(1, 7)]
+    assert not set(old) & set(new)
+
+
+def test_a_picture_that_is_there_is_found_before_anything_is_painted(tmp_path):
+    path = tmp_path / "f%02d.png"
+    (tmp_path / "f25.png").write_text("precious")
+    with pytest.raises(SinkError, match=r"f25.png: there is a file already"):
+        ImageSink(path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["f25.png"]
+    # One that comes later stays, too, and the earlier run's are counted up to it.
+    (tmp_path / "f25.png").unlink()
+    sink = ImageSink(path, {})
+    write_pictures(sink, range(2))
+    (tmp_path / "f03.png").write_text("precious")
+    with pytest.raises(SinkError, match=r"f03.png: there is a file already"):
+        write_pictures(sink, range(2, 4))
+    assert (tmp_path / "f03.png").read_text() == "precious"
+
+
+def test_a_number_has_zeros_before_it_as_ffmpeg_writes_them(tmp_path):
+    write_pictures(ImageSink(tmp_path / "%5d.png", {}), range(2))
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["00001.png", "00002.png"]
+    assert list(numbered(tmp_path / "%5d.png")) == [1, 2]
 
 
 def test_ctrl_c_tells_of_the_pictures_that_are_there(tmp_path, video, pack, stops_after, caplog):

@@ -4,8 +4,10 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -14,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import click
 import cv2
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.motion import Followed
 from pipeline.rate import ConstantRate
+from pipeline.render import Render
 from pipeline.scaling import stylizer
 from pipeline.segments import Segment, after, missing
 from pipeline.sinks.container import Container, muxer_of
@@ -35,7 +39,7 @@ from pipeline.sources.index import Index, read_index
 from pipeline.stats import Stats
 from pipeline.workers import paint_in_processes
 from tests.packs import tiny_pack
-from tests.test_cli import FAUVE, assert_one_line, fauve
+from tests.test_cli import FAUVE, assert_one_line, fauve, invoke
 from tests.videos import bar, make_video, panned, picture, read_video
 
 INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour(1, 1, 1, 1))
@@ -421,6 +425,76 @@ def test_several_videos_at_the_same_time(tmp_path, pack):
     for index in range(5):
         assert len(read_video(tmp_path / "out" / f"{index}.mp4").times) == 20 + index
     assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_a_folder_of_one_video_goes_on_like_one_of_many(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "one.mp4", frames=20)
+    asked = ("run", tmp_path / "in", "-o", tmp_path / "out", "--style", pack)
+    assert "20 frames painted" in fauve(*asked).stdout
+    again = fauve(*asked)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "one.mp4: finished before; --force paints it again" in again.stdout
+    for options, told in (
+        (["--fps", "5"], r"frames: 4 at 5 fps, 20 in the output"),
+        (["--codec", "h265"], r"codec: hevc is asked for, the output is in h264"),
+    ):
+        other = fauve(*asked, *options)
+        assert other.returncode == 2
+        assert re.search(told, other.stderr), other.stderr
+    assert "20 frames painted" in fauve(*asked, "--force").stdout
+
+
+def test_a_name_as_long_as_a_file_system_takes(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    name = "東" * 83 + "ab.mp4"
+    assert len(name.encode()) == 255
+    for video in (name, "b.mp4"):
+        make_video(tmp_path / "in" / video, frames=20)
+    result = fauve("run", tmp_path / "in", "-o", tmp_path / "out", "--style", pack)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(os.listdir(tmp_path / "out")) == ["b.mp4", name]
+    assert len(read_video(tmp_path / "out" / name).times) == 20
+    result = fauve("run", tmp_path / "in" / name, "-o", tmp_path / (name[:-3] + "gif"), "--style", pack)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / (name[:-3] + "gif")).exists()
+
+
+def test_what_nobody_thought_of_stops_one_video_and_not_all(tmp_path, pack, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        make_video(tmp_path / "in" / f"{name}.mp4", frames=10, audio=False)
+    render = Render.__call__
+
+    def fails(self, video, *others):
+        if video.stem == "a":
+            raise ZeroDivisionError("a bug")
+        return render(self, video, *others)
+
+    monkeypatch.setattr(Render, "__call__", fails)
+    with pytest.raises(click.exceptions.Exit):
+        invoke(tmp_path / "in", "-o", tmp_path / "out", "--style", pack)
+    said = capsys.readouterr().err
+    assert "a.mp4: ZeroDivisionError: a bug; please report it" in said
+    assert "1 of 3 videos failed" in said
+    assert sorted(os.listdir(tmp_path / "out")) == ["b.mp4", "c.mp4"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_a_full_disk_is_said_and_no_shorter_film_is_written(tmp_path, long_video, pack, workers):
+    import resource
+
+    small = (8000, 8000)
+    result = subprocess.run(
+        [*FAUVE, "run", long_video, "-o", tmp_path / "out.mp4", "--style", pack, "--workers", workers],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small),
+    )
+    assert_one_line(result, "out.mp4: cannot be written: File too large")
+    assert os.listdir(tmp_path) == ["tiny"]
 
 
 def test_ctrl_c_stops_several_videos(tmp_path, pack):

@@ -1,5 +1,7 @@
 """What is read: every frame, exactly when it is shown, and the sound beside it."""
 
+import os
+import re
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -234,6 +236,26 @@ def test_a_video_whose_frames_are_all_damaged(tmp_path):
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"decoded|damaged"):
         FileSource(path)
+
+
+def test_a_file_of_which_the_end_is_missing_is_painted_as_far_as_it_goes_and_named(tmp_path, caplog):
+    whole = make_video(tmp_path / "whole.mkv", frames=100)
+    with FileSource(whole) as source:
+        assert sum(isinstance(item, Frame) for item in source) == 100
+    assert not caplog.records
+    content = whole.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    with FileSource(tmp_path / "cut.mkv") as source:
+        frames = sum(isinstance(item, Frame) for item in source)
+    assert 20 < frames < 80
+    assert re.search(r"cut.mkv: ends at [12]\.\d s, and its header says 4\.\d s; it is damaged", caplog.text)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_by_its_name_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "in.mkv")
+    with pytest.raises(SourceError, match=r"in.mkv: is a pipe; give - in its place, and < .*in.mkv"):
+        FileSource(tmp_path / "in.mkv")
 
 
 def test_damaged_packets_are_left_out_and_counted(tmp_path, caplog):

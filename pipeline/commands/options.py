@@ -29,11 +29,13 @@ class Mix(click.ParamType):  # type: ignore[type-arg]
         for part in value.split(","):
             name, separator, weight = part.partition("=")
             try:
-                if not name.strip() or not separator:
+                if not name.strip() or not separator or name.strip() in mix:
                     raise ValueError
                 mix[name.strip()] = float(weight)
             except ValueError:
-                self.fail(f"{part!r} is not a style and its weight, such as cubism=0.7", param, context)
+                self.fail(
+                    f"{part!r} is not a style and its weight, given once, such as cubism=0.7", param, context
+                )
         return mix
 
 
@@ -139,10 +141,14 @@ class Rate(click.ParamType):  # type: ignore[type-arg]
 def look(mix: dict[str, float] | None, strength: float, pack: Style) -> Look:
     """The look that the options `--mix` and `--strength` ask for, checked against the pack's styles."""
     try:
-        chosen = Look(mix or pack.mix, strength)
+        usual = Look(pack.mix, strength)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--strength") from error
+    try:
+        chosen = Look(mix, strength) if mix else usual
         chosen.weights(pack.styles)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--mix" if mix else "--strength") from error
+        raise click.BadParameter(str(error), param_hint="--mix") from error
     return chosen
 
 

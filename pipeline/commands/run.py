@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -43,6 +44,8 @@ from pipeline.sinks.preview import PreviewPage
 from pipeline.sources.file import Decoder
 from pipeline.stats import Stats
 from pipeline.stream import TICK
+
+log = logging.getLogger("fauve")
 
 
 @click.command()
@@ -193,6 +196,8 @@ def run(
     painted of one video.
     """
     pairs = plan(videos, output)
+    # Into a folder, what was finished or stopped before goes on by itself.
+    into_folder = output.is_dir()
     piped = str(output) == "-"
     if piped and (as_json or check):
         raise click.UsageError("standard output is the video; it leaves no room for --json or --verify")
@@ -221,12 +226,15 @@ def run(
             click.echo(text, err=piped)
 
     def paint(video: Path, result: Path, progress: Callable[[VideoInfo], VideoProgress]) -> None:
-        if (resume or len(pairs) > 1) and result.exists() and not force:
+        if (resume or into_folder) and result.exists() and not force:
             _finished_before(render, video, result)
-            tell(f"{result}: finished before", event="finished before", output=str(result))
+            tell(
+                f"{result}: finished before; --force paints it again",
+                event="finished before",
+                output=str(result),
+            )
             return
-        # Where several are painted, what was stopped goes on by itself.
-        goes_on = resume or (len(pairs) > 1 and not force and Parts(result).folder.exists())
+        goes_on = resume or (into_folder and not force and Parts(result).folder.exists())
         report = dataclasses.replace(render, resume=goes_on)(video, result, progress)
         found = render.differences(video, result) if check else []
         if found:
@@ -316,8 +324,11 @@ def _all(
                     try:
                         painted.result()
                         finished += 1
-                    except (SourceError, SinkError, EngineError) as error:
-                        failed(video, error)
+                    except Exception as error:
+                        expected = isinstance(error, (SourceError, SinkError, EngineError))
+                        if not expected:
+                            log.info("%s", video, exc_info=error)
+                        failed(video, error if expected else _unexpected(video, error))
                         failures += 1
         except BaseException as error:
             stopped.set()
@@ -327,6 +338,11 @@ def _all(
                 ) from None
             raise
     return failures
+
+
+def _unexpected(video: Path, error: Exception) -> Exception:
+    """`error`, which nobody thought of, as what can be told in one line."""
+    return RuntimeError(f"{video}: {type(error).__name__}: {error}; please report it, with what -v tells")
 
 
 class _Stoppable(VideoProgress):

@@ -1,6 +1,7 @@
 """Video files, encoded while frames come and in place when they are complete."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -13,6 +14,9 @@ from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.container import DEFAULT_CODEC, Container, muxer_of
 from pipeline.sinks.encoders import VideoEncoder, choose
+
+LONGEST_NAME = 255
+"""Bytes of a file's name, on every system that is in use."""
 
 
 class FileSink(Sink):
@@ -59,7 +63,7 @@ class FileSink(Sink):
 
     def _make_temporary(self) -> Path:
         refuse_existing(self.path, self._force)
-        temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
+        temporary = beside(self.path, f".{secrets.token_hex(4)}{self.path.suffix}")
         try:
             temporary.touch(exist_ok=False)
         except FileNotFoundError as error:
@@ -74,8 +78,20 @@ class FileSink(Sink):
             raise SinkError(
                 f"{self.path}: the source goes back in time (pts {frame.pts} after {self._last_pts})"
             )
+        if self._shown_twice(frame):
+            raise SinkError(
+                f"{self.path}: two pictures come within a hundredth of a second, which a .gif cannot "
+                "show; give --fps, such as --fps 25"
+            )
         self._last_pts = frame.pts
         self._container.write(self._encoder.encode(frame))
+
+    def _shown_twice(self, frame: Frame) -> bool:
+        """Whether this picture and the one before it have one time, in a format of hundredths of a second."""
+        if self._last_pts is None or muxer_of(self.path) != "gif":
+            return False
+        times = (pts * frame.time_base * 100 for pts in (self._last_pts, frame.pts))
+        return len({round(time) for time in times}) < 2
 
     def mux(self, packet: Any) -> None:
         """Copy or re-encode a packet of another track."""
@@ -100,6 +116,14 @@ class FileSink(Sink):
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A hidden name for what is kept beside `path` while it is made, short enough for a file system."""
+    name = path.name.encode()
+    if len(name) + len(suffix) + 1 > LONGEST_NAME:
+        return path.with_name(f".{hashlib.sha256(name).hexdigest()[:32]}{suffix}")
+    return path.with_name(f".{path.name}{suffix}")
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -1,6 +1,8 @@
 """Pictures: one for a video of one frame, or a numbered one for each frame."""
 
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.sinks import Sink
-from pipeline.sinks.file import refuse_existing, refuse_missing_folder
+from pipeline.sinks.file import beside, refuse_existing, refuse_missing_folder
 from pipeline.sinks.parts import check_journal, write_journal
-from pipeline.sources.demuxer import NUMBER, is_sequence
+from pipeline.sources.demuxer import NUMBER, is_sequence, numbered
+
+log = logging.getLogger("fauve")
 
 Pixels = NDArray[Any]
 
@@ -51,7 +55,11 @@ def holds_alpha(path: Path) -> bool:
 
 def image_path(path: Path, number: int) -> Path:
     """The name of picture `number`, from 1, in the sequence `path`; `path` itself if it has no number."""
-    return path.with_name(NUMBER.sub(lambda found: found[0] % number, path.name, count=1))
+
+    def zeros(found: re.Match[str]) -> str:
+        return f"{number:0{int(found[0][1:-1] or 0)}d}"
+
+    return path.with_name(NUMBER.sub(zeros, path.name, count=1))
 
 
 def images_done(path: Path, journal: Mapping[str, Any]) -> int:
@@ -64,21 +72,26 @@ def images_done(path: Path, journal: Mapping[str, Any]) -> int:
         SinkError: that run was asked for something else, or does not tell what it was asked for.
     """
     done = 0
-    while is_sequence(path) and image_path(path, done + 1).exists():
+    kept = journal_path(path)
+    # What is older than the journal is of another run, which --force let this one replace.
+    begun = kept.stat().st_mtime_ns if kept.exists() else None
+    while is_sequence(path) and (picture := image_path(path, done + 1)).exists():
+        if begun is not None and picture.stat().st_mtime_ns < begun:
+            break
         done += 1
-    if done and not journal_path(path).exists():
+    if done and begun is None:
         raise SinkError(
             f"{path}: {done} pictures are there, and nothing tells what they were painted with; --force "
             "begins anew"
         )
     if done:
-        check_journal(journal_path(path), journal, path)
+        check_journal(kept, journal, path)
     return done
 
 
 def journal_path(path: Path) -> Path:
     """Where it is kept what the pictures of the sequence `path` depend on."""
-    return path.with_name(f".{path.name}.json")
+    return beside(path, ".json")
 
 
 class ImageSink(Sink):
@@ -101,14 +114,19 @@ class ImageSink(Sink):
         self._number = done
         self._force = force
         self._sequence = NUMBER.search(path.name) is not None
-        self._temporary = path.with_name(f".{path.name}.writing")
-        refuse_existing(image_path(path, done + 1), force)
+        self._temporary = beside(path, ".writing")
         refuse_missing_folder(path)
-        if self._sequence and not done:
-            try:
+        if not self._sequence:
+            refuse_existing(path, force)
+            return
+        for number in numbered(path) if not done else ():
+            refuse_existing(image_path(path, number), force)
+        try:
+            if not done:
                 write_journal(journal_path(path), journal)
-            except OSError as error:
-                raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+            self._begun = journal_path(path).stat().st_mtime_ns
+        except OSError as error:
+            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
     def write(self, frame: Frame) -> None:
         """Write one frame."""
@@ -119,7 +137,9 @@ class ImageSink(Sink):
                 "writes them all"
             )
         path = image_path(self.path, self._number)
-        refuse_existing(path, self._force)
+        # One that was there when the sequence was begun is replaced by --force, also of an earlier run.
+        if self._sequence and path.exists() and path.stat().st_mtime_ns >= self._begun:
+            refuse_existing(path, self._force)
         kind, transparent, samples, settings = FORMATS[path.suffix.lower()]
         pixels: Pixels = frame.image[..., ::-1]
         if transparent and frame.alpha is not None:
@@ -147,6 +167,13 @@ class ImageSink(Sink):
         Raises:
             SinkError: it cannot be written.
         """
+        if self._sequence:
+            left = [number for number in numbered(self.path) if number > self._number]
+            if left:
+                log.warning(
+                    "%s: numbers from %d on are another run's; this one has %d",
+                    *(self.path, left[0], self._number),
+                )
         if self._sequence or not self._number:
             return
         try:

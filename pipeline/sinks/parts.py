@@ -5,6 +5,7 @@ frames, so that one which was killed and resumed, or was made by several process
 one that ran undisturbed.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.container import Container
 from pipeline.sinks.encoders import Encoding, VideoEncoder
+from pipeline.sinks.file import beside
 
 GRID = 120
 """Frames in a part: what is lost when a render is killed, against what a key frame costs."""
@@ -64,7 +66,7 @@ class Parts:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.folder = output.with_name(f".{output.name}.parts")
+        self.folder = beside(output, ".parts")
         self._lock = FileLock(self.folder / "lock")
 
     def __reduce__(self) -> tuple[type["Parts"], tuple[Path]]:
@@ -219,7 +221,9 @@ class PartSink(Sink):
     def abort(self) -> None:
         """Leave the finished parts, and forget the one that was begun."""
         if self._encoder is not None:
-            self._file.close()
+            # What is still to be written has no room on a full disk.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._name.with_suffix(".packets").unlink(missing_ok=True)
 
 

@@ -129,6 +129,9 @@ def open_input(
     """
     if Path(path).is_dir():
         raise SourceError(f"{path}: a folder, not a video file")
+    if Path(path).is_fifo():
+        # It can be read once and from its beginning only, as nothing but standard input is.
+        raise SourceError(f"{path}: is a pipe; give - in its place, and < {path} behind the command")
     # "file:" because FFmpeg would take the part before a colon for a protocol.
     name = "pipe:0" if str(path) == "-" else f"file:{path}"
     try:

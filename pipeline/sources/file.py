@@ -45,6 +45,12 @@ Decoder = Literal["cpu", "cuda"]
 DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 """Codec tags of streams that only Dolby Vision players show right."""
 
+TELL_DURATION = ("mov", "matroska")
+"""FFmpeg's names of formats whose duration stands in a header, and is not estimated."""
+
+CUT_SHORT = Fraction(1, 2)
+"""Seconds by which a file may end before the time that its header tells."""
+
 LONGEST_DAMAGE = 1000
 """Packets in a row of a file that may be damaged: a recording may begin long before its first key frame."""
 
@@ -266,8 +272,11 @@ class FileSource(Source):
     def _demux(self, *, decode: bool = True) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
+            reached = Fraction(0)
             for packet in self._container.demux(self._read):
                 self._timeline.place(packet)
+                if packet.pts is not None:
+                    reached = max(reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
                 if packet.stream is self._video:
                     if decode:
                         yield from self._decode(packet)
@@ -278,8 +287,26 @@ class FileSource(Source):
                     yield packet
             if decode:
                 yield from self._deinterlaced(None)
+                self._say_cut_short(reached)
         except av.error.FFmpegError as error:
-            raise SourceError(f"{self.path}: cannot be read on: {error.strerror}") from error
+            piped = self._container.format.name.startswith("mov") and self.path == "standard input"
+            hint = (
+                "; an .mp4 whose index is at its end cannot be piped: give the file itself" if piped else ""
+            )
+            raise SourceError(f"{self.path}: cannot be read on: {error.strerror}{hint}") from error
+
+    def _say_cut_short(self, reached: Fraction) -> None:
+        """Warn of a file that ends long before the time, in seconds, that its header tells."""
+        container = self._container
+        if self._live or not container.duration or not container.format.name.startswith(TELL_DURATION):
+            return
+        # Matroska counts its duration from 0, others from the first packet.
+        whole = Fraction(container.duration, av.time_base)
+        if reached < whole - CUT_SHORT and not self._timeline.jumps:
+            log.warning(
+                "%s: ends at %.1f s, and its header says %.1f s; it is damaged, or not all of it is there",
+                *(self.path, reached, whole),
+            )
 
     def _decode(self, packet: Any) -> list[Any]:
         if packet.has_sidedata("encryption_info"):
