@@ -1,4 +1,4 @@
-"""What it costs to divide a render among workers: the index, reading from key frames on, and the join.
+"""What dividing a render among workers costs: an index, following the camera, entering at key frames, a join.
 
     python -m benchmarks.workers [--frames 1500]
 
@@ -64,9 +64,13 @@ def measure(frames: int, folder: Path) -> dict[str, Any]:
     for workers in WORKERS:
         segments = missing([], index, time_base, None, workers)
         run_in = sum(until_first_frame(clip, segment) - first for segment in segments)
+        began = time.process_time()
+        rendering.located(segments, clip, None, "cpu", lambda opened: None, lambda frames: None)
+        follow = time.process_time() - began
         cost[f"{workers} workers"] = {
             "run_in_s": run_in,
-            "share": (indexed + joined[0] + run_in) / whole,
+            "follow_s": follow,
+            "share": (indexed + joined[0] + run_in + follow) / whole,
         }
     return {
         "frames": frames,

@@ -377,7 +377,10 @@ def test_styles_lists_the_paintings():
     for pack in table:
         for credit in pack["styles"]:
             assert f"{credit['artist']}, {credit['title']}, {credit['year']}" in result.stdout
-            assert all(other in result.stdout for other in credit["others"])
+            years = [Path(other).stem.split("_")[2] for other in credit["others"]]
+            listed = result.stdout.partition(f"{credit['name']}: ")[2].splitlines()[1 : len(years) + 1]
+            assert [line.rpartition(", ")[2] for line in listed] == years
+    assert "        and Munch, The Scream, 1893\n" in result.stdout
 
 
 def test_doctor_tells_what_runs_and_why_the_rest_does_not():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import click
 
@@ -27,4 +28,13 @@ def styles(as_json: bool) -> None:
         for credit in pack.credits:
             click.echo(f"    {credit.name}: {credit.artist}, {credit.title}, {credit.year} ({credit.rights})")
             for other in credit.others:
-                click.echo(f"        and {other}")
+                click.echo(f"        and {_told(other)}")
+
+
+def _told(name: str) -> str:
+    """What the name of a painting's file tells: artist, title and year of artist_the-title_1913.jpg."""
+    parts = Path(name).stem.split("_")
+    if len(parts) != 3 or not parts[2].isdecimal():
+        return name
+    artist, title, year = parts
+    return f"{artist.title()}, {title.replace('-', ' ').title()}, {year}"
