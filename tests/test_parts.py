@@ -513,6 +513,20 @@ def test_ctrl_c_stops_several_videos(tmp_path, pack):
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_in_one_go_leaves_nothing(tmp_path, pack, how):
+    make_video(tmp_path / "in.mp4", frames=2000, size=(320, 180), audio=False)
+    command = ["run", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "out.gif"), "--style", str(pack)]
+    process = subprocess.Popen([*FAUVE, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".out*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (2, "fauve: stopped; no output was written\n")
+    assert sorted(os.listdir(tmp_path)) == ["in.mp4", "tiny"]
+
+
 def test_the_index_of_a_video(long_video):
     index = read_index(long_video)
     with FileSource(long_video, tracks=False) as source:
