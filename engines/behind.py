@@ -7,7 +7,7 @@ the making would paint depends on the clock.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,14 @@ Loader = Callable[[threading.Event], Engine]
 PATIENCE = 1.0
 """Seconds that `close` waits for an engine that is just being loaded; it is closed when it comes."""
 
+SHAPES = 2
+"""How many shapes of pictures count as in use, the last ones: one size may be fading into another."""
+
 
 class Behind(Engine):
     """An engine that is ready, until better ones are: each takes over between two pictures.
 
-    They are loaded one after the other by a thread, from the first picture on, and paint a picture of the
+    They are loaded one after the other by a thread, from the first picture on, and paint a picture of each
     size in use before they take over, so that none waits. One that fails is said, and painting goes on.
     `name`, `device` and `precision` are those of the engine in use.
 
@@ -45,7 +48,7 @@ class Behind(Engine):
         self._better = better
         self._lock = threading.Lock()
         self._calls: dict[Engine, int] = {}
-        self._shape: tuple[int, ...] = ()
+        self._shapes: list[tuple[int, ...]] = []
         self._loading: threading.Thread | None = None
         self._closed = threading.Event()
         self._use(first)
@@ -59,7 +62,8 @@ class Behind(Engine):
         with self._lock:
             engine = self._engine
             self._calls[engine] += 1
-            self._shape = batch.shape
+            others = [shape for shape in self._shapes if shape != batch.shape]
+            self._shapes = [batch.shape, *others][:SHAPES]
         try:
             stylized = engine._infer(batch, inputs)
             return stylized.copy() if engine.lends else stylized
@@ -80,32 +84,37 @@ class Behind(Engine):
             if self._closed.is_set():
                 return
             try:
-                self._take_over(self._warm(load(self._closed)))
+                self._take_over(load(self._closed))
             except Exception as error:  # of a thread of its own, nobody else would hear
                 if not self._closed.is_set():
                     log.warning("engine %s does not take over from %s: %s", name, self.name, error)
 
-    def _warm(self, engine: Engine) -> Engine:
-        """`engine`, after its first picture of the size in use, which takes long."""
-        try:
-            engine.infer(np.zeros(self._shape, np.uint8), Look())
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
     def _take_over(self, engine: Engine) -> None:
+        """Use `engine` once it has painted a picture of each shape in use, of which the first takes long."""
+        before, warm = self._engine, set[tuple[int, ...]]()
+        try:
+            while (shape := self._cold(engine, warm)) is not None:
+                engine.infer(np.zeros(shape, np.uint8), Look())
+                warm.add(shape)
+        finally:
+            self._close_if_done(before)
+            if self._engine is not engine:
+                engine.close()
+
+    def _cold(self, engine: Engine, warm: Set[tuple[int, ...]]) -> tuple[int, ...] | None:
+        """A shape in use that is not `warm`; if there is none, `engine` is in use from now on."""
         with self._lock:
-            before = self._engine
-            if not self._closed.is_set():
-                log.info(
-                    "engine %s takes over from %s, %s on %s",
-                    *(engine.name, before.name, engine.precision, engine.device),
-                )
-                self._use(engine)
-        self._close_if_done(before)
-        if self._engine is not engine:
-            engine.close()
+            if self._closed.is_set():
+                return None
+            for shape in self._shapes:
+                if shape not in warm:
+                    return shape
+            log.info(
+                "engine %s takes over from %s, %s on %s",
+                *(engine.name, self.name, engine.precision, engine.device),
+            )
+            self._use(engine)
+        return None
 
     def _close_if_done(self, engine: Engine) -> None:
         """Close `engine` if it is not in use any more and nobody waits for a picture of it."""

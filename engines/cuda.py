@@ -1,10 +1,15 @@
-"""What NVIDIA's driver says of this machine, asked without any of the heavy libraries."""
+"""What NVIDIA's driver says of this machine, and what those who use its GPU share; needs no heavy library."""
 
 import ctypes
 import sys
+import threading
 from functools import cache
 
 DRIVER = {"win32": "nvcuda.dll"}.get(sys.platform, "libcuda.so.1")
+
+CAPTURING = threading.Lock()
+"""Held while a CUDA graph is captured: PyTorch waits for the whole device before it captures, and nobody may
+while another stream of the context is captured."""
 
 
 @cache

@@ -60,6 +60,10 @@ class SizeRange:
         """One size, for a graph that takes no other."""
         return cls(size, size, size)
 
+    def off(self, size: Size) -> int:
+        """How far `size` is from the best one, in pixels of their areas."""
+        return abs(area(self.best) - area(size))
+
     def __contains__(self, size: object) -> bool:
         if not isinstance(size, tuple):
             return False
@@ -68,6 +72,11 @@ class SizeRange:
 
     def __str__(self) -> str:
         return "{}x{} to {}x{}".format(*self.smallest, *self.largest)
+
+
+def area(size: Size) -> int:
+    """The pixels of a picture of `size` (width, height)."""
+    return size[0] * size[1]
 
 
 def _up(side: int, multiple: int) -> int:
@@ -122,10 +131,9 @@ class PlanCache:
         plans = [plan for plan in self.plans() if plan.target == target]
         if size is None:
             return plans[0] if plans else None
-        width, height = size
         return min(
             (plan for plan in plans if size in plan.sizes),
-            key=lambda plan: abs(plan.sizes.best[0] * plan.sizes.best[1] - width * height),
+            key=lambda plan: plan.sizes.off(size),
             default=None,
         )
 
@@ -142,11 +150,6 @@ class PlanCache:
         self._replace(f"{plan.digest}.plan", content)
         text = json.dumps(asdict(plan), indent=2) + "\n"
         self._replace(f"{plan.digest}.json", text.encode())
-
-    def remove(self, plan: Plan) -> None:
-        """Remove `plan`, as one that TensorRT does not take."""
-        for suffix in ("json", "plan"):
-            (self.folder / f"{plan.digest}.{suffix}").unlink(missing_ok=True)
 
     def size(self, plan: Plan) -> int:
         """Bytes of `plan` on the disk."""

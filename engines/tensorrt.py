@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cuda import gpus
+from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
-from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target
+from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target, area
 from engines.style import Inputs, Size, Style
 from engines.tensorrt_graph import without_bytes, working_memory
 
@@ -53,6 +53,9 @@ BUILDER = 512 << 20
 
 LAYERS = 4
 """How many of the largest layers are held at once while one is timed: an estimate, on the safe side."""
+
+RUNTIME = 256 << 20
+"""Bytes on the GPU that TensorRT takes beside a plan to load it; an estimate."""
 
 OPTIONS = f"optimisation level 3, workspace {WORKSPACE >> 20} MiB, no TF32, no auxiliary streams"
 
@@ -137,6 +140,7 @@ class TensorRtEngine(Engine):
         self._cache = cache or PlanCache()
         self._stop = stop
         self._build = build
+        self._target = target(style, self.precision)
         self._messages = Messages()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -144,7 +148,7 @@ class TensorRtEngine(Engine):
         self._plan: Plan | None = None
         self._compiled: Any = None
         self._idle: OrderedDict[Size, list[_Execution]] = OrderedDict()
-        if not build and self._cache.find(target(style, self.precision)) is None:
+        if not build and self._cache.find(self._target) is None:
             raise self._unbuilt("yet")
 
     def _unbuilt(self, what: str) -> EngineUnavailable:
@@ -179,6 +183,7 @@ class TensorRtEngine(Engine):
                         "tensorrt: %dx%d is outside the plan in use, %s", size[0], size[1], self._plan.sizes
                     )
                 self._plan, self._compiled = self._load(size)
+            self._improve(self._plan, size)
             return _Execution(self._compiled, self._messages, size, inputs)
 
     def _give(self, size: Size, execution: "_Execution") -> None:
@@ -191,48 +196,65 @@ class TensorRtEngine(Engine):
 
     def _load(self, size: Size) -> tuple[Plan, Any]:
         """A plan for `size` and what TensorRT makes of it: a kept one, or one that is built now."""
-        wanted = target(self.style, self.precision)
-        plan = self._cache.find(wanted, size)
+        useless, sizes = None, self._sizes(size)
+        plan = self._cache.find(self._target, size)
         if plan is not None:
-            compiled = self._deserialized(plan)
+            useless, sizes = self._cache.read(plan), plan.sizes
+            compiled = self._deserialized(useless)
             if compiled is not None:
                 return plan, compiled
+            if useless is not None and cuda.mem_get_info()[0] < RUNTIME + len(useless):
+                raise cuda.MemoryError(self._messages.reason())  # a sound plan fails to load as well
             if not self._build:
                 raise self._unbuilt(f"that can be used ({self._messages.reason()})")
             log.warning(
                 "tensorrt: a kept plan cannot be used (%s); building it anew", self._messages.reason()
             )
-            self._cache.remove(plan)
-        best = self._best(size)
         log.warning(
             "tensorrt: building a plan of %s around %dx%d in %s, once for this GPU; this takes a while",
             self.style.name,
-            *best,
+            *sizes.best,
             self.precision,
         )
-        plan = build(self.style, best, self.precision, tell=Said(), cache=self._cache, stop=self._stop)
-        compiled = self._deserialized(plan)
+        plan = build(
+            self.style,
+            sizes,
+            self.precision,
+            tell=Said(),
+            cache=self._cache,
+            stop=self._stop,
+            useless=useless,
+        )
+        compiled = self._deserialized(self._cache.read(plan))
         if compiled is None:
             raise EngineBuildError(
                 f"tensorrt does not take its own plan of {self.style.name}: {self._messages.reason()}"
             )
         return plan, compiled
 
-    def _best(self, size: Size) -> Size:
-        """What to build for when `size` is asked for: a small one is a trial, as the golden picture is."""
-        native = (self.style.native_height * 16 // 9, self.style.native_height)
-        small = size[0] * size[1] < native[0] * native[1]
-        return (
-            native
-            if small and size in SizeRange.around(native, self.style.multiple, self.style.carried)
-            else size
-        )
+    def _improve(self, used: Plan, size: Size) -> None:
+        """Go over to a kept plan that is better at `size` than the one that is `used`, if it can be."""
+        better = self._cache.find(self._target, size)
+        if better is not None and better.sizes.off(size) < used.sizes.off(size):
+            compiled = self._deserialized(self._cache.read(better))
+            if compiled is not None:
+                self._plan, self._compiled = better, compiled
 
-    def _deserialized(self, plan: Plan) -> Any:
-        content = self._cache.read(plan)
+    def _sizes(self, size: Size) -> SizeRange:
+        """What to build for when the graph is given `size`: a small one is a trial, as the golden one is."""
+        style = self.style
+        native = _range(style, (style.native_height * 16 // 9, style.native_height))
+        if size in native and area(size) < area(native.best):
+            return native
+        # The graph's pictures have the room already.
+        room = style.multiple - 1 if style.carried else 0
+        return _range(style, (size[0] - room, size[1] - room))
+
+    def _deserialized(self, content: bytes | None) -> Any:
+        """What TensorRT makes of a plan's `content`; None if it does not take it, or if there is none."""
+        self._messages.forget()
         if content is None:
             return None
-        self._messages.forget()
         self._runtime = self._runtime or _made(trt.Runtime, self._messages)
         return self._runtime.deserialize_cuda_engine(content)
 
@@ -337,11 +359,12 @@ class _Graph:
         self._stream = driver.CUstream(stream.handle)
         # Other threads may go on with their own work on the GPU meanwhile.
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _succeeded(driver.cuStreamBeginCapture(self._stream, mode))
-        try:
-            work()
-        finally:
-            ended = driver.cuStreamEndCapture(self._stream)
+        with CAPTURING:
+            _succeeded(driver.cuStreamBeginCapture(self._stream, mode))
+            try:
+                work()
+            finally:
+                ended = driver.cuStreamEndCapture(self._stream)
         (graph,) = _succeeded(ended)
         try:
             (self._executable,) = _succeeded(driver.cuGraphInstantiate(graph, 0))
@@ -458,7 +481,8 @@ class Said:
 def target(style: Style, precision: str) -> Target:
     """What a plan of `style` in `precision` must be built for to run here."""
     return Target(
-        model=hashlib.sha256(style.model(precision)).hexdigest(),
+        # What is built, so that a plan lasts no longer than the way in which its graph was made.
+        model=hashlib.sha256(without_bytes(style.model(precision))).hexdigest(),
         precision=precision,
         tensorrt=trt.__version__,
         gpu=gpu().name,
@@ -469,16 +493,21 @@ def target(style: Style, precision: str) -> Target:
 
 def build(
     style: Style,
-    size: Size,
+    size: Size | SizeRange,
     precision: str = "auto",
     *,
     tell: Tell,
     cache: PlanCache | None = None,
     stop: threading.Event | None = None,
+    useless: bytes | None = None,
 ) -> Plan:
     """Build the plan of `style` that is best at `size` (width, height) and keep it, if it is not there.
 
     Ctrl-C ends it, and so does `stop` when it is set.
+
+    Args:
+        size: of the pictures, or what the graph itself is to be given.
+        useless: content of a kept plan that TensorRT does not take, and that this one is to replace.
 
     Raises:
         EngineUnavailable: the precision is not in the pack.
@@ -487,15 +516,14 @@ def build(
     """
     precision = _precision(style, precision)
     cache = cache or PlanCache()
-    large = style.size is None and max(size) > LONGEST_SIDE
-    sizes = (
-        SizeRange.only(style.size) if style.size else SizeRange.around(size, style.multiple, style.carried)
-    )
+    sizes = size if isinstance(size, SizeRange) else _range(style, size)
+    large = style.size is None and sizes.largest > _range(style, (LONGEST_SIDE, 1)).largest
     model = without_bytes(style.model(precision))
     with cache.building():
         wanted = target(style, precision)
         for plan in cache.plans():
-            if plan.target == wanted and plan.sizes == sizes:
+            kept = plan.target == wanted and plan.sizes == sizes
+            if kept and cache.read(plan) not in (None, useless):
                 return plan
         began = time.monotonic()
         progress = Progress(tell)
@@ -529,6 +557,11 @@ def _precision(style: Style, precision: str) -> str:
         has = ", ".join(style.models)
         raise EngineUnavailable(f"tensorrt: {style.name} has no {precision} model; there is {has}")
     return precision
+
+
+def _range(style: Style, size: Size) -> SizeRange:
+    """What the graph of `style` is given for pictures up to `size`."""
+    return SizeRange.only(style.size) if style.size else SizeRange.around(size, style.multiple, style.carried)
 
 
 def _must_fit(model: bytes, sizes: SizeRange, large: bool) -> None:

@@ -14,8 +14,9 @@ The CUDA paths are written and were not run: no NVIDIA GPU was at hand.
 
 import queue
 import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.cpu import cpu_name
-from engines.cuda import gpus
+from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
 from engines.look import Look
@@ -47,8 +48,8 @@ WARM_UP = 3
 STREAMS = 2
 """Pictures in flight on CUDA for the sake of throughput: one is copied while the other is painted."""
 
-_RECORDING = threading.Lock()
-"""Recording a CUDA graph waits for the whole device; two at once would get in each other's way."""
+_idle: "defaultdict[torch.device, deque[torch.cuda.Stream]]" = defaultdict(deque)
+"""CUDA streams that nobody has any more."""
 
 
 class TorchEngine(Engine):
@@ -115,6 +116,29 @@ class TorchEngine(Engine):
         self.streams = STREAMS if cuda and hint == "throughput" else 1
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
+        self._streams: deque[torch.cuda.Stream] = deque()
+
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        """Have torch work on a CUDA stream that no other caller has, and wait for it at the end.
+
+        What several threads do then goes on at the same time. On the CPU there is nothing to do.
+        """
+        if self.torch_device.type != "cuda":
+            yield
+            return
+        import torch
+
+        try:
+            stream = self._streams.pop()
+        except IndexError:
+            stream = _stream_of(self, self.torch_device)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+            stream.synchronize()
+        finally:
+            self._streams.append(stream)
 
     def paint_on_device(self, image: "Tensor", look: Look) -> "Tensor":
         """Paint `image` uint8 [h, w, 3] that lies at `torch_device`, and leave the result there.
@@ -261,15 +285,16 @@ class _OnCuda(_Painter):
             name: torch.zeros(each.shape, dtype=each.dtype, pin_memory=True)
             for name, each in self._inputs.items()
         }
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _stream_of(self, device)
+        # On other streams the weights were made, when the engine was, and now what is zeroed.
+        self._stream.wait_stream(torch.cuda.default_stream(device))
+        self._stream.wait_stream(torch.cuda.current_stream(device))
         self._done, self._copied = torch.cuda.Event(), torch.cuda.Event()
         self._copied.record(self._stream)
         # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-        with _RECORDING, torch.inference_mode(), exact:
+        with CAPTURING, torch.inference_mode(), exact:
             with torch.cuda.stream(self._stream):
-                # What was zeroed, was so on another stream.
-                self._stream.wait_stream(torch.cuda.default_stream(device))
                 # Kept, because the graphs read what lies in it.
                 self._settled = program.settle(self._image, self._inputs)
             self._look_graph, self._look = self._record(lambda: self._settled.look(self._inputs))
@@ -330,6 +355,22 @@ class _OnCuda(_Painter):
             self._copied.record(self._stream)
             self._look_graph.replay()
         self._graph.replay()
+
+
+def _stream_of(owner: object, device: "torch.device") -> "torch.cuda.Stream":
+    """A CUDA stream that is `owner`'s alone for as long as it lives.
+
+    PyTorch has 32, gives them in turn whether or not somebody still has them, and keeps memory for each: so
+    those that were left come first.
+    """
+    import torch
+
+    try:
+        stream = _idle[device].pop()
+    except IndexError:
+        stream = cast("Any", torch.cuda.Stream)(device)
+    weakref.finalize(owner, _idle[device].append, stream)
+    return stream
 
 
 def _writable(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:

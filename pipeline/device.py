@@ -109,7 +109,8 @@ class DevicePainter:
         """The painted picture, finished: nothing is left for the device to do."""
         import torch
 
-        with torch.inference_mode():
+        # On the default stream it would wait for the decoder, and for what other threads paint.
+        with self._engine.own_stream(), torch.inference_mode():
             image = rgb(planes, self._from_yuv)
             if planes.y.shape != self._size[::-1]:
                 image = resized(image, self._size)
@@ -119,10 +120,7 @@ class DevicePainter:
                 small = resized(image, self._working)
                 done = self._painted(small, at_working_size(look, self._working, self._size))
                 painted = upsampled(done, small, image)
-            finished = nv12(painted, self._from_rgb)
-        if finished.y.is_cuda:
-            torch.cuda.current_stream().synchronize()
-        return finished
+            return nv12(painted, self._from_rgb)
 
     def _painted(self, image: "Tensor", look: Look) -> "Tensor":
         """`scaling.between_pixels` for `image` float32 [1, 3, h, w] in whole levels."""

@@ -41,11 +41,20 @@ class Planes:
         """Copies of the planes of `frame`, which the decoder then has back."""
         import torch
 
-        if frame.format.name == "cuda":
-            # The decoder works on the legacy default stream of the same context, and does not wait.
-            torch.cuda.default_stream().synchronize()
-        else:
-            frame = frame.reformat(format="nv12")
+        if frame.format.name != "cuda":
+            return cls._copied(frame.reformat(format="nv12"))
+        # The decoder works on the legacy default stream of the same context, and does not wait.
+        stream = torch.cuda.default_stream()
+        with torch.cuda.stream(stream):
+            planes = cls._copied(frame)
+        # Nor does it wait for the copies. Painters have streams of their own, so that none holds this up.
+        stream.synchronize()
+        return planes
+
+    @classmethod
+    def _copied(cls, frame: av.VideoFrame) -> "Planes":
+        import torch
+
         # As capsules: PyAV takes no stream, and torch would name its own.
         y, cbcr = (torch.utils.dlpack.from_dlpack(cast(Any, plane).__dlpack__()) for plane in frame.planes)
         return cls(y.clone(), cbcr.clone())

@@ -211,6 +211,7 @@ def cuStreamBeginCapture(hStream, mode):  # noqa: N802, N803
     if "capture" in machine.refuse:
         return (CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,)
     assert not machine.streams[hStream._handle]._pending, "work from before would be lost"
+    assert engines.cuda.CAPTURING.locked(), "another would wait for the device meanwhile"
     machine.capturing[hStream._handle] = []
     return (CUresult.CUDA_SUCCESS,)
 
@@ -404,6 +405,9 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine):
         machine.current()
+        if "deserialize" in machine.refuse:
+            self._logger.log(ILogger.Severity.ERROR, machine.refuse["deserialize"])
+            return None
         header, _, model = serialized_engine.partition(b"\n")
         try:
             return ICudaEngine(json.loads(header)["bounds"], model, self._logger)

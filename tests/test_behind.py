@@ -104,6 +104,33 @@ def test_it_paints_at_once_and_swaps_when_the_other_is_ready(style, caplog):
     assert "engine torch:cpu takes over from onnxruntime, float32 on" in caplog.text
 
 
+def test_a_size_that_comes_while_another_is_warmed_is_painted_before_the_swap(style):
+    slow, warming, go_on = Slow(style), threading.Event(), threading.Event()
+    slow.go.set()
+
+    def held_up(stop):
+        engine = slow(stop)
+        infer = engine._infer
+
+        def waits(*arguments):
+            warming.set()
+            assert go_on.wait(10)
+            return infer(*arguments)
+
+        engine._infer = waits
+        return engine
+
+    with Behind(first(style), [("torch:cpu", held_up)]) as engine:
+        engine(IMAGE, Look())
+        assert warming.wait(10)
+        for side in (16, 32, 40):
+            engine(IMAGE[:side, :side], Look())
+        assert engine.name == "onnxruntime"
+        go_on.set()
+        wait_for(lambda: engine.name == "torch:cpu")
+        assert slow.sizes == [(1, 48, 64, 3), (1, 40, 40, 3), (1, 32, 32, 3)], "the last two are in use"
+
+
 def test_one_that_fails_is_one_line_and_the_next_one_takes_over(style, caplog):
     broken, slow = Slow(style, EngineUnavailable("no plan\tcan be built")), Slow(style)
     broken.go.set()

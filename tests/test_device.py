@@ -1,5 +1,6 @@
 """Frames that stay where they are decoded, over NV12 in host memory: the same pictures, packets and ends."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import cv2
@@ -24,6 +25,7 @@ from tests.packs import tiny_pack
 from tests.videos import make_video, panned
 
 torch = pytest.importorskip("torch", reason="the torch engine needs torch")
+TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDispatchMode
 
 
 def painting(seed, size):
@@ -185,6 +187,31 @@ def test_a_video_stays_on_the_device_where_that_is_faster(tmp_path, monkeypatch,
         assert said == (len(taken) == 70)
     else:
         assert (len(taken), said) == ((90, False) if faster else (0, True))
+
+
+@pytest.mark.parametrize("detail", [1.0, "full"])
+def test_a_picture_is_painted_on_a_stream_of_its_thread(monkeypatch, engine, detail):
+    within, done = [], []
+
+    @contextmanager
+    def own_stream():
+        within.append(True)
+        yield
+        within.pop()
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            done.append(bool(within))
+            return function(*args, **(kwargs or {}))
+
+    paint = DevicePainter(engine, (160, 96), Colour(), detail)
+    planes = Planes.of(encodable(painting(0, (160, 96)), Colour(), "nv12"))
+    paint(planes, Look())
+    monkeypatch.setattr(engine, "own_stream", own_stream)
+    with Noted():
+        paint(planes, Look(moved=(1.5, 0.25)))
+    assert len(done) > 20
+    assert all(done)
 
 
 @pytest.mark.usefixtures("_as_if_there")

@@ -251,6 +251,68 @@ def test_a_plan_that_is_damaged_or_gone_is_built_anew(trt, machine, style, caplo
     assert len(machine.built) == 3
 
 
+def test_a_plan_that_fails_on_a_full_gpu_is_kept(trt, machine, style):
+    plan = trt.build(style, (640, 360), tell=ignore)
+    machine.refuse["deserialize"] = "Error Code 2: OutOfMemory (Requested size was 7340032 bytes.)"
+    machine.free = 100 << 20
+    for build in (True, False):
+        with (
+            trt.TensorRtEngine(style, build=build) as engine,
+            pytest.raises(InferenceError, match=r"memory is full, painting 640x360 \(0\.1 of 16\.0 GiB free"),
+        ):
+            engine(picture(640, 360), Look())
+    # Nor does it go where a build in its place fails.
+    machine.free = 900 << 20
+    with (
+        trt.TensorRtEngine(style) as engine,
+        pytest.raises(EngineBuildError, match=r"building for pictures up to 1280x1280 needs about 1\.2 GiB"),
+    ):
+        engine(picture(640, 360), Look())
+    machine.refuse.clear()
+    with trt.TensorRtEngine(style) as engine:
+        engine(picture(640, 360), Look())
+    assert PlanCache().plans() == [plan]
+    assert len(machine.built) == 1
+
+
+def test_a_plan_is_of_the_graph_that_is_built(trt, machine, style, monkeypatch):
+    trt.build(style, (640, 360), tell=ignore)
+    rewritten = trt.without_bytes
+    monkeypatch.setattr(trt, "without_bytes", lambda model: rewritten(rewritten(model)))
+    with pytest.raises(EngineUnavailable, match="no plan of tiny in float32"):
+        trt.TensorRtEngine(style, build=False)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_plan_is_best_at_what_the_graph_is_given(trt, machine, tmp_path, carried):
+    style = tiny_pack(tmp_path / "this", native_height=64, carried=carried)
+    with trt.TensorRtEngine(style) as engine:
+        for _ in range(2):
+            engine(picture(640, 360), Look(moved=(0.0, 0.0)))
+    ((_, bounds, _),) = machine.built
+    place = style.place((640, 360), Look(moved=(0.0, 0.0)))
+    width, height = 640 + place.left + place.right, 360 + place.top + place.bottom
+    assert bounds[1] == (1, height, width, 3)
+    assert trt.build(style, (640, 360), tell=ignore) == PlanCache().plans()[0], "as by `fauve engine build`"
+    assert len(machine.built) == 1
+
+
+def test_a_size_has_the_best_of_the_kept_plans_and_a_damaged_one_does_not_count(trt, machine, style, caplog):
+    small, large = (trt.build(style, size, tell=ignore) for size in ((320, 240), (1280, 720)))
+    with trt.TensorRtEngine(style) as engine:
+        for size, plan in (((320, 240), small), ((1280, 720), large), ((640, 360), small)):
+            engine(picture(*size), Look())
+            assert engine._plan == plan
+            assert engine._compiled._bounds[1] == [1, *plan.sizes.best[::-1], 3]
+        (PlanCache().folder / f"{large.digest}.plan").write_bytes(b"garbage")
+        engine(picture(1272, 720), Look())
+        assert engine._plan == small
+        PlanCache().clean()
+        engine(picture(1264, 720), Look())
+    assert len(machine.built) == 2
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -696,4 +758,4 @@ def test_on_the_gpu_it_paints_the_golden_picture(on_the_gpu, tmp_path, name, pre
         executions = [execution for idle in engine._idle.values() for execution in idle]
         assert all(execution._graph is not None for execution in executions), "no CUDA graph was captured"
     (plan,) = cache.plans()
-    assert on_the_gpu.build(style, plan.sizes.best, precision, tell=ignore, cache=cache) == plan
+    assert on_the_gpu.build(style, plan.sizes, precision, tell=ignore, cache=cache) == plan

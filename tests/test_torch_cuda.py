@@ -1,6 +1,9 @@
 """The torch engine's work on CUDA, over stand-ins on the CPU that record and replay as CUDA graphs do."""
 
-from contextlib import contextmanager, nullcontext
+import threading
+from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import engines
 from engines import Look, Style
+from engines.cuda import CAPTURING
 from engines.program import Program
-from engines.torch import _OnCuda
+from engines.torch import TorchEngine, _OnCuda
+from pipeline.planes import Planes
 from tests.packs import tiny_pack
 
 
@@ -56,24 +61,54 @@ class Event:
         assert self.stream is not None, "waits for something that was recorded"
 
 
+class Stream:
+    """One of the 32 that PyTorch gives in turn, whoever has them."""
+
+    given = 0
+    current = threading.local()
+
+    def __init__(self, device):
+        self.number = Stream.given % 32
+        Stream.given += 1
+        self.finished = True
+        self.waited_for = []
+
+    def wait_stream(self, other):
+        self.waited_for.append(other)
+
+    def synchronize(self):
+        self.finished = True
+
+    @classmethod
+    @contextmanager
+    def entered(cls, stream):
+        before = getattr(cls.current, "stream", None)
+        cls.current.stream = stream
+        yield
+        cls.current.stream = before
+
+
 @pytest.fixture
 def _cuda(monkeypatch):
     @contextmanager
     def graph(captured, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
+        assert CAPTURING.locked()
         captured.recording = Recording()
         with captured.recording:
             yield
 
-    stream = SimpleNamespace(wait_stream=lambda other: None, synchronize=lambda: None)
+    monkeypatch.setattr("engines.torch._idle", defaultdict(deque))
+    monkeypatch.setattr(Stream, "given", 0)
+    default = Stream(None)
     for name, stand_in in {
-        "Stream": lambda device: stream,
+        "Stream": Stream,
         "Event": Event,
         "CUDAGraph": Graph,
         "graph": graph,
-        "stream": lambda stream: nullcontext(),
-        "default_stream": lambda device: stream,
-        "current_stream": lambda device: stream,
+        "stream": Stream.entered,
+        "default_stream": lambda device=None: default,
+        "current_stream": lambda device: getattr(Stream.current, "stream", None) or default,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
@@ -125,3 +160,72 @@ def test_what_is_recorded_is_all_that_a_picture_and_a_look_need(tmp_path, name):
     )
     assert painter._graph.replays - replayed[1] == len(looks) + 3
     assert painter._look_graph.replays - replayed[0] == len(looks) - 1, "only when the look has changed"
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_a_graph_is_captured_on_a_stream_that_no_living_painter_has(tmp_path):
+    style, device = tiny_pack(tmp_path / "tiny"), torch.device("cpu")
+    program = Program(style.model(), device)
+
+    def painter():
+        return _OnCuda(program, (1, 16, 16, 3), style.place((16, 16), Look()).inputs, device)
+
+    kept, before = painter(), Stream(device)
+    with Stream.entered(before):
+        assert painter()._stream.waited_for == [torch.cuda.default_stream(), before], (
+            "there its memory was filled"
+        )
+    numbers = {painter()._stream.number for _ in range(40)}
+    assert len(numbers) == 1, "of one that is gone is taken again"
+    assert kept._stream.number not in numbers
+    others = [painter() for _ in range(8)]
+    assert len({each._stream.number for each in (kept, *others)}) == 9
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_threads_that_paint_what_lies_there_have_streams_of_their_own(tmp_path):
+    together = threading.Barrier(2)
+    with TorchEngine(tiny_pack(tmp_path / "tiny"), "cpu") as engine:
+        with engine.own_stream():
+            assert getattr(Stream.current, "stream", None) is None, "there are none on the CPU"
+        engine.torch_device = torch.device("cuda")
+
+        def paint(_):
+            with engine.own_stream():
+                stream = Stream.current.stream
+                stream.finished = False
+                together.wait(10)
+                assert not stream.finished
+            assert stream.finished
+            return stream.number
+
+        seen = set()
+        for _ in range(40):
+            with ThreadPoolExecutor(2) as pool:
+                numbers = set(pool.map(paint, range(2)))
+            assert len(numbers) == 2
+            seen |= numbers
+        assert len(seen) == 2, "threads come and go, and memory is kept for each stream"
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_a_decoder_has_its_planes_back_when_they_have_been_copied(monkeypatch):
+    decoded = [torch.full((4, 6), 1, dtype=torch.uint8), torch.full((2, 3, 2), 2, dtype=torch.uint8)]
+    done = []
+
+    class Plane:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def __dlpack__(self):
+            done.append(("lent", Stream.current.stream))
+            return self.tensor.__dlpack__()
+
+    default = torch.cuda.default_stream()
+    default.synchronize = lambda: done.append(("waited for", default))
+    frame = SimpleNamespace(format=SimpleNamespace(name="cuda"), planes=[Plane(each) for each in decoded])
+    planes = Planes.of(frame)
+    assert done == [("lent", default), ("lent", default), ("waited for", default)]
+    for copy, plane in zip((planes.y, planes.cbcr), decoded, strict=True):
+        assert torch.equal(copy, plane)
+        assert copy.data_ptr() != plane.data_ptr()
