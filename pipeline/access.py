@@ -102,10 +102,13 @@ class Access:
         """Whether a request with this query and these headers is answered."""
         host = headers.get("Host") or ""
         origin = headers.get("Origin")
-        if origin and urlsplit(origin).netloc != host:
+        try:
+            if origin and urlsplit(origin).netloc != host:
+                return False
+            if self._token:
+                given = parse_qs(query).get("token", [""])[0]
+                return hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+            # Another name for this machine, such as a page of another site can give it.
+            return (urlsplit(f"//{host}").hostname or "") in LOOPBACK
+        except ValueError:  # addresses that are none
             return False
-        if self._token:
-            given = parse_qs(query).get("token", [""])[0]
-            return hmac.compare_digest(given.encode(), self._token.encode())
-        # Another name for this machine, such as a page of another site can give it.
-        return (urlsplit(f"//{host}").hostname or "") in LOOPBACK

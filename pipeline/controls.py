@@ -19,6 +19,9 @@ log = logging.getLogger("fauve")
 SWITCHES = ("bypass", "freeze", "blackout")
 """Controls that are on or off: the input as it is, the picture held, and black."""
 
+SWITCHED = {True: (1, "1", "on", "true"), False: (0, "0", "off", "false")}
+"""How that is said, in any case; True and 1.0 are 1."""
+
 LONGEST_CROSSFADE = 60.0
 """Seconds."""
 
@@ -48,7 +51,8 @@ class Fade:
 
     def at(self, time: Fraction) -> Mapping[str, float]:
         """The weights at `time` seconds."""
-        share = float(time - self.began) / self.seconds if self.seconds > 0 else 1.0
+        # A time that was rounded may be a little before.
+        share = max(0.0, float(time - self.began) / self.seconds) if self.seconds > 0 else 1.0
         if share >= 1:
             return self.after
         total_before, total = sum(self.before.values()), sum(self.after.values())
@@ -110,10 +114,14 @@ class Controls:
         }
         self._fade = Fade(mix, mix)
         self._time = Fraction(0)
+        self._first: Fraction | None = None
+        """The time of the first frame."""
         self._record: IO[str] | None = None
 
     def record(self, path: Path, *, force: bool = False) -> None:
         """Write every change to `path`, with the time of the frame that it took effect at.
+
+        Times count from the first frame, as whatever is painted again may begin at any time of its own.
 
         One JSON object a line: what is set now, then what is turned. Where the file cannot be written any
         more, this is logged, and the show goes on without it.
@@ -171,9 +179,15 @@ class Controls:
 
     def _checked(self, name: str, value: Any) -> Any:
         if name in SWITCHES:
-            return value not in (False, 0, "0", "off", "false", "")
+            said = value.lower() if isinstance(value, str) else value
+            for on, words in SWITCHED.items():
+                if said in words:
+                    return on
+            raise ValueError(f"{name} is on or off, not {value!r}")
         if name == "pack":
-            return str(value)
+            if not (isinstance(value, str) and value and value.isprintable()):
+                raise ValueError(f"pack is a name or path, not {value!r}")
+            return value
         if name == "style":
             if value not in self._styles:
                 raise ValueError(f"no style {value!r} here; there is {', '.join(self._styles)}")
@@ -190,6 +204,8 @@ class Controls:
             number = float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} is a number, not {value!r}") from error
+        except OverflowError:
+            number = float("inf")
         largest = LONGEST_CROSSFADE if name == "crossfade" else 1.0
         if not 0 <= number <= largest:
             raise ValueError(f"{name} is within 0 and {largest:g}, not {number:g}")
@@ -281,7 +297,8 @@ class Controls:
     def scene_at(self, time: Fraction) -> Scene:
         """How the frame at `time` seconds is to be shown; called in order, once for each frame."""
         with self._lock:
-            self._time = time
+            self._first = time if self._first is None else self._first
+            self._time = time - self._first
             pending, self._pending = self._pending, []
             for name, value in pending:
                 self._take_effect(time, name, value)

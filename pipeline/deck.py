@@ -22,6 +22,9 @@ STEP_FADE = 0.5
 RESTARTS = (0.2, 1.0, 5.0)
 """Seconds before an engine that failed is loaded again; the last one repeats."""
 
+TOLD = 10.0
+"""Seconds for which is told why another pack is not played."""
+
 
 class Timed:
     """An engine, and how long it took for its last picture."""
@@ -86,8 +89,9 @@ class Deck:
         governor: Governor | None = None,
     ) -> None:
         self.problem = ""
-        """What is wrong right now."""
+        """Why nothing is painted right now; empty while all is well."""
         self.restarted = 0
+        """How often an engine painted again after one that failed."""
         self.prepared: Callable[[str, Engine], None] | None = None
         """Told of each pack that is about to be played, and of its engine, by the thread that made it."""
         self._load = load
@@ -97,14 +101,21 @@ class Deck:
         self._governor = governor
         self._current: Player | None = self._player(load(pack), pack, 1.0)
         self._pack = pack
+        """That was played last, and is tried again after a failure."""
+        self._asked = ""
+        """A pack that was asked for while nothing was played."""
+        self._refused: tuple[str, str, float] | None = None
         self._next: tuple[Player, float, float] | None = None
+        """What fades in, since when, and in how many seconds; nothing while nothing is played."""
+        self._broken: set[Engine] = set()
+        """Engines that failed and are still to be closed."""
         self._last: Image | None = None
         self._black = np.zeros((size[1], size[0], 3), np.uint8)
         self._preparing: threading.Thread | None = None
         self._handing_over = threading.Lock()
         """Held while `_preparing` changes, so that what ends does not hide what has just begun."""
         self._painting = threading.Lock()
-        """Held while an engine paints, so that none is closed meanwhile."""
+        """Held while an engine paints or is put in another's place, so that none is closed meanwhile."""
         self._closed = threading.Event()
         controls.play = self.play
 
@@ -136,6 +147,14 @@ class Deck:
         """That is painted at, in pixels; 0 while no engine works."""
         return 0 if self._current is None else self._current.size[1]
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why the pack that was asked for last is not played, by its name; nothing after `TOLD` seconds."""
+        refused = self._refused
+        if refused is None or time.monotonic() - refused[2] > TOLD:
+            return {}
+        return {refused[0]: refused[1]}
+
     def __call__(self, image: Image, scene: Scene) -> Image:
         """The picture to show for `image`, of the same size."""
         held = self._last if scene.freeze else None
@@ -149,14 +168,14 @@ class Deck:
         return self._last
 
     def _painted(self, image: Image, look: Look) -> Image:
-        current = self._current
-        if current is None:
-            return image
         # While something is made ready, or fades in, a frame takes longer than it will.
         steady = self._preparing is None and self._next is None
-        began = time.perf_counter()
         try:
             with self._painting:
+                current = self._current
+                if current is None:
+                    return image
+                began = time.perf_counter()
                 painted = current(image, look)
                 seconds = time.perf_counter() - began
                 if self._next is not None:
@@ -184,29 +203,34 @@ class Deck:
 
     def _go_over_unseen(self) -> None:
         """While nothing is painted, there is nothing to fade."""
-        waiting = self._next
-        if waiting is not None and self._current is not None:
-            with self._painting:
-                self._go_over(waiting[0])
+        with self._painting:
+            if self._next is not None:
+                self._go_over(self._next[0])
 
     def _go_over(self, player: Player) -> None:
         before, self._current, self._next = self._current, player, None
         if self._governor is not None:
             self._governor.settle()
-        if before is not None and before.engine is not player.engine:
+        if before is None:
+            self.problem = ""
+            self.restarted += 1
+            log.warning("the engine paints again")
+        elif before.engine is not player.engine:
             before.engine.close()
-            self._pack = player.pack
-            style = player.engine.style
-            self._controls.swapped(player.pack, style.styles, Look(style.mix))
+        self._pack = player.pack
+        style = player.engine.style
+        self._controls.swapped(player.pack, style.styles, Look(style.mix))
 
     def play(self, pack: str) -> None:
-        """Go over to another pack as soon as it is ready; what is wrong with it is said in `problem`.
+        """Go over to another pack as soon as it is ready; what is wrong with it is said in `refused`.
 
         While no engine works it is what is tried next.
         """
-        if self._current is None:
-            self._pack = pack
-        else:
+        self._refused = None
+        # Asked for first: `_restart` may be about to end.
+        self._asked = pack
+        if self._current is not None:
+            self._asked = ""
             self._prepare(self._loaded, pack)
 
     @property
@@ -214,7 +238,12 @@ class Deck:
         return 1.0 if self._governor is None else self._governor.scale
 
     def _loaded_player(self, pack: str) -> Player:
-        player = self._player(self._load(pack), pack, self._wanted_scale)
+        engine = self._load(pack)
+        try:
+            player = self._player(engine, pack, self._wanted_scale)
+        except EngineError:
+            engine.close()
+            raise
         if self.prepared is not None:
             self.prepared(pack, player.engine)
         return player
@@ -224,10 +253,9 @@ class Deck:
         try:
             player = self._loaded_player(pack)
         except (StyleError, EngineError) as error:
-            self.problem = str(error)
+            self._refused = (pack, str(error), time.monotonic())
             log.error("%s", error)
             return
-        self.problem = ""
         self._fade_in(player, seconds)
 
     def _resized(self, current: Player, scale: float) -> None:
@@ -236,53 +264,56 @@ class Deck:
         except EngineError as error:
             self._failed(error)
             return
-        # Meanwhile it may have failed, and be about to be closed.
-        if self._current is current:
-            # Where painting is too slow already, painting both sizes for a while would hold up the picture.
-            self._fade_in(player, STEP_FADE if scale > current.scale else 0.0)
+        # Where painting is too slow already, painting both sizes for a while would hold up the picture.
+        self._fade_in(player, STEP_FADE if scale > current.scale else 0.0)
 
     def _fade_in(self, player: Player, seconds: float) -> None:
         # What fades in already comes first: replaced, it would neither be seen nor given back.
         while self._next is not None and not self._closed.is_set():
             time.sleep(0.01)
-        self._next = (player, time.monotonic(), seconds)
+        with self._painting:
+            # At another size it may have failed meanwhile, and be about to be closed.
+            if player.engine in self._broken:
+                return
+            if self._current is None:
+                self._go_over(player)
+            else:
+                self._next = (player, time.monotonic(), seconds)
 
     def _failed(self, error: EngineError) -> None:
-        if self._current is None:
-            return
-        self.problem = f"the engine failed, and the input passes through: {error}"
+        with self._painting:
+            if self._current is None:
+                return
+            self.problem = f"the engine failed, and the input passes through: {error}"
+            self._broken |= self._engines()
+            self._current = self._next = None
         log.error("%s", self.problem)
-        broken = self._engines()
-        self._current = self._next = None
-        self._prepare(self._restart, broken)
+        self._prepare(self._restart)
 
     def _engines(self) -> set[Engine]:
         """Those in use, and about to be."""
         return {player.engine for player in (self._current, self._next and self._next[0]) if player}
 
-    def _restart(self, broken: set[Engine]) -> None:
+    def _restart(self) -> None:
         attempt = 0
-        while not self._closed.wait(RESTARTS[min(attempt, len(RESTARTS) - 1)]):
+        while True:
             # What they hold may be what the next one lacks.
-            with self._painting:
-                while broken:
-                    broken.pop().close()
+            while self._broken:
+                self._broken.pop().close()
+            # A pack that was on its way already may have taken over.
+            if self._current is not None and not self._asked:
+                return
+            if self._closed.wait(RESTARTS[min(attempt, len(RESTARTS) - 1)]):
+                return
             attempt += 1
-            pack = self._pack
+            asked, self._asked = self._asked, ""
+            if asked:
+                self._loaded(asked)
+                continue
             try:
-                player = self._loaded_player(pack)
+                self._fade_in(self._loaded_player(self._pack), 0.0)
             except (StyleError, EngineError) as error:
                 self.problem = f"the engine does not come back, and the input passes through: {error}"
-                continue
-            self._current = player
-            self.problem = ""
-            self.restarted += 1
-            if self._governor is not None:
-                self._governor.settle()
-            style = player.engine.style
-            self._controls.swapped(pack, style.styles, Look(style.mix))
-            log.warning("the engine paints again")
-            return
 
     def _prepare(self, work: Callable[..., None], *arguments: object) -> None:
         """Have a thread do `work`, after what it does already."""
@@ -308,5 +339,5 @@ class Deck:
         preparing = self._preparing
         if preparing is not None:
             preparing.join(1.0)
-        for engine in self._engines():
+        for engine in self._engines() | self._broken:
             engine.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import sys
 import threading
@@ -14,6 +15,20 @@ STEP = 0.05
 
 ESCAPES = {"[A": "up", "[B": "down", "OA": "up", "OB": "down"}
 """What terminals send for the arrows, after the escape."""
+
+KEYS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O?.)|.", re.DOTALL)
+"""One key, as terminals send it (ECMA-48 and xterm; what comes after an escape is held with Alt)."""
+
+BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O?)\Z")
+"""A key whose rest is still to come."""
+
+
+def keys(typed: str) -> tuple[list[str], str]:
+    """The keys in what a terminal sent, "" for those without a meaning, and the beginning of one more."""
+    begun = BEGUN.search(typed)
+    end = begun.start() if begun else len(typed)
+    found = KEYS.findall(typed[:end])
+    return [ESCAPES.get(key[1:], "") if key[0] == "\x1b" else key for key in found], typed[end:]
 
 
 def press(controls: Controls, stop: threading.Event, key: str) -> None:
@@ -80,18 +95,22 @@ class Keyboard:
         self._restore = restore
 
         def read() -> None:
+            begun = ""
             while not self._closed.is_set():
                 if not in_foreground(number):
                     self._closed.wait(0.1)
                 elif select.select([number], [], [], 0.1)[0]:
                     try:
-                        typed = os.read(number, 8).decode("utf-8", "replace")
+                        typed = os.read(number, 1024).decode("utf-8", "replace")
                     except OSError:
                         typed = ""
                     if not typed:
                         return  # the terminal is gone
-                    key = ESCAPES.get(typed[1:3], "") if typed[0] == "\x1b" else typed[0]
-                    press(self._controls, self._stop, key)
+                    pressed, begun = keys(begun + typed)
+                    for key in pressed:
+                        press(self._controls, self._stop, key)
+                else:
+                    begun = ""  # the escape key alone
 
         return read
 

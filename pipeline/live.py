@@ -153,15 +153,20 @@ class LiveRun:
         self._left_out = self._stats.dropped
 
     def status(self) -> dict[str, Any]:
-        """How it goes: rates, latencies in ms, drops, the working height, and what is wrong."""
+        """How it goes: rates, latencies in ms, drops, the working height, and what is wrong.
+
+        `problem` says what does not work right now, `refused` why another pack is not played, by its name.
+        """
         stats, engine = self._stats, self._deck.engine
         sinks: dict[str, dict[str, Any]] = {}
+        reconnected = {sink.name: sink.reconnected for sink in self._sinks}
         for counted in stats.sinks:
             p50, p95, p99 = (round(1000 * seconds, 1) for seconds in percentiles(list(counted.latencies)))
             sinks[counted.name] = {
                 "fps": round(rate(list(counted.times)), 1),
                 "frames": counted.written,
                 "dropped": counted.dropped,
+                "reconnects": reconnected.get(counted.name, 0),
                 "p50_ms": p50,
                 "p95_ms": p95,
                 "p99_ms": p99,
@@ -179,7 +184,10 @@ class LiveRun:
             "painted": stats.stylized,
             "height": self._deck.height,
             "engine": "" if engine is None else f"{engine.name} {engine.precision}",
+            "reconnects": self._source.reconnected,
+            "engine_restarts": self._deck.restarted,
             "problem": "; ".join(problem for problem in problems if problem),
+            "refused": self._deck.refused,
             "uptime": round(stats.seconds, 1),
             "sinks": sinks,
         }

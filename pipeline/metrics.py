@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from pipeline.access import Access
-from pipeline.errors import SinkError
+from pipeline.serving import PageServer
 
 
 def exposition(status: dict[str, Any]) -> str:
@@ -16,14 +16,26 @@ def exposition(status: dict[str, Any]) -> str:
     def metric(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
         lines.append(f"# HELP fauve_{name} {text}")
         lines.append(f"# TYPE fauve_{name} {kind}")
-        lines.extend(f"fauve_{name}{labels} {value:g}" for labels, value in values)
+        lines.extend(f"fauve_{name}{labels} {value:.15g}" for labels, value in values)
 
     metric("frames_in_total", "counter", "Frames read from the source.", [("", status["frames_in"])])
     metric("painted_total", "counter", "Frames painted.", [("", status["painted"])])
     metric("dropped_total", "counter", "Frames the engine was too slow for.", [("", status["dropped"])])
+    metric(
+        "source_reconnects_total",
+        "counter",
+        "Times that a source which was lost came back.",
+        [("", status["reconnects"])],
+    )
+    metric(
+        "engine_restarts_total",
+        "counter",
+        "Times that an engine painted again after one that failed.",
+        [("", status["engine_restarts"])],
+    )
     metric("fps_in", "gauge", "Frames per second from the source.", [("", status["fps_in"])])
     metric("working_height", "gauge", "Height that is painted at, in pixels.", [("", status["height"])])
-    metric("up", "gauge", "1 while source, engine and sinks work.", [("", float(not status["problem"]))])
+    metric("up", "gauge", "1 while source, engine and sinks work.", [("", int(not status["problem"]))])
     sinks = [
         ('{sink="' + name.replace("\\", "\\\\").replace('"', '\\"') + '"', counted)
         for name, counted in status["sinks"].items()
@@ -31,6 +43,7 @@ def exposition(status: dict[str, Any]) -> str:
     for key, kind, text in (
         ("frames", "counter", "Frames that a sink passed on."),
         ("dropped", "counter", "Frames that a sink was too slow for, or whose server was away."),
+        ("reconnects", "counter", "Times that a sink's server which was lost came back."),
         ("fps", "gauge", "Frames per second at a sink."),
     ):
         name = f"sink_{key}" + ("_total" if kind == "counter" else "")
@@ -73,11 +86,7 @@ class Metrics:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise SinkError(f"--metrics {host}:{port}: cannot be served there: {error.strerror}") from error
-        self._server.daemon_threads = True
+        self._server = PageServer("--metrics", host, port, Handler)
         self.url = access.url(self._server.server_port, "metrics")
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 

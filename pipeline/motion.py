@@ -193,6 +193,7 @@ class Followed(Source):
     def __iter__(self) -> Iterator[Frame | Any]:
         for item in self._source:
             self.lost, self.dropped = self._source.lost, self._source.dropped
+            self.reconnected = self._source.reconnected
             if isinstance(item, Frame):
                 grey = self._grey(item.image)
                 self.motion = self.motion.then(grey, (self.info.width, self.info.height))

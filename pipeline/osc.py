@@ -41,15 +41,25 @@ class Osc:
     def __init__(self, controls: Controls, host: str, port: int, reply: tuple[str, int] | None) -> None:
         try:
             from pythonosc.dispatcher import Dispatcher
+            from pythonosc.osc_message import OscMessage
             from pythonosc.osc_message_builder import build_msg
+            from pythonosc.osc_packet import OscPacket
             from pythonosc.osc_server import BlockingOSCUDPServer
         except ImportError as error:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
         self._message = build_msg
-        # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
-        dispatcher = Dispatcher(strict_timing=False)
-        dispatcher.set_default_handler(self._take, needs_reply_address=True)
+        take = self._take
+
+        class Taker(Dispatcher):
+            # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
+            def call_handlers_for_packet(self, data: bytes, client_address: tuple[str, int]) -> list[Any]:
+                for message in (timed.message for timed in OscPacket(data).messages):
+                    # python-osc reads zeros where a number is cut off.
+                    if message.params and OscMessage(message.dgram + b"\xff" * 4).params != message.params:
+                        raise ValueError("a number is cut off, or none")
+                    take(client_address, message.address, *message.params)
+                return []
 
         class Server(BlockingOSCUDPServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
@@ -58,7 +68,7 @@ class Osc:
 
         try:
             # In one thread: messages take effect in the order in which they come.
-            self._server = Server((host, port), dispatcher)
+            self._server = Server((host, port), Taker())
         except OSError as error:
             raise SinkError(f"--osc {host}:{port}: cannot listen there: {error.strerror}") from error
         self.port = int(self._server.server_address[1])

@@ -239,6 +239,8 @@ class Render:
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
                 file.keep_hdr()
             file.see(self.window)
+            if isinstance(self.look, Show):
+                self.look.begins = file.begins
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
             if writes_images(output):

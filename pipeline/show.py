@@ -16,11 +16,14 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import Source
 
+ROUNDED = Fraction(1, 2000)
+"""Seconds that the times of a record may be off by: frames of a live run are a millisecond apart at least."""
+
 
 class Show:
     """A recorded performance, for painting it again: what `Controls` wrote to its record.
 
-    Can be sent to another process, and asked for any time in any order.
+    Can be sent to another process, and asked for any time of a video in any order.
 
     Args:
         styles: of the pack that paints.
@@ -28,6 +31,9 @@ class Show:
     Raises:
         SourceError: no such record, or it is none, or of another pack, or of several.
     """
+
+    begins = Fraction(0)
+    """When the video's first picture is shown, in seconds: the times of a record count from there."""
 
     def __init__(self, record: Path, styles: Sequence[str]) -> None:
         self._events: list[tuple[Fraction, str, Any]] = []
@@ -71,7 +77,7 @@ class Show:
 
         While a picture was held, the look that it had.
         """
-        held = self.held_since(time)
+        held = self._held[self._settings_by(time)]
         # Just before the first frame in place of which it was shown.
         scene = (
             self._scene_at(time)
@@ -87,7 +93,8 @@ class Show:
 
     def held_since(self, time: Fraction) -> Fraction | None:
         """The time of the first frame in place of which an older one was shown, and still was at `time`."""
-        return self._held[bisect_right(self._times, time)]
+        since = self._held[self._settings_by(time)]
+        return None if since is None else since + self.begins
 
     @property
     def holds(self) -> bool:
@@ -95,7 +102,11 @@ class Show:
         return any(since is not None for since in self._held)
 
     def _scene_at(self, time: Fraction) -> Scene:
-        return self._settings[bisect_right(self._times, time)].scene_at(time)
+        return self._settings[self._settings_by(time)].scene_at(time - self.begins)
+
+    def _settings_by(self, time: Fraction) -> int:
+        """How many events have taken effect; at another rate, the first frame may come before the picture."""
+        return bisect_right(self._times, max(Fraction(0), time - self.begins) + ROUNDED)
 
     @property
     def facts(self) -> list[list[Any]]:
@@ -128,7 +139,7 @@ class Staged(Source):
             if since is None:
                 held, last = None, item
             elif held is None or held[0] != since:
-                held = since, self._earlier(since) if last is None else last
+                held = since, self._earlier(since - ROUNDED) if last is None else last
             if self._show.black_at(item.time):
                 yield replace(item, image=np.zeros_like(item.image))
             elif held is not None and held[1] is not None:

@@ -14,7 +14,7 @@ from engines import Look
 from pipeline.controls import Controls
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
-from pipeline.show import Show, Staged
+from pipeline.show import ROUNDED, Show, Staged
 from pipeline.sources import Source
 
 STYLES = ("warm", "cold", "grey")
@@ -116,6 +116,16 @@ def test_switches_turn_over(controls):
 
 
 @pytest.mark.parametrize(
+    ("value", "on"),
+    [(True, True), (1.0, True), ("On", True), ("TRUE", True), (0, False), ("OFF", False), ("False", False)],
+)
+def test_a_switch_is_said_in_many_ways(controls, value, on):
+    controls.set("freeze", not on)
+    controls.set("freeze", value)
+    assert controls.state["freeze"] is on
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("strength", 1.5, "within 0 and 1"),
@@ -126,6 +136,14 @@ def test_switches_turn_over(controls):
         ("mix/red", 0.5, "warm, cold, grey"),
         ("volume", 1, "no control 'volume'.*strength"),
         ("strength", None, "is a number"),
+        ("strength", 10**400, "within 0 and 1"),
+        ("freeze", "perhaps", "freeze is on or off, not 'perhaps'"),
+        ("bypass", [], "bypass is on or off"),
+        ("panic", 0.5, "blackout is on or off"),
+        ("blackout", None, "blackout is on or off"),
+        ("pack", None, "a name or path"),
+        ("pack", "a\0b", "a name or path"),
+        ("pack", "\ud800", "a name or path"),
     ],
 )
 def test_what_cannot_be_set_is_said_and_changes_nothing(controls, name, value, message):
@@ -156,10 +174,32 @@ def test_the_record_says_when_each_change_took_effect(tmp_path):
     controls.close()
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert {"time": 0, "control": "mix/warm", "value": 1} in events
+    # Since the first frame.
     assert events[-2:] == [
-        {"time": 1.25, "control": "strength", "value": 0.25},
-        {"time": 1.25, "control": "style", "value": "grey"},
+        {"time": 0.75, "control": "strength", "value": 0.25},
+        {"time": 0.75, "control": "style", "value": "grey"},
     ]
+
+
+def test_a_show_is_painted_again_frame_by_frame_though_the_video_begins_at_another_time(tmp_path):
+    path = tmp_path / "show.jsonl"
+    controls = Controls("pack", STYLES, Look())
+    controls.record(path)
+    for number in range(60):
+        controls.set("strength", number / 60)
+        controls.set("freeze", number == 30)
+        # A live run begins a little after its clock, and rounds.
+        controls.scene_at(Fraction(round((2.41 + number / 24) * 90_000), 90_000))
+    controls.close()
+    show = Show(path, STYLES)
+    show.begins = Fraction(7, 5)
+    times = [show.begins + Fraction(number, 24) for number in range(60)]
+    painted = [show.look_at(time).strength for time in times]
+    assert painted == [(number - (number == 30)) / 60 for number in range(60)]
+    since = show.held_since(times[30])
+    assert times[29] < since - ROUNDED < times[30]
+    # At another rate, the first frame may come a little before.
+    assert show.look_at(show.begins - Fraction(1, 50)).strength == 0
 
 
 def test_a_show_is_painted_again(tmp_path):
@@ -263,6 +303,7 @@ def test_a_show_begins_with_the_mix_that_it_began_with(tmp_path, mix):
 def test_a_show_with_two_packs_is_one_line_that_says_so(controls, tmp_path):
     path = tmp_path / "show.jsonl"
     controls.record(path)
+    controls.scene_at(Fraction(0))
     controls.set("pack", "misspelt")
     controls.scene_at(Fraction(1))
     Show(path, STYLES)

@@ -138,9 +138,77 @@ def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck):
 
 def test_a_pack_that_cannot_be_loaded_is_said_and_the_other_goes_on(deck):
     deck.play("three")
-    wait_for(lambda: deck.problem)
-    assert "three: no such pack" in deck.problem
+    wait_for(lambda: deck.refused)
+    assert deck.refused == {"three": "three: no such pack"}
+    assert deck.problem == "", "the other one paints"
     assert grey(deck) == 100
+    deck.play("two")
+    assert deck.refused == {}
+
+
+def test_an_engine_that_cannot_paint_its_first_picture_is_given_back(deck, engines):
+    engines["two"].fails = True
+    deck.play("two")
+    wait_for(lambda: deck.refused)
+    assert deck.refused == {"two": "the device is gone"}
+    assert engines["two"].closed
+
+
+def test_that_a_pack_cannot_be_loaded_is_told_for_some_seconds(deck, monkeypatch):
+    monkeypatch.setattr("pipeline.deck.TOLD", 0.2)
+    deck.play("three")
+    wait_for(lambda: deck.refused)
+    wait_for(lambda: not deck.refused, 5)
+
+
+@pytest.fixture
+def slow_deck(engines):
+    """A deck whose pack "two" is loaded when the event says so, and what it has loaded."""
+    engines["three"] = FakeEngine(250, ("red",))
+    go, loaded = threading.Event(), []
+
+    def load(pack):
+        if pack == "two":
+            assert go.wait(10)
+        loaded.append(pack)
+        return engines[pack]
+
+    deck = Deck(load, "one", SIZE, Controls("one", ("warm", "cold"), Look(), crossfade=0.1))
+    yield deck, go, loaded
+    deck.close()
+
+
+def test_a_pack_that_is_on_its_way_takes_over_from_an_engine_that_fails(slow_deck, engines):
+    deck, go, loaded = slow_deck
+    deck.play("two")
+    deck.play("three")
+    engines["one"].fails = True
+    assert grey(deck) == 10
+    go.set()
+    wait_for(lambda: grey(deck) == 250, 5)
+    wait_for(lambda: deck._preparing is None)
+    assert (deck.problem, deck.restarted, loaded) == ("", 1, ["one", "two", "three"])
+    assert (engines["one"].closed, engines["two"].closed, engines["three"].closed) == (True, True, False)
+
+
+def test_a_pack_that_is_asked_for_after_a_failure_follows_one_that_was_on_its_way(slow_deck, engines):
+    deck, go, loaded = slow_deck
+    deck.play("two")
+    engines["one"].fails = True
+    assert grey(deck) == 10
+    deck.play("three")
+    go.set()
+    wait_for(lambda: grey(deck) == 250, 5)
+    assert loaded == ["one", "two", "three"]
+
+
+def test_what_was_played_comes_back_where_another_cannot_be_loaded(deck, engines):
+    broken, engines["one"] = engines["one"], FakeEngine(101)
+    broken.fails = True
+    assert grey(deck) == 10
+    deck.play("three")
+    wait_for(lambda: grey(deck) == 101)
+    assert (deck.problem, deck.refused) == ("", {"three": "three: no such pack"})
 
 
 def test_an_engine_that_fails_is_restarted_while_the_input_passes_through(deck, engines, caplog):

@@ -232,6 +232,28 @@ def test_a_stream_begins_with_a_key_frame_and_has_all_that_follows(tmp_path, sou
     assert numbers == list(range(1, 20))
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_pictures_leave_though_the_sound_has_stopped(tmp_path, monkeypatch, streamed):
+    path, pattern = tmp_path / "out.ts", PatternSource((320, 180), Fraction(25), sound=True)
+    if streamed:
+        # As by TCP, for who listens can only be tested by how soon it comes.
+        there = replace(parse("tcp://127.0.0.1:1"), url=f"file:{path}")
+        monkeypatch.setattr(stream, "parse", lambda address, bits: there)
+        sink = StreamSink("out.ts", pattern.info)
+        sink.write(Frame(pattern.picture(0), 0, 0, pattern.info.time_base))
+        # Though no sound has come yet.
+        wait_until(lambda: sink.connected)
+    else:
+        sink = open_sink(str(path), pattern.info)
+    for number in range(1, 201):
+        sink.write(Frame(pattern.picture(number), number * 3600, 3600, pattern.info.time_base))
+        if number < 10:
+            sink.mux(pattern._sound(number))
+    # Six of eight seconds are there before it ends: the encoder of a recording keeps some, too.
+    wait_until(lambda: path.exists() and len(codes(str(path))[0]) > 150)
+    sink.abort()
+
+
 def listen(port, seconds, path):
     """A server that takes one MPEG-TS connection by TCP for a while, in a process that can be killed."""
     code = (
@@ -545,6 +567,68 @@ def test_a_camera_by_http_is_not_held_back(served):
         assert not hurries(container)
 
 
+class Relayed(LiveSource):
+    """A stream whose pictures arrive at given times of the run; keeps for what times they are handed on."""
+
+    def __init__(self, arrivals, **kind):
+        vars(self).update(_paced=False, _film=False, _timed=True, _until=float("inf"), _ends=False)
+        vars(self).update(kind, _stopped=threading.Event(), info=PatternSource((64, 48)).info)
+        self.arrivals, self.clock, self.placed = arrivals, 0.0, []
+
+    def _frames(self):
+        for arrives, at in self.arrivals:
+            self.clock = arrives
+            yield Frame(BLACK, round(at * 1000), 0, Fraction(1, 1000))
+
+    @property
+    def now(self):
+        return self.clock
+
+    def _put(self, image, at, duration=0):
+        self.placed.append(at)
+
+    def play(self):
+        self._file = type("File", (), {"info": self.info, "__iter__": lambda file: self._frames()})()
+        self._read_connection()
+        return [placed - arrived for placed, (arrived, _) in zip(self.placed, self.arrivals, strict=True)]
+
+
+def test_a_stream_keeps_to_the_clock():
+    # It stumbles for 0.8 seconds, and gives what it has kept back: nothing has changed after that.
+    steady = [(number / 25, 100 + number / 25) for number in range(100)]
+    stumbles = [(max(arrives, 1.8) if arrives > 1 else arrives, at) for arrives, at in steady]
+    off = Relayed(stumbles).play()
+    assert np.allclose(off[:26] + off[50:], 0)
+    assert max(map(abs, off)) <= 0.3
+    # It is restarted after three seconds, and goes on where it was.
+    restarted = [(arrives + 3 * (arrives > 1), at) for arrives, at in steady]
+    assert np.allclose(Relayed(restarted).play(), 0)
+    # It jumps ahead, as another programme may.
+    jumps = [(arrives, at + 5 * (arrives > 1)) for arrives, at in steady]
+    assert np.allclose(Relayed(jumps).play(), 0)
+    # It gives a second of the past at once.
+    burst = [(max(0.0, arrives - 1), at) for arrives, at in steady]
+    assert max(map(abs, Relayed(burst).play())) <= 0.3 + 1e-6
+    # It gives ten pictures a second and says that they are 25; with no time of its own, only this one counts.
+    slow = [(number / 10, number / 25) for number in range(100)]
+    assert max(map(abs, Relayed(slow).play())) <= 0.3 + 1e-6
+    assert np.allclose(Relayed(slow, _timed=False).play(), 0)
+    # A film keeps its own time, however late it is.
+    film = Relayed(slow, _film=True, _ends=True)
+    film.play()
+    assert np.allclose(np.diff(film.placed), 0.04)
+
+
+def test_a_camera_by_http_has_the_times_of_arrival(served):
+    folder, url = served
+    write_pattern(folder / "camera.mjpg", "mpjpeg", codec="mjpeg")
+    with open_source(f"{url}/camera.mjpg") as source:
+        assert not source._timed
+    write_pattern(folder / "film.flv", "flv")
+    with open_source(f"{url}/film.flv") as source:
+        assert source._timed
+
+
 OPENING = "import sys; from pipeline.sources.live import open_source; open_source(sys.argv[1])"
 
 
@@ -573,6 +657,20 @@ def test_waiting_for_a_sender_can_be_ended(address, kind):
     wait_until(lambda: port in ports(kind))
     process.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in process.communicate(timeout=5)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_polite_kill_leaves_no_program_that_waits_for_a_sender(tmp_path, pack):
+    pytest.importorskip("imageio_ffmpeg", reason='SRT needs the extra "live"')
+    port, path = free_port(), tmp_path / "show.mkv"
+    process = start(f"srt://127.0.0.1:{port}?mode=listener", "-s", pack, "-o", path)
+    wait_until(lambda: port in ports("udp"))
+    process.terminate()
+    # One line, and the port is free again.
+    assert process.communicate(timeout=10)[1].startswith("fauve: stopped")
+    assert process.returncode == 2
+    assert port not in ports("udp")
+    assert not path.exists()
 
 
 def test_nobody_sends_there(monkeypatch):
@@ -761,6 +859,20 @@ def test_a_recording_that_never_began_is_not_left_behind(tmp_path, pack):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_recording_replaces_another_with_its_first_picture(tmp_path, end):
+    path, pattern = tmp_path / "show.mkv", PatternSource((64, 64))
+    path.write_text("precious")
+    getattr(open_sink(str(path), pattern.info, force=True), end)()
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+    sink = open_sink(str(path), pattern.info, force=True)
+    sink.write(Frame(pattern.picture(0), 0, 3000, pattern.info.time_base))
+    getattr(sink, end)()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() != b"precious"
+
+
 def test_a_recording_is_not_overwritten(tmp_path, pack):
     path = tmp_path / "show.mkv"
     path.write_text("precious")
@@ -826,8 +938,10 @@ def test_the_rate_of_the_pattern():
     assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
 
 
-def test_a_show_is_painted_again_at_full_quality(tmp_path, pack):
-    video, record = make_video(tmp_path / "in.mp4", frames=250), tmp_path / "show.jsonl"
+@pytest.mark.parametrize("begins", [0, 35])
+def test_a_show_is_painted_again_at_full_quality(tmp_path, pack, begins):
+    times = [(begins + number) * 512 for number in range(250)]
+    video, record = make_video(tmp_path / "in.mkv", times), tmp_path / "show.jsonl"
     events = [
         {"time": 0, "control": "pack", "value": "tiny"},
         {"time": 0, "control": "strength", "value": 0},
@@ -908,8 +1022,13 @@ def test_what_is_refused_leaves_the_files_of_the_evening_before(tmp_path, pack):
         for option in ("--panel", "--metrics", "--preview"):
             result = fauve(*arguments, "--force", option, f":{port}")
             assert_one_line(result, f"{option} 127.0.0.1:{port}: cannot be served there")
-    assert sorted(tmp_path.iterdir()) == [record]
+        assert sorted(tmp_path.iterdir()) == [record]
+        # What is to be replaced is there until there is something to replace it with.
+        path.write_text("the first evening, too")
+        fauve(*arguments, "--force", "--panel", f":{port}")
+    assert sorted(tmp_path.iterdir()) == [record, path]
     assert record.read_text() == "the first evening"
+    assert path.read_text() == "the first evening, too"
     done = fauve(*arguments, "--force", "--duration", "1s")
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.iterdir()) == [record, path]

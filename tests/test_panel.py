@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -23,12 +25,14 @@ import pytest
 
 from engines import Look
 from pipeline.access import Access
+from pipeline.commands.live import _status
 from pipeline.controls import Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
-from pipeline.keyboard import Keyboard, press
-from pipeline.metrics import exposition
+from pipeline.keyboard import Keyboard, keys, press
+from pipeline.metrics import Metrics, exposition
 from pipeline.midi import Midi
+from pipeline.sinks.preview import PreviewPage
 from tests.packs import tiny_pack
 from tests.parts import chromium, needs
 from tests.test_cli import FAUVE, assert_one_line, fauve
@@ -45,9 +49,22 @@ STATUS = {
     "painted": 88,
     "height": 176,
     "engine": "openvino float32",
+    "reconnects": 1,
+    "engine_restarts": 0,
     "problem": "",
+    "refused": {},
     "uptime": 3.0,
-    "sinks": {"panel": {"fps": 30.0, "frames": 88, "dropped": 0, "p50_ms": 20, "p95_ms": 30, "p99_ms": 40}},
+    "sinks": {
+        "panel": {
+            "fps": 30.0,
+            "frames": 88,
+            "dropped": 0,
+            "reconnects": 2,
+            "p50_ms": 20,
+            "p95_ms": 30,
+            "p99_ms": 40,
+        }
+    },
 }
 
 
@@ -183,6 +200,44 @@ def test_nonsense_is_answered_and_changes_nothing(panel, controls, message):
     assert controls.state == before
 
 
+def test_what_is_no_message_is_answered_and_the_link_stays(panel, controls, capfd):
+    from websockets.sync.client import connect
+
+    texts = ['{"set": "strength", "value": 1' + "0" * 400 + "}", b"\0\1", "[" * 30_000, "no JSON"]
+    with connect(panel.url.replace("http:", "ws:") + "control", max_size=None) as client:
+        for text in texts:
+            client.send(text)
+            wait_for(lambda: "error" in json.loads(client.recv(5)))
+        client.send(json.dumps({"set": "strength", "value": 0.5}))
+        wait_for(lambda: controls.state["strength"] == 0.5)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def answer(url, *headers):
+    """The status line that a server sends for a request with these headers, whatever is in them."""
+    host, _, port = url.removeprefix("http://").partition("/")[0].rpartition(":")
+    path = "/" + url.removeprefix("http://").partition("/")[2]
+    with socket.create_connection((host.strip("[]"), int(port)), 10) as client:
+        client.sendall("\r\n".join([f"GET {path} HTTP/1.1", *headers, "", ""]).encode())
+        return client.makefile("rb").readline().decode()
+
+
+@pytest.mark.parametrize("headers", [["Host: ["], ["Host: 127.0.0.1", "Origin: http://["], ["Host: [::1"]])
+def test_addresses_that_are_none_are_refused(panel, controls, headers, capfd):
+    metrics, page = Metrics(lambda: STATUS, "127.0.0.1", 0), PreviewPage()
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    upgrade += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    try:
+        for url in (panel.url, panel.url + "picture", metrics.url, page.url):
+            assert " 403 " in answer(url, *headers)
+        assert " 403 " in answer(panel.url + "control", *headers, *upgrade)
+        assert " 204 " in answer(panel.url + "picture?after=" + "9" * 5000, "Host: localhost")
+    finally:
+        metrics.close()
+        page.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_the_newest_picture(panel):
     import cv2
 
@@ -282,14 +337,18 @@ def test_an_address_can_be_opened():
     assert Access("0.0.0.0").url(80).startswith(f"http://{own}:80/?token=")
 
 
-def test_the_panel_is_served_by_ipv6_too(controls):
-    from pipeline.panel import Panel
-
+@pytest.fixture
+def ipv6():
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("no IPv6 here")
+
+
+def test_the_panel_is_served_by_ipv6_too(controls, ipv6):
+    from pipeline.panel import Panel
+
     panel = Panel(controls, lambda: STATUS, "::1", 0)
     try:
         assert get(panel.url)[0] == 200
@@ -298,10 +357,30 @@ def test_the_panel_is_served_by_ipv6_too(controls):
         panel.close()
 
 
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_each_page_is_served_by_ipv6_too(controls, ipv6, host):
+    from pipeline.panel import Panel
+
+    pages = [
+        Panel(controls, lambda: STATUS, host, 0),
+        Metrics(lambda: STATUS, host, 0),
+        PreviewPage(host, 0),
+    ]
+    try:
+        for page in pages:
+            port, path = page.url.rpartition(":")[2].split("/")
+            assert get(f"http://[::1]:{port}/{path}")[0] == 200
+            if host == "::" and socket.has_dualstack_ipv6():
+                assert get(f"http://127.0.0.1:{port}/{path}")[0] == 200
+    finally:
+        for page in pages:
+            page.close()
+
+
 def test_a_taken_port_is_one_line(controls, panel):
     from pipeline.panel import Panel
 
-    with pytest.raises(SinkError, match="cannot be served there"):
+    with pytest.raises(SinkError, match=r"cannot be served there: Address already in use$"):
         Panel(controls, lambda: STATUS, "127.0.0.1", int(panel.url.rsplit(":", 1)[1].rstrip("/")))
 
 
@@ -324,6 +403,40 @@ def test_keys(controls):
     assert (state["bypass"], state["freeze"], state["blackout"]) == (True, True, True)
     press(controls, stop, "q")
     assert stop.is_set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "pressed", "begun"),
+    [
+        ("bf", ["b", "f"], ""),
+        ("\x1b[B\x1b[B\x1bOA", ["down", "down", "up"], ""),
+        ("2\x1b[B ", ["2", "down", " "], ""),
+        ("f\x1b", ["f"], "\x1b"),
+        ("\x1b[A\x1b[", ["up"], "\x1b["),
+        ("\x1b[1;5", [], "\x1b[1;5"),
+        ("\x1b[1;5A\x1b[15~q", ["", "", "q"], ""),
+        ("\x1bq\x1b\x1b", ["", ""], "\x1b"),
+    ],
+)
+def test_every_key_counts_that_a_terminal_sends(typed, pressed, begun):
+    assert keys(typed) == (pressed, begun)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_keys_that_come_together_or_in_pieces_are_all_pressed(controls, monkeypatch):
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "r") as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        keyboard = Keyboard(controls, threading.Event())
+        os.write(leader, b"\x1b[B" * 5 + b"bf")
+        wait_for(lambda: controls.state["freeze"])
+        assert (controls.state["strength"], controls.state["bypass"]) == (0.75, True)
+        os.write(leader, b"\x1b[")
+        time.sleep(0.03)
+        os.write(leader, b"A")
+        wait_for(lambda: controls.state["strength"] == 0.8)
+        keyboard.close()
+    os.close(leader)
 
 
 def message(kind, **values):
@@ -396,6 +509,30 @@ def test_what_is_no_osc_is_one_line(controls, caplog, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_osc_that_is_cut_off_or_means_nothing_is_refused(controls, caplog):
+    from pythonosc.osc_message_builder import build_msg
+
+    from pipeline.osc import Osc
+
+    whole = build_msg("/fauve/strength", 0.7).dgram
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", osc.port))
+        for cut in (whole[:-4], whole[:-1], build_msg("/fauve/freeze", "perhaps").dgram):
+            client.send(cut)
+        wait_for(lambda: len(caplog.records) == 3)
+        assert controls.state["strength"] == 1
+        assert not controls.state["freeze"]
+        # Without a type tag, as the oldest senders send it.
+        client.send(b"/fauve/panic\0\0\0\0")
+        wait_for(lambda: controls.state["blackout"])
+        client.send(whole)
+        wait_for(lambda: controls.state["strength"] == pytest.approx(0.7))
+    osc.close()
+    assert len(caplog.records) == 3
+    assert "freeze is on or off, not 'perhaps'" in caplog.text
+
+
 def test_osc_in_and_out(controls):
     from pythonosc.osc_message import OscMessage
     from pythonosc.udp_client import SimpleUDPClient
@@ -456,7 +593,17 @@ def test_metrics():
     assert 'fauve_latency_seconds{sink="panel",quantile="0.95"} 0.03\n' in text
     assert 'fauve_sink_dropped_total{sink="panel"} 0\n' in text
     assert "fauve_up 1\n" in text
-    assert exposition({**STATUS, "sinks": {'a"b': STATUS["sinks"]["panel"]}}).count('{sink="a\\"b"') == 6
+    assert exposition({**STATUS, "sinks": {'a"b': STATUS["sinks"]["panel"]}}).count('{sink="a\\"b"') == 7
+    assert "fauve_source_reconnects_total 1\n" in text
+    assert 'fauve_sink_reconnects_total{sink="panel"} 2\n' in text
+    assert "fauve_engine_restarts_total 0\n" in text
+    # After ten hours, each frame still counts.
+    assert "\nfauve_frames_in_total 1234567\n" in exposition({**STATUS, "frames_in": 1_234_567})
+
+
+def test_a_pack_that_is_refused_is_told_and_the_show_is_up():
+    assert "fauve_up 1\n" in exposition({**STATUS, "refused": {"nope": "nope: no such pack"}})
+    assert "fauve_up 0\n" in exposition({**STATUS, "problem": "the engine failed"})
 
 
 @pytest.fixture
@@ -516,6 +663,27 @@ def test_the_terminal_takes_keys(pack):
         os.close(leader)
         os.close(follower)
     assert not select.select([], [], [], 0)[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_the_status_keeps_to_one_line_that_others_write_over(capsys, monkeypatch):
+    columns = 60
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(handler)
+    sinks = {f"a_rather_long_name_{number}.mkv": STATUS["sinks"]["panel"] for number in range(3)}
+    try:
+        with _status(False, False) as show:
+            show({**STATUS, "sinks": sinks, "refused": {"nope": "nope: no such pack"}})
+            logging.getLogger("fauve").warning("a server is lost")
+        logging.getLogger("fauve").warning("over")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    before, line, *said = capsys.readouterr().err.split("\r\x1b[K")
+    assert (before, len(line)) == ("", columns - 1)
+    assert line.startswith("! nope: no such pack  30 fps in")
+    assert said == ["a server is lost\n", "over\n"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
@@ -725,6 +893,23 @@ def test_there_is_nothing_to_learn_without_midi(panel):
     with browsing(panel.url) as browser:
         wait_for(lambda: browser.find_elements("css selector", ".style"))
         assert not browser.find_element("id", "learn").is_displayed()
+
+
+@needs("chromium", "chromedriver")
+def test_a_pack_is_loading_until_it_is_refused_itself(panel):
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        shown = browser.execute_script(
+            """const s = JSON.parse(arguments[0]);
+            wanted = "slow";
+            return arguments[1].map(told => {
+              report({...s, ...told}); list();
+              return [at("loading").value, at("problem").textContent];
+            })""",
+            json.dumps(STATUS),
+            [{"problem": "it is lost"}, {"refused": {"other": "no pack"}}, {"refused": {"slow": "none"}}],
+        )
+        assert shown == [["loading", "it is lost"], ["loading", "no pack"], ["", "none"]]
 
 
 @needs("chromium", "chromedriver")

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import logging
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -278,8 +279,8 @@ def live(
             timer.daemon = True
             timer.start()
         opened.pop_all()
-        with _interrupted(stop):
-            report = run.run(_status(as_json, quiet))
+        with _interrupted(stop), _status(as_json, quiet) as show:
+            report = run.run(show)
     if as_json:
         print(json.dumps({"event": "done", **report}), flush=True)
     elif not quiet:
@@ -327,10 +328,17 @@ def _interrupted(stop: threading.Event) -> Any:
             signal.signal(number, handler)
 
 
-def _status(as_json: bool, quiet: bool) -> Callable[[dict[str, Any]], None]:
-    """What shows the status of a run, once a second."""
+@contextlib.contextmanager
+def _status(as_json: bool, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What shows the status of a run, once a second; in a terminal in one line, which others write over."""
     shown = 0.0
-    terminal = sys.stderr.isatty() and not quiet
+    terminal = sys.stderr.isatty() and not (quiet or as_json)
+
+    def clear(record: logging.LogRecord | None = None) -> bool:
+        """Make room for what is said next."""
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+        return True
 
     def show(status: dict[str, Any]) -> None:
         nonlocal shown
@@ -345,9 +353,24 @@ def _status(as_json: bool, quiet: bool) -> Callable[[dict[str, Any]], None]:
                 + (f" ({counted['dropped']} left out)" if counted["dropped"] else "")
                 for name, counted in status["sinks"].items()
             )
-            problem = f"  ! {status['problem']}" if status["problem"] else ""
-            line = f"{status['fps_in']:.0f} fps in  {status['height']}p  {sinks}{problem}"
-            sys.stderr.write("\r\x1b[K" + line[:200])
+            wrong = "; ".join(filter(None, [status["problem"], *status["refused"].values()]))
+            # What is wrong comes first: a narrow terminal has no room for the rest.
+            line = (wrong and f"! {wrong}  ") + f"{status['fps_in']:.0f} fps in  {status['height']}p  {sinks}"
+            # A full line would go on in the next one, which is not cleared.
+            sys.stderr.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
             sys.stderr.flush()
 
-    return show
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if terminal and isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    ]
+    for handler in handlers:
+        handler.addFilter(clear)
+    try:
+        yield show
+    finally:
+        for handler in handlers:
+            handler.removeFilter(clear)
+        if terminal:
+            clear()

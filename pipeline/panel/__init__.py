@@ -5,7 +5,6 @@ import base64
 import contextlib
 import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from pipeline.controls import Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.midi import Midi
+from pipeline.serving import listening
 from pipeline.sinks import Sink
 from pipeline.sinks.preview import jpeg
 
@@ -85,6 +85,18 @@ def thumbnails(engine: Engine) -> dict[str, str]:
     return pictures
 
 
+def parsed(text: str | None) -> Any:
+    """What a message says; None is one in binary.
+
+    Raises:
+        ValueError: it is no JSON that anybody could mean.
+    """
+    try:
+        return json.loads(text or "")
+    except (ValueError, RecursionError) as error:
+        raise ValueError("a message is an object in JSON") from error
+
+
 class _Page:
     """What an open page has not been told yet; used in the loop that serves it."""
 
@@ -144,21 +156,12 @@ class Panel:
         self._pages: set[_Page] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-            listening.listen()
-        except OSError as error:
-            listening.close()
-            raise SinkError(f"--panel {host}:{port}: cannot be served there: {error.strerror}") from error
-        self.url = self._access.url(listening.getsockname()[1])
+        self._listening = listening("--panel", host, port)
+        self.url = self._access.url(self._listening.getsockname()[1])
         config = uvicorn.Config(
             self._app(), log_level="error", lifespan="off", ws_max_size=65536, timeout_graceful_shutdown=1
         )
         self._server: Any = uvicorn.Server(config)
-        self._listening = listening
         self._thread = threading.Thread(target=self._serve, name="panel", daemon=True)
         self._thread.start()
         controls.listen(lambda state: self._spread({"state": state}))
@@ -190,8 +193,12 @@ class Panel:
 
         html = files("pipeline.panel").joinpath("panel.html").read_text("utf-8")
 
+        def allowed(asked: Any) -> bool:
+            # Its `url` cannot be read where the header Host is nonsense.
+            return self._access.allows(asked.scope["query_string"].decode("latin-1"), asked.headers)
+
         def refused(request: Any) -> Any:
-            if self._access.allows(request.url.query, request.headers):
+            if allowed(request):
                 return None
             return PlainTextResponse("The address of this panel has a token; open the whole of it.", 403)
 
@@ -204,13 +211,13 @@ class Panel:
                 return no
             after = request.query_params.get("after", "0")
             number, content = await asyncio.to_thread(
-                self.sink.newer, int(after) if after.isdecimal() else 0, 2.0
+                self.sink.newer, int(after) if after.isdecimal() and len(after) < 20 else 0, 2.0
             )
             headers = {"Cache-Control": "no-store", "X-Number": str(number)}
             return Response(content, 200 if content else 204, headers, "image/jpeg")
 
         async def control(socket: WebSocket) -> None:
-            if not self._access.allows(socket.url.query, socket.headers):
+            if not allowed(socket):
                 await socket.close(1008)
                 return
             await socket.accept()
@@ -234,8 +241,11 @@ class Panel:
 
         async def take(socket: WebSocket) -> None:
             while True:
+                received = await socket.receive()
+                if received["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(received.get("code", 1000))
                 try:
-                    self._take(json.loads(await socket.receive_text()))
+                    self._take(parsed(received.get("text")))
                 except ValueError as error:
                     await socket.send_json({"error": str(error), "state": self._controls.state})
 
@@ -256,7 +266,7 @@ class Panel:
 
     def _take(self, message: Any) -> None:
         if not isinstance(message, dict):
-            raise ValueError("a message is an object")
+            raise ValueError("a message is an object in JSON")
         if "set" in message:
             self._controls.set(str(message["set"]), message.get("value"))
         elif "learn" in message and self._midi is not None:

@@ -18,6 +18,9 @@ class Sink(ABC):
     lost: str = ""
     """Why its server is not connected right now; empty while all is well."""
 
+    reconnected: int = 0
+    """How often its server came back after it was lost."""
+
     left_out: int = 0
     """Frames that it took and somebody did not get: its server was away, or a viewer was too slow."""
 

@@ -1,11 +1,14 @@
 """Pictures and sound encoded into a container while they happen, for streams and recordings."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
+import numpy as np
+from av import AudioFrame
 from av.video.frame import PictureType
 
 from pipeline.colour import Colour, encodable
@@ -15,8 +18,15 @@ from pipeline.sinks.encoders import MOST_THREADS
 
 SAMPLE_RATE = 48_000
 
+LEAST_SOUND = 4096
+"""Samples that suffice for a packet to leave the encoder."""
+
 SOUND_BITS = 160_000
 """Bits per second of AAC, stereo."""
+
+INTERLEAVING = {"max_interleave_delta": "200000"}
+"""For how many microseconds a picture may wait for sound: where that stops, FFmpeg would let it wait for ten
+seconds."""
 
 KEY_SECONDS = 2
 """Seconds between key frames: what a viewer who joins waits for at most, and what servers ask for."""
@@ -92,7 +102,7 @@ class Muxer:
         self._last_pts: int | None = None
         self._sound_from: int | None = None
         try:
-            self._container: Any = av.open(target, "w", format=format, options=options)
+            self._container: Any = av.open(target, "w", format=format, options={**INTERLEAVING, **options})
             self._video: Any = self._container.add_stream(encoding.codec, rate=info.rate)
             encoding.set_up(self._video.codec_context, info)
             context: Any = self._video.codec_context
@@ -118,6 +128,14 @@ class Muxer:
             self._container.mux(self._video.encode(picture))
         except av.error.FFmpegError as error:
             raise SinkError(f"{self._name}: cannot be written: {error.strerror}") from error
+
+    def begin(self, frame: Frame) -> None:
+        """Mux one frame at once, together with the silence that FFmpeg would have it wait for."""
+        self.write(frame)
+        samples = AudioFrame.from_ndarray(np.zeros((2, LEAST_SOUND), np.float32), "fltp", "stereo")
+        samples.sample_rate, samples.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+        samples.pts = math.ceil(frame.time * SAMPLE_RATE)
+        self.mux(Sound(samples, 8 * LEAST_SOUND))
 
     def mux(self, sound: Sound) -> None:
         """Encode and mux a piece of sound; what was before the first picture is left out."""

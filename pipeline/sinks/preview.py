@@ -4,15 +4,15 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import cv2
 
 from pipeline.access import Access
-from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.scaling import resize
+from pipeline.serving import PageServer
 from pipeline.sinks import Sink
 
 LARGEST = 1280
@@ -75,11 +75,7 @@ class PreviewPage:
         self._state: dict[str, Any] = {"video": "", "frame": 0, "frames": 0, "time": 0.0, "finished": False}
         self._closed = False
         self._access = Access(host)
-        try:
-            self._server = ThreadingHTTPServer((host, port), self._handler())
-        except OSError as error:
-            raise SinkError(f"--preview {host}:{port}: cannot be served there: {error.strerror}") from error
-        self._server.daemon_threads = True
+        self._server = PageServer("--preview", host, port, self._handler())
         self.url = self._access.url(self._server.server_port)
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
 

@@ -1,12 +1,13 @@
 """A recording of what happens: a file that can be played at any moment, also after a crash."""
 
+import secrets
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
-from pipeline.sinks.file import refuse_existing
+from pipeline.sinks.file import beside, refuse_existing
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
@@ -26,7 +27,8 @@ class RecordingSink(Sink):
 
     Args:
         path: .mkv, .mp4 or .ts; written under its name from the beginning, as a recording is.
-        force: replace a file that is there.
+        force: replace a file that is there; until the first frame comes it is kept beside, and put back if
+            none does.
 
     Raises:
         SinkError: there is a file already, or it cannot be written.
@@ -41,15 +43,26 @@ class RecordingSink(Sink):
         refuse_existing(path, force)
         if not path.parent.is_dir():
             raise SinkError(f"{path}: there is no folder {path.parent}")
-        self._path = path
+        self._path = path.resolve()
         self._empty = True
+        self._earlier: Path | None = None
         muxer, options = FORMATS[path.suffix.lower()]
-        self._muxer = Muxer(
-            self.name, f"file:{path}", muxer, info, LiveEncoding(latency=False, bits=40_000_000), **options
-        )
+        encoding = LiveEncoding(latency=False, bits=40_000_000)
+        try:
+            if path.is_file():
+                self._earlier = self._path.rename(beside(self._path, f".{secrets.token_hex(4)}.earlier"))
+        except OSError as error:
+            raise SinkError(f"{path}: cannot be replaced: {error.strerror}") from error
+        try:
+            self._muxer = Muxer(self.name, f"file:{path}", muxer, info, encoding, **options)
+        except BaseException:
+            self._put_back()
+            raise
 
     def write(self, frame: Frame) -> None:
         """Record one frame."""
+        if self._empty and self._earlier is not None:
+            self._earlier.unlink(missing_ok=True)
         self._empty = False
         self._muxer.write(frame)
 
@@ -59,10 +72,20 @@ class RecordingSink(Sink):
 
     def close(self) -> None:
         """Finish the file."""
-        self._muxer.close()
+        if self._empty:
+            self.abort()
+        else:
+            self._muxer.close()
 
     def abort(self) -> None:
         """Leave what was recorded: it can be played."""
         self._muxer.abort()
         if self._empty:
-            self._path.unlink(missing_ok=True)
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Leave things as they were."""
+        if self._path.is_file():
+            self._path.unlink()
+        if self._earlier is not None:
+            self._earlier.rename(self._path)

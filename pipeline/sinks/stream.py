@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
-from pipeline.sinks.muxer import LiveEncoding, Muxer
+from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
 from pipeline.sources.live import ffmpeg
 
 log = logging.getLogger("fauve")
@@ -117,7 +117,6 @@ class StreamSink(Sink):
     def __init__(self, address: str, info: VideoInfo, *, bits: int | None = None) -> None:
         self.name = address
         self.connected = False
-        self.reconnected = 0
         self.stopped: Callable[[], bool] = lambda: False
         """Whether the run is about to end, so that a server that takes nothing is not waited for."""
         self._target = parse(address, bits)
@@ -143,9 +142,10 @@ class StreamSink(Sink):
             program = [ffmpeg(self.name), "-loglevel", "error", "-probesize", "32", "-analyzeduration", "0"]
             # It reports as soon as the server has accepted; the first picture is dropped as in the relay.
             program += ["-progress", "pipe:1", "-stats_period", "0.1", "-f", "nut", "-i", "-"]
+            program += [word for name, value in INTERLEAVING.items() for word in (f"-{name}", value)]
             return [*program, "-c", "copy", "-bsf:v", "noise=drop=not(n)", "-f", target.format, target.url]
         module = [sys.executable, "-m", "pipeline.sinks.relay"]
-        return [*module, target.url, target.format, json.dumps(target.options)]
+        return [*module, target.url, target.format, json.dumps({**INTERLEAVING, **target.options})]
 
     def _start(self) -> None:
         self._errors = b""
@@ -216,7 +216,7 @@ class StreamSink(Sink):
             # The first picture tells the child what is to come and goes no further; a server that is being
             # asked has no use for what happens meanwhile.
             first, self._sent = not self._sent, True
-            self._busy(lambda muxer: muxer.write(frame) if first else None)
+            self._busy(lambda muxer: muxer.begin(frame) if first else None)
             self.left_out += 1
             return
         key, self._waits = self._waits, False

@@ -276,6 +276,7 @@ class WhipSink(WebRtcSink):
                 self._failures += 1
             else:
                 if self.lost:
+                    self.reconnected += 1
                     log.warning("%s is back", self.name)
                 self.lost, self._failures = "", 0
 

@@ -19,6 +19,9 @@ class Source(ABC):
     dropped: int = 0
     """Frames of a live source that were replaced by newer ones before anybody took them."""
 
+    reconnected: int = 0
+    """How often a live source that was lost came back."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame | Any]:
         """Frames, and `av.Packet`s of `info.tracks`; can be iterated once.

@@ -77,6 +77,7 @@ class Denoised(Source):
         shown: Frame | None = None
         for item in self._picture:
             self.lost, self.dropped = self._picture.lost, self._picture.dropped
+            self.reconnected = self._picture.reconnected
             if isinstance(item, Frame):
                 # A held picture that is shown again is no news about the noise.
                 held = shown is not None and item.captured_at is None

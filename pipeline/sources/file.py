@@ -148,6 +148,8 @@ class FileSource(Source):
         self._said_interlaced = self._said_resized = self._said_hdr = False
 
         first = self._first_frame()
+        self.begins: Fraction = (first.pts or 0) * self._video.time_base
+        """When the first picture is shown, in seconds."""
         if decoder == "cuda" and not on_device and first.format.name.startswith("yuv420p"):
             codec = self._video.codec_context.name
             log.warning("%s: NVIDIA's decoder does not take this %s; the CPU decodes", self.path, codec)

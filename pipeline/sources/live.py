@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import av
 import av.error
+from av.format import Flags
 
 from engines import Image, Size
 from pipeline.channel import Cancelled, Channel
@@ -42,8 +43,15 @@ HOLD = 0.5
 NEARLY = 1.0
 """Seconds before its length at which what a server gives as a whole may end."""
 
+ASTRAY = 0.3
+"""Seconds that a stream's own time may be off the clock, as networks deliver; what is further off has another
+time: it was lost for a while, or begins anew, or its clock is not as fast as it says."""
+
+SETTLED = 1.0
+"""Seconds that a stream must be behind the clock for; one that stumbled catches up before."""
+
 LEAP = 10.0
-"""Seconds that a stream may be ahead of the clock; more is another programme, whose times begin anew."""
+"""Seconds that sound, or what is held back, may be ahead of the clock; more is of another programme."""
 
 NOBODY = "nobody sends there"
 """What FFmpeg calls an immediate exit that was requested: the time to answer is over."""
@@ -306,7 +314,6 @@ class Capture(Source):
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.reconnected = 0
         self._stopped = threading.Event()
         self._items: Channel[Any] = Channel(2, drop_oldest=True)
         self._began = time.monotonic()
@@ -425,6 +432,9 @@ class LiveSource(Capture):
     def _open(self) -> FileSource:
         container = self._connect()
         self._paced = self._ends or hurries(container)
+        self._film = self._ends or bool(container.duration)
+        # FFmpeg takes 25 pictures a second for granted then, whatever a camera gives.
+        self._timed = self._paced or not container.format.flags & Flags.no_timestamps.value
         # Of a film on a server, the length is known; a stream has none.
         start, length = container.start_time or 0, container.duration
         self._until = (start + length) / av.time_base - NEARLY if length else math.inf
@@ -478,6 +488,7 @@ class LiveSource(Capture):
         last = -math.inf
         # A connection's own times begin anywhere; from its first frame on they run beside the clock.
         offset: float | None = None
+        late_since: float | None = None
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
         counted = CountedSound()
 
@@ -488,13 +499,20 @@ class LiveSource(Capture):
             if self._stopped.is_set():
                 return
             if isinstance(item, Frame):
-                at = last = float(item.time)
-                if offset is None or leaps(at + offset):
-                    offset, self._shown = self.now - at, True
-                ahead = at + offset - self.now
+                now = self.now
+                at = last = float(item.time) if self._timed else now
+                if offset is None or (leaps(at + offset) if self._paced else at + offset - now > ASTRAY):
+                    offset, self._shown = now - at, True
+                ahead = at + offset - now
+                late = ahead < -ASTRAY and not self._film
+                late_since = (late_since or now) if late else None
+                if late_since is not None and now - late_since > SETTLED:
+                    offset, late_since = now - at, None
                 if self._paced and ahead > 0 and self._stopped.wait(ahead):
                     return
-                self._put(item.image, at + offset, round(item.duration * item.time_base / TIME_BASE))
+                # What comes late is shown when it comes; the sound keeps its place, in case it catches up.
+                shown = now if late else at + offset
+                self._put(item.image, shown, round(item.duration * item.time_base / TIME_BASE))
             elif self.info.sound and audio is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)

@@ -82,6 +82,7 @@ class WithSound(Source):
                 if self._zero is None and item.captured_at is not None:
                     self._zero = item.captured_at - float(item.time)
                 self.lost, self.dropped = self._picture.lost, self._picture.dropped + self._items.dropped
+                self.reconnected = self._picture.reconnected
                 if not self._items.put(item):
                     return
             self._items.close()
