@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -317,6 +318,7 @@ def test_an_evaluation_and_its_sheet(material, pack):
     row = report["styles"]["warm"]
     assert set(report["left_out"]) == {"fid", "art_fid"}
     assert (report["photographs"], report["clips"], row["paintings"]) == (3, 1, 3)
+    assert report["unseen"] is True
     assert row["strength"]["exact_at_0"]
     assert row["strength"]["curve"][0]["content"] == 0
     assert row["style_distance"] == row["strength"]["curve"][4]["style"]
@@ -335,6 +337,21 @@ def test_an_evaluation_and_its_sheet(material, pack):
         cell = sheet[top : top + width * 3 // 4, left : left + width]
         expected = cv2.resize(image, (width, width * 3 // 4), interpolation=cv2.INTER_CUBIC)
         assert np.abs(cell.astype(int) - expected).mean() < 2
+
+
+def test_a_broken_clip_is_reported_and_skipped(material, tmp_path, pack, caplog):
+    shutil.copytree(material.clips, tmp_path / "clips")
+    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
+    judged = dataclasses.replace(material, clips=tmp_path / "clips", pictures=1)
+    with load("onnxruntime", style=pack) as engine:
+        report = evaluate(engine, judged, lambda measure: None).report
+        assert report["clips"] == 1
+        assert report["styles"]["warm"]["flicker"]["pairs"] == 2
+        assert "broken.mp4" in caplog.text
+        (tmp_path / "clips" / "a.mp4").unlink()
+        report = evaluate(engine, judged, lambda measure: None).report
+    assert report["clips"] == 0
+    assert report["left_out"]["flicker"] == "not one of the clips can be read"
 
 
 @pytest.fixture
@@ -368,6 +385,8 @@ def test_what_evaluate_does_not_do(tmp_path, arguments):
     pack = tmp_path / "tiny"
     tiny_pack(pack)
     assert_one_line(fauve("evaluate", pack, *arguments, "--engine", "openvino"), "do not share a process")
+    (tmp_path / "file").touch()
+    assert_one_line(fauve("evaluate", pack, *arguments, "-o", tmp_path / "file" / "found"), "Not a directory")
     result = fauve("evaluate", pack, *arguments, "--recipe", pack / "style.json")
     assert_one_line(result, "style.json: not a TOML file")
 
@@ -390,7 +409,7 @@ def test_half_of_a_few_photographs_judge_where_none_was_kept_from_training(tmp_p
     few = Material(tmp_path / "few", material.paintings, weights=material.weights)
     with load("onnxruntime", style=tmp_path / "tiny") as engine:
         report = evaluate(engine, few, lambda measure: None).report
-    assert (report["photographs"], report["clips"]) == (2, 0)
+    assert (report["photographs"], report["unseen"], report["clips"]) == (2, False, 0)
     assert report["left_out"]["flicker"] == "needs a folder of videos: --clips"
     # Its column stays empty.
     assert summary(report).splitlines()[1].split()[:2] == ["warm", "-"]

@@ -133,6 +133,24 @@ def test_layers_that_float16_cannot_hold_stay_in_float32():
             assert np.array_equal(engine(image, Look(strength=0)), image)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_model_that_paints_something_else_becomes_no_pack(folder, tmp_path, monkeypatch, precision):
+    network, good = generator(), training.export.to_onnx
+    with torch.no_grad():
+        network.to_image.bias += 0.05
+
+    def wrong(right, dtype=torch.float32, *others):
+        altered = dtype is getattr(torch, precision)
+        return good(network if altered else right, dtype, *others)
+
+    monkeypatch.setattr(training.export, "to_onnx", wrong)
+    with pytest.raises(
+        ValueError, match=r"onnx does not paint what the network paints .* no pack is written"
+    ):
+        export_pack(folder / "checkpoint.pt", tmp_path / "pack", preview=folder / "photo.png")
+    assert not (tmp_path / "pack").exists()
+
+
 def test_what_the_pack_tells(folder):
     style = Style.load(folder / "trial")
     assert (style.name, style.title, style.styles) == ("trial", "Trial", ("one", "two"))

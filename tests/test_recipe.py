@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.cli import parse_overrides, parse_ranges, quick_recipe
+from training.cli import _Progress, parse_overrides, parse_ranges, quick_recipe
 from training.recipe import Recipe, load_recipe
 
 MINIMAL = """
@@ -55,7 +55,19 @@ def test_overrides_take_the_type_of_the_field(path):
         (("--betas", "[0.5]"), "betas are two numbers"),
         (("--betas", '["a", "b"]'), "betas is a float, not 'a'"),
         (("--average-decay", "2.0"), "average_decay is from 0 to below 1"),
+        (("--seed", "99999999999999999"), "seed is from 0 to below"),
         (("--widths", "[]"), "widths are channels"),
+        (("--widths", "[8]"), "two levels or more"),
+        (("--crop", "16"), "vgg19 at a distance of 2 needs a crop of at least 26, not 16"),
+        (
+            ("--crop", "24", "--distances", "[1, 2, 4]"),
+            "at a distance of 4 needs a crop of at least 44, not 24",
+        ),
+        (("--painting-size", "8"), "vgg19 at a distance of 2 needs a painting_size of at least 18, not 8"),
+        (("--photo-size", "64", "--clip-share", "0.5"), "photo_size is at least the crop, 224, not 64"),
+        (("--discriminator-scales", "8"), "8 discriminator_scales need a crop of at least 1024, not 224"),
+        (("--style-features", "[]"), "style_features names no network; give one, or style = 0"),
+        (("--content-features", "[]"), "content_features names no network; give one, or content = 0"),
         (("--distances", '["1"]'), "distances is a int, not '1'"),
         (("--styles", "5"), r"styles are \[\[styles\]\] tables, not 5"),
         (("--title", "7"), "title is a str, not 7"),
@@ -64,6 +76,19 @@ def test_overrides_take_the_type_of_the_field(path):
 def test_bad_overrides_are_named(path, override, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(path, parse_overrides(override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        ("--crop", "32"),
+        ("--crop", "16", "--content", "0", "--style-features", '["generator"]', "--content-features", "[]"),
+        ("--photo-size", "64"),
+        ("--discriminator-scales", "5"),
+    ],
+)
+def test_the_smallest_recipes_that_can_train_are_taken(path, override):
+    assert load_recipe(path, parse_overrides(override))
 
 
 @pytest.mark.parametrize("arguments", [("steps", "7"), ("--steps",)])
@@ -150,6 +175,17 @@ def test_bundled_recipes_load():
             assert recipe.styles[0].canvas == ("strokes",)
         else:
             assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]
+
+
+def test_the_time_left_does_not_count_the_reading_of_the_material(path, capsys, monkeypatch):
+    progress = _Progress(load_recipe(path, {"steps": "61"}))
+    for step, now in ((1, 1000.0), (2, 1002.0)):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        progress(step, {"style": 0.5})
+    assert capsys.readouterr().err.splitlines() == [
+        "1/61  style 0.500",
+        "2/61  2.00 s/step  2 min left  style 0.500",
+    ]
 
 
 def test_a_recipe_is_read_without_torch():

@@ -4,11 +4,15 @@ import dataclasses
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import types
+import zlib
 
 import cv2
 import numpy as np
+import optuna
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -19,7 +23,7 @@ from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
 from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.cycle import CycleTraining
-from training.data import Clips, Pictures, held_out, read_image
+from training.data import Clips, Pictures, clip_frames, held_out, read_image
 from training.export import export_pack
 from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shading
 from training.inspection import HEIGHT, LABEL, inspect
@@ -27,7 +31,7 @@ from training.losses import gram
 from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining, autocast_of, schedule
-from training.train import train
+from training.train import sheet_pictures, train
 from training.tuning import tune, write_recipe
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
@@ -364,6 +368,37 @@ def test_motion_is_exact_at_every_place_of_a_wide_clip(tmp_path):
     torch.testing.assert_close(moved, torch.full_like(moved, 1 / 3), atol=2e-3, rtol=0)
 
 
+def test_clips_are_on_a_sheet_even_if_nothing_is_learned_from_them(material, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=1)
+    shown = train(recipe, material, run=tmp_path / "shown")
+    assert cv2.imread(str(tmp_path / "shown" / "clip-00001.png")).shape[0] == 4 * 64
+    plain = train(recipe, dataclasses.replace(material, clips=None), run=tmp_path / "plain")
+    assert not (tmp_path / "plain" / "clip-00001.png").exists()
+    before, after = (load_checkpoint(path)["generator"] for path in (plain, shown))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_clips_of_a_sheet_are_the_readable_ones(material, tmp_path, caplog):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="no clips of two frames"):
+        clip_frames(tmp_path, 64, 4)
+    shutil.copy(material.clips / "clip.mp4", tmp_path)
+    frames = clip_frames(tmp_path, 64, 4)
+    assert len(frames) == 4
+    assert all(frame.shape[0] == 3 and frame.shape[1] == 64 for pair in frames for frame in pair)
+    assert "a.mp4" in caplog.text
+
+
+def test_pictures_of_any_shape_are_on_the_sheet(tmp_path):
+    for index, size in enumerate([(40, 60), (60, 40), (50, 50), (30, 90)]):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*size, 3), 200, np.uint8))
+    (tmp_path / "z.png").write_bytes(b"no picture")
+    sheet = sheet_pictures(tmp_path, 6, 8)
+    assert [tuple(picture.shape) for picture in sheet] == [(3, 288, 384)] * 4
+    assert sorted(int((picture[0, 0] == 0).sum()) for picture in sheet) == [0, 0, 96, 96]
+    assert sheet_pictures(tmp_path, 1, 64)[0].shape == (3, 320, 384), "of whole blocks"
+
+
 def test_a_recipe_that_needs_clips_says_so(material, tmp_path):
     recipe = dataclasses.replace(RECIPE, clip_share=0.5)
     with pytest.raises(ValueError, match="needs a folder of clips"):
@@ -455,6 +490,31 @@ def test_resumed_training_gives_the_same_numbers(material, tmp_path):
             torch.testing.assert_close(halves[part][name], value, msg=f"{part}.{name}")
 
 
+def test_a_training_that_was_killed_logs_every_step_once(material, tmp_path):
+    def stop_at_four(step, numbers):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, material, run=tmp_path, progress=stop_at_four)
+    with (tmp_path / "losses.jsonl").open("a") as file:
+        file.write('{"step": 5, "seconds": 0.1, "style": 1.0}\n{"step": 6, "sec')
+    train(RECIPE, material, run=tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_cannot_be_trained_on_is_one_line(material, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/run: cannot be written: .*; give another -o"):
+        train(RECIPE, material, run=tmp_path / "file" / "run")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch finds no CUDA here"):
+        train(RECIPE, material, run=tmp_path / "run", device="cuda")
+    arguments = ["recipe.toml", "--photos", material.photos, "--paintings", material.paintings]
+    assert_one_line(fauve("train", *arguments, "--threads", "-1"), "-1 is not in the range x>=1")
+
+
 def test_a_style_is_added_to_a_finished_trunk_by_its_scales_and_shifts_alone(material, tmp_path):
     trunk = train(RECIPE, material, run=tmp_path / "trunk")
     save_trunk(tmp_path / "trunk.safetensors", load_checkpoint(trunk))
@@ -526,6 +586,74 @@ def test_the_sheets_of_an_inspection_have_a_row_for_each_picture_and_style(mater
         inspect(checkpoint, material.photos, material.paintings, material.weights, tmp_path, "none")
 
 
+def inspected(recipe, material, folder, **changes):
+    """The sheet of features of a training of one step."""
+    checkpoint = train(dataclasses.replace(recipe, steps=1), material, run=folder)
+    seen = dataclasses.replace(material, **changes)
+    sheets = inspect(checkpoint, seen.photos, seen.paintings, seen.weights, folder / "sheets", None)
+    return cv2.imread(str(sheets[1]))
+
+
+def test_an_inspection_shows_every_network_of_the_recipe(material, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, style_features=("vgg19", "discriminator", "generator"), content_features=("discriminator",)
+    )
+    assert inspected(recipe, material, tmp_path / "patch").shape[0] == 3 * 2 * 3 * (HEIGHT + LABEL)
+    own = dataclasses.replace(recipe, **VARIANTS["the article's own features"])
+    assert inspected(own, material, tmp_path / "dense").shape[0] == 2 * 2 * 3 * (HEIGHT + LABEL)
+
+
+def test_an_inspection_skips_what_is_broken(material, tmp_path, caplog):
+    photos = tmp_path / "photos"
+    shutil.copytree(material.photos, photos)
+    broken = next(
+        photos / f"broken{index}.png" for index in range(99) if held_out(photos / f"broken{index}.png")
+    )
+    broken.write_bytes(b"no picture")
+    assert inspected(RECIPE, material, tmp_path / "run", photos=photos).shape[0] == 2 * 3 * (HEIGHT + LABEL)
+    assert broken.name in caplog.text
+
+
+class Dataset:
+    """In place of one of torchvision's: pictures of one colour each."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if self.folder == "broken":
+            raise ImportError("needs a package")
+        return self, index
+
+    def convert(self, mode):
+        return np.full((28, 30, 3), 100, np.uint8)
+
+
+@pytest.fixture
+def datasets(monkeypatch):
+    """torchvision's datasets, whether it is installed or not: one, and a module beside it."""
+    kinds = types.SimpleNamespace(MNIST=Dataset, mnist=types.ModuleType("mnist"))
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(datasets=kinds))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("torchvision:mnist:here", "has no 'mnist'"), ("torchvision:MNIST:broken", "needs a package")],
+)
+def test_what_is_no_dataset_is_named(datasets, name, message):
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        Pictures([name], 16)
+
+
+def test_a_dataset_is_on_the_sheets_and_inspected(material, tmp_path, datasets):
+    small = dataclasses.replace(material, photos="torchvision:MNIST:here")
+    assert [tuple(picture.shape) for picture in sheet_pictures(small.photos, 6, 8)] == [(3, 32, 32)] * 2
+    assert inspected(RECIPE, small, tmp_path).shape[0] == 2 * 3 * (HEIGHT + LABEL)
+
+
 def test_a_search_goes_on_where_it_was_stopped_and_writes_the_best_recipe(material, tmp_path):
     study, ranges = tmp_path / "study.db", {"style": (1.0, 50.0), "learning_rate": (1e-4, 1e-2)}
 
@@ -557,11 +685,65 @@ def test_a_search_trains_both_directions_of_a_cycle(material, tmp_path, monkeypa
     assert (found.finished, trained) == (1, [1, 2, 3, 4])
 
 
+def test_a_search_begins_with_the_recipe_itself_and_leaves_off_what_it_switches_off(
+    material, tmp_path, caplog, recwarn
+):
+    study = tmp_path / "study.db"
+    recipe = dataclasses.replace(RECIPE, temporal=0.0, adversarial=3.0, style=60.0)
+    ranges = {"temporal": (20.0, 1000.0), "adversarial": (0.05, 1.0)}
+    found = tune(recipe, material, study=study, trials=1, steps=8, ranges=ranges)
+    assert (found.finished, found.recipe) == (1, recipe)
+    assert "temporal is 0" in caplog.text
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+    trials = optuna.load_study(study_name="test", storage=f"sqlite:///{study}").trials
+    assert [(trial.state.name, trial.params) for trial in trials] == [("COMPLETE", {"adversarial": 3.0})]
+    with pytest.raises(ValueError, match="all that is to be searched is 0"):
+        tune(recipe, material, study=study, trials=1, steps=8, ranges={"temporal": (1.0, 2.0)})
+
+
+def test_a_search_that_failed_begins_anew(material, tmp_path):
+    search = {"study": tmp_path / "study.db", "trials": 1, "steps": 8, "ranges": {"style": (1.0, 50.0)}}
+    with pytest.raises(ValueError, match="no images"):
+        tune(RECIPE, dataclasses.replace(material, photos=tmp_path), **search)
+    assert tune(RECIPE, material, **search).recipe == RECIPE
+
+
+def test_trials_that_cannot_be_compared_are_of_another_study(material, tmp_path):
+    ranges, study = {"style": (1.0, 50.0)}, tmp_path / "study.db"
+
+    def search(recipe=RECIPE, steps=8, ranges=ranges, start_from=None):
+        return tune(
+            recipe, material, study=study, trials=1, steps=steps, ranges=ranges, start_from=start_from
+        )
+
+    search()
+    for other, changes in {
+        "recipe": {"recipe": dataclasses.replace(RECIPE, painting_size=48)},
+        "choice of fields": {"ranges": {**ranges, "content": (0.5, 2.0)}},
+        "number of steps": {"steps": 9},
+        "--from": {"start_from": material.photos / "0.png"},
+    }.items():
+        with pytest.raises(ValueError, match=f"study.db: its trials are of another {other}; give another"):
+            search(**changes)
+    # What is searched, and how long the training itself will be, makes no difference.
+    found = search(dataclasses.replace(RECIPE, style=20.0, steps=99))
+    assert (found.finished + found.pruned, found.recipe.steps) == (2, 99)
+
+
+def test_a_search_does_not_write_over_the_recipe_it_starts_from(material, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    write_recipe(RECIPE, recipe, "mine")
+    before = recipe.read_text()
+    arguments = ["--photos", material.photos, "--paintings", material.paintings, "-o", recipe]
+    assert_one_line(fauve("tune", recipe, *arguments), "recipe.toml is the recipe", "another -o")
+    assert recipe.read_text() == before
+
+
 def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
     with pytest.raises(ValueError, match="optimiser is no field that can be searched"):
         tune(RECIPE, material, study=tmp_path / "s.db", trials=1, steps=8, ranges={"optimiser": (1.0, 2.0)})
     (tmp_path / "broken.db").write_bytes(b"no database, but more than a few bytes of something")
-    with pytest.raises(ValueError, match=r"broken\.db: not a study"):
+    with pytest.raises(ValueError, match=r"broken\.db: not a study, .*; give another --study$"):
         tune(RECIPE, material, study=tmp_path / "broken.db", trials=1, steps=8)
 
 
@@ -594,15 +776,27 @@ def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "broken.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.pt"):
+    with pytest.raises(ValueError, match=r"broken\.pt: not a checkpoint of fauve, or a broken one$"):
         load_checkpoint(path)
+
+
+def test_what_is_no_checkpoint_of_a_training_is_named(tmp_path):
+    torch.save({"generator": {}, "average": {}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt: not a checkpoint of a training"):
+        load_checkpoint(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        load_checkpoint(tmp_path)
+    torch.save({"generator": {}, "average": {}, "recipe": ""}, tmp_path / "empty.pt")
+    with pytest.raises(ValueError, match=r"empty\.pt: not a checkpoint of a training: its recipe"):
+        export_pack(tmp_path / "empty.pt", tmp_path / "pack", preview=tmp_path / "photo.png")
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, {"generator": {}, "step": 1})
+    state = {"generator": {}, "average": {}, "recipe": ""}
+    save_checkpoint(path, {**state, "step": 1})
     with pytest.raises((AttributeError, TypeError, RuntimeError)):
-        save_checkpoint(path, {"generator": (x for x in "unpicklable"), "step": 2})
+        save_checkpoint(path, {**state, "generator": (x for x in "unpicklable"), "step": 2})
     assert load_checkpoint(path)["step"] == 1
 
 
@@ -619,9 +813,23 @@ def test_a_broken_image_is_reported_and_skipped(tmp_path, caplog):
     cv2.imwrite(str(tmp_path / "good.png"), np.zeros((20, 30, 3), np.uint8))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "empty.jpg").touch()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    claims = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "huge.png").write_bytes(claims)
+    cv2.imwrite(str(tmp_path / "line.png"), np.zeros((1, 200, 3), np.uint8))
     assert len(Pictures([tmp_path], 16)) == 1
-    assert "broken.jpg" in caplog.text
-    assert "empty.jpg" in caplog.text
+    for name in ("broken.jpg", "empty.jpg", "huge.png", "line.png: 200x1 is more than 20 times as long"):
+        assert name in caplog.text
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_is_transparent_lies_on_white(tmp_path, kind):
+    most = np.iinfo(kind).max
+    pixels = np.array([[[0, 0, most, 0], [0, 0, most, most], [0, 0, 0, most // 5 * 2]]], kind)
+    cv2.imwrite(str(tmp_path / "alpha.png"), pixels)
+    assert read_image(tmp_path / "alpha.png").permute(1, 2, 0).tolist() == [
+        [[255, 255, 255], [255, 0, 0], [153, 153, 153]]
+    ]
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):

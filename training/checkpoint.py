@@ -66,8 +66,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # torch raises RuntimeError, EOFError and UnpicklingError for a broken file
-        raise ValueError(f"{path}: not a checkpoint: {error}") from error
-    if not isinstance(state, dict) or "generator" not in state:
-        raise ValueError(f"{path}: not a checkpoint of a generator")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # torch's own, of many kinds and lines, with advice that is not for here
+        raise ValueError(f"{path}: not a checkpoint of fauve, or a broken one") from error
+    if not isinstance(state, dict) or not {"generator", "average", "recipe"} <= state.keys():
+        raise ValueError(f"{path}: not a checkpoint of a training: no generator or no recipe is in it")
     return state

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from training.evaluate import Material
 
 FOLDER = click.Path(exists=True, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class Photos(click.ParamType):
@@ -37,10 +38,12 @@ def material_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a training learns from."""
     for option in (
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
-        click.option("--threads", type=int, help="CPU threads to train with."),
+        threads_option,
         weights_option,
         click.option(
-            "--clips", type=FOLDER, help="Folder of videos, for recipes that learn motion from them."
+            "--clips",
+            type=FOLDER,
+            help="Folder of videos, for recipes that learn motion from them and for the sheets.",
         ),
         click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings."),
         click.option(
@@ -53,6 +56,8 @@ def material_options(command: Callable[..., None]) -> Callable[..., None]:
         command = option(command)
     return command
 
+
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads to train with.")
 
 weights_option = click.option(
     "--weights",
@@ -95,7 +100,7 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the training's folder.")
 @click.option(
-    "--from", "start_from", type=FOLDER, help="Start with the trunk and the styles of another checkpoint."
+    "--from", "start_from", type=FILE, help="Start with the trunk and the styles of another checkpoint."
 )
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 def train(
@@ -141,12 +146,14 @@ def train(
             device=device,
             progress=_Progress(resolved),
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         raise _unusable(error) from error
     click.echo(f"{checkpoint}: trained; `fauve export {checkpoint} -o PACK` makes it a style pack")
 
 
 def _unusable(error: Exception) -> click.ClickException:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return click.ClickException(f"{error.filename}: {error.strerror}")
     return click.ClickException(str(error))
 
 
@@ -155,20 +162,21 @@ class _Progress:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.began = time.monotonic()
-        self.first: int | None = None
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, step: int, numbers: dict[str, float]) -> None:
-        if self.first is None:
-            self.first = step - 1
+        now = time.monotonic()
+        # Before the first step is over, the material is read: that says nothing about the pace.
+        first, began = self.first = self.first or (step, now)
         if step % max(1, self.recipe.steps // 100) and step != self.recipe.steps:
             return
-        pace = (time.monotonic() - self.began) / (step - self.first)
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-        minutes = pace * (self.recipe.steps - step) / 60
-        print(
-            f"{step}/{self.recipe.steps}  {pace:.2f} s/step  {minutes:.0f} min left  {terms}", file=sys.stderr
-        )
+        told = [f"{step}/{self.recipe.steps}"]
+        if step > first:
+            pace = (now - began) / (step - first)
+            minutes = pace * (self.recipe.steps - step) / 60
+            told += [f"{pace:.2f} s/step", f"{minutes:.0f} min left"]
+        told += [f"{name} {value:.3f}" for name, value in numbers.items()]
+        print("  ".join(told), file=sys.stderr)
 
 
 @click.command()
@@ -208,7 +216,7 @@ def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path
     type=click.IntRange(64),
     help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes.",
 )
-@click.option("--threads", type=int, help="CPU threads to train with.")
+@threads_option
 @click.option("-f", "--force", is_flag=True, help="Replace an existing pack, and start over.")
 def learn(
     paintings: tuple[Path, ...],
@@ -271,7 +279,7 @@ def learn(
         )
         preview, _ = next(readable(image_files([photos])))
         style = export_pack(checkpoint, output, preview=preview, force=force)
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         raise _unusable(error) from error
     try:
         material = Judged(photos, Path("/"), clips, weights, recipe)
@@ -339,7 +347,7 @@ def quick_recipe(
 @click.option(
     "--search", multiple=True, metavar="FIELD=LOW..HIGH", help="Field to search, instead of the usual ones."
 )
-@click.option("--from", "start_from", type=FOLDER, help="Start each trial with the trunk of a checkpoint.")
+@click.option("--from", "start_from", type=FILE, help="Start each trial with the trunk of a checkpoint.")
 def tune(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -368,10 +376,11 @@ def tune(
 
     if threads:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if output.resolve() == recipe.resolve():
+        raise click.ClickException(f"{output} is the recipe that the search starts from; give another -o")
     try:
         resolved = load_recipe(recipe, parse_overrides(overrides))
+        output.parent.mkdir(parents=True, exist_ok=True)
         tuned = run_search(
             resolved,
             Material(photos, paintings, clips, weights),
@@ -382,7 +391,7 @@ def tune(
             start_from=start_from,
             device=device,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise _unusable(error) from error
     told = f"{tuned.finished} trials of {trial_steps} steps, {tuned.pruned} more stopped early"
     write_recipe(tuned.recipe, output, f"Found from {recipe.name} by {told}: {tuned.value:.4f}")
@@ -410,13 +419,23 @@ def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to look at.")
+@click.option(
+    "--photos",
+    type=Photos(),
+    required=True,
+    help="Folder of photographs to look at, or torchvision:NAME:FOLDER for a dataset.",
+)
 @click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
 @weights_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the sheets.")
 @click.option("--style", help="Which of the recipe's styles (default: the first).")
 def inspect(
-    checkpoint: Path, photos: Path, paintings: Path, weights: Path | None, output: Path, style: str | None
+    checkpoint: Path,
+    photos: Path | str,
+    paintings: Path,
+    weights: Path | None,
+    output: Path,
+    style: str | None,
 ) -> None:
     """See inside a training's CHECKPOINT: three sheets.
 
@@ -427,7 +446,7 @@ def inspect(
 
     try:
         sheets = draw(checkpoint, photos, paintings, weights, output, style)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise _unusable(error) from error
     for path in sheets:
         click.echo(path)
@@ -442,7 +461,11 @@ def inspect(
     help="Folder of photographs; those that training left out are painted.",
 )
 @click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
-@click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
+@click.option(
+    "--clips",
+    type=FOLDER,
+    help="Folder of videos to measure the flicker on, all of them: give ones that training did not see.",
+)
 @weights_option
 @click.option(
     "--recipe",
@@ -491,7 +514,7 @@ def evaluate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Judge the style PACK on photographs and clips that its training did not see.
+    """Judge the style PACK on photographs that its training left out, and on clips.
 
     Measures its flicker, the distances of style and content over strength, whether a classifier takes what
     it paints for the paintings, how noise and attacks throw it, and FID where its weights are at hand. The
@@ -518,7 +541,7 @@ def evaluate(
         report = _judge(
             pack, material, output, engine=engine, threads=threads, quiet=as_json, card=not no_card
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise _unusable(error) from error
     click.echo(report)
 
@@ -545,10 +568,11 @@ def _judge(
         if not quiet:
             click.echo(f"measuring {measure.replace('_', ' ')}", err=True)
 
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     with engines.load(engine, style=pack, threads=threads) as runtime:
         evaluation = judge(runtime, material, progress)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         (output / "report.json").write_text(json.dumps(evaluation.report, indent=2) + "\n", "utf-8")
         encoded, picture = cv2.imencode(".png", evaluation_sheet(evaluation)[..., ::-1])
         assert encoded, "PNG takes any 8-bit picture"

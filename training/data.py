@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.batch import VIDEO_SUFFIXES
-from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
 from training.flow import Pair, checked_flow, normalised, pixels, warp
@@ -23,21 +23,44 @@ log = logging.getLogger("fauve")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
+LONGEST = 20
+"""How many times as long as wide a picture may be: a line, scaled by its shorter side, fills the memory."""
+
 
 def read_image(path: Path) -> Tensor:
-    """An image file as uint8 [3, h, w], RGB, upright.
+    """An image file as uint8 [3, h, w], RGB, upright; what is transparent lies on white.
 
     Raises:
-        ValueError: the file is missing or is no image.
+        ValueError: the file is missing, is no image, or is one more than `LONGEST` times as long as wide.
     """
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    try:
+        pixels = _on_white(content) if content.size else None
+    except cv2.error:  # such as of a header that claims more pixels than there can be
+        pixels = None
     if pixels is None:
         raise ValueError(f"{path}: no image that OpenCV can read")
+    height, width = pixels.shape[:2]
+    if max(height, width) > LONGEST * min(height, width):
+        raise ValueError(f"{path}: {width}x{height} is more than {LONGEST} times as long as wide; cut it")
     return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).contiguous()
+
+
+def _on_white(content: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """The image in the bytes `content` as [h, w, 3], BGR; None if there is none."""
+    pixels: NDArray[np.uint8] | None = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    if pixels is None or content[:2].tobytes() == b"\xff\xd8":  # a JPEG has no alpha
+        return pixels
+    # Read as above it is dropped, and as here the picture is not turned upright.
+    whole = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if whole is None or whole.shape != (*pixels.shape[:2], 4):
+        return pixels
+    opaque = whole[..., 3:] / (np.iinfo(whole.dtype).max if whole.dtype.kind == "u" else 1)
+    laid: NDArray[np.uint8] = (pixels * opaque + 255 * (1 - opaque)).round().astype(np.uint8)
+    return laid
 
 
 def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor]]:
@@ -120,6 +143,17 @@ class Pictures:
         return crop[0].flip(-1) if uniform(0, 1) < 0.5 else crop[0]
 
 
+def held_out_first(photos: Path | str, n: int) -> list[Tensor]:
+    """`n` pictures uint8 [3, h, w] of a folder or a torchvision dataset, what training leaves out first.
+
+    A broken one is reported and skipped.
+    """
+    if str(photos).startswith(TORCHVISION):
+        return dataset_images(str(photos))[: 10 * n : 10]
+    files = sorted(image_files([photos]), key=lambda path: not held_out(path))
+    return [image for _, image in islice(readable(files), n)]
+
+
 def dataset_images(name: str) -> list[Tensor]:
     """The pictures uint8 [3, h, w] of a torchvision dataset, `torchvision:NAME:FOLDER`; labels are left out.
 
@@ -131,16 +165,16 @@ def dataset_images(name: str) -> list[Tensor]:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:  # RuntimeError: it does not fit the torch beside it
         raise ValueError(f'{name} needs pip install "fauve[train]"') from error
-    if not hasattr(datasets, kind):
-        raise ValueError(f"{name}: torchvision.datasets has no {kind!r}")
+    if not isinstance(getattr(datasets, kind, None), type):
+        raise ValueError(f"{name}: torchvision.datasets has no {kind!r}; upper and lower case count")
     try:
         dataset = getattr(datasets, kind)(folder)
-    except (RuntimeError, OSError) as error:
+        if len(dataset) > LARGEST_DATASET:
+            log.warning("%s: the first %d of its %d pictures are used", name, LARGEST_DATASET, len(dataset))
+        pictures = (dataset[index][0] for index in range(min(len(dataset), LARGEST_DATASET)))
+        return [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) for picture in pictures]
+    except Exception as error:  # each dataset has its own: files or packages missing, no pictures in it
         raise ValueError(f"{name}: {error}") from error
-    if len(dataset) > LARGEST_DATASET:
-        log.warning("%s: the first %d of its %d pictures are used", name, LARGEST_DATASET, len(dataset))
-    pictures = (dataset[index][0] for index in range(min(len(dataset), LARGEST_DATASET)))
-    return [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) for picture in pictures]
 
 
 class Clips:
@@ -163,12 +197,7 @@ class Clips:
     ) -> None:
         self.names: list[str] = []
         self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
-            try:
-                frames = consecutive_frames(path, size, pairs, self.FRAMES)
-            except (SourceError, OSError) as error:
-                log.warning("skipped %s", error)
-                continue
+        for path, frames in readable_clips(video_files(folder), size, pairs, self.FRAMES):
             for before, after in frames:
                 place, holds = checked_flow(flow, before, after)
                 # How far, and not where: half of the precision is enough for that.
@@ -179,11 +208,6 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self._pairs)
-
-    def frames(self, n: int) -> list[tuple[Tensor, Tensor]]:
-        """`n` pairs of whole frames, uint8 [3, h, w], spread over the clips."""
-        step = max(1, len(self._pairs) // n)
-        return [pair[:2] for pair in self._pairs[::step][:n]]
 
     def crops(self, n: int, size: int, rng: torch.Generator) -> Pair:
         """`n` random square crops of pairs of frames, mirrored at random."""
@@ -206,6 +230,37 @@ class Clips:
             brighter = luminance_change(second[None], warp(first[None], grid[None]))[0]
             crops.append((first, second, grid, mask.float(), brighter))
         return Pair(*(torch.stack(values) for values in zip(*crops, strict=True)))
+
+
+def video_files(folder: Path) -> list[Path]:
+    """The videos of a folder, searched recursively by suffix, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def readable_clips(
+    paths: Iterable[Path], size: int, pairs: int, frames: int
+) -> Iterator[tuple[Path, list[tuple[Tensor, Tensor]]]]:
+    """Each of `paths` that is a video, with its `consecutive_frames`; others are reported and skipped."""
+    for path in paths:
+        try:
+            found = consecutive_frames(path, size, pairs, frames)
+        except OSError as error:
+            log.warning("skipped %s", error)
+            continue
+        yield path, found
+
+
+def clip_frames(folder: Path, size: int, n: int) -> list[tuple[Tensor, Tensor]]:
+    """`n` pairs of consecutive frames to look at, uint8 [3, h, w], of the first `n` videos of `folder`.
+
+    Raises:
+        ValueError: there is not one clip of two frames.
+    """
+    clips = (pairs for _, pairs in readable_clips(video_files(folder), size, n, 48) if pairs)
+    found = [pair for pairs in islice(clips, n) for pair in pairs]
+    if not found:
+        raise ValueError(f"no clips of two frames or more in {folder}")
+    return found[:: max(1, len(found) // n)][:n]
 
 
 def consecutive_frames(path: Path, size: int, pairs: int, frames: int) -> list[tuple[Tensor, Tensor]]:

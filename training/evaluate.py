@@ -1,4 +1,4 @@
-"""Judges a style pack, as users run it, on photographs and clips that training did not see."""
+"""Judges a style pack, as users run it, on photographs that training did not see, and on clips."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines import Engine, EngineUnavailable, Image, Look, Style
-from pipeline.batch import VIDEO_SUFFIXES
+from pipeline.errors import SourceError
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
 from pipeline.motion import Motion
 from pipeline.scaling import stylizer
 from pipeline.sources.file import FileSource
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
-from training.data import held_out, image_files, read_image, readable, resize_shorter
+from training.data import held_out, image_files, read_image, readable, resize_shorter, video_files
 from training.features import Pretrained, pretrained
 from training.inception import inception_features, load_inception
 from training.losses import content, gram, style
@@ -66,7 +66,7 @@ class Material:
     paintings: Path
     """Folder that the recipe's paintings are in."""
     clips: Path | None = None
-    """Folder of videos; without one, flicker is left out."""
+    """Folder of videos, all of which are judged; without one, flicker is left out."""
     weights: Path | None = None
     """Folder with pretrained networks, as `features.pretrained` reads it."""
     recipe: Recipe | None = None
@@ -106,8 +106,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         progress: is told what is measured next.
 
     Raises:
-        ValueError: pictures, weights or the recipe cannot be used.
-        SourceError: a clip cannot be read.
+        ValueError: pictures, weights or the recipe cannot be used. A broken clip is reported and skipped.
         EngineError: the pack cannot be run.
     """
     pack = engine.style
@@ -116,8 +115,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     photos = [_small(image, pack.native_height) for _, image in readable(paths)]
     if not photos:
         raise ValueError(f"{material.photos}: none of its photographs can be read")
-    files = [] if material.clips is None else material.clips.rglob("*")
-    clips = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    clips = [] if material.clips is None else video_files(material.clips)
     if material.clips is not None and not clips:
         raise ValueError(f"{material.clips}: no folder with videos in it")
     squeezenet = pretrained("squeezenet1_1", material.weights)
@@ -132,6 +130,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
             "model": pack.digest,
             "engine": f"{engine.name} {engine.precision}",
             "photographs": len(photos),
+            "unseen": all(map(held_out, paths)),
             "clips": len(clips),
             "network": material.network,
             "styles": styles,
@@ -156,7 +155,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         full = row["strength"]["curve"][-1]
         row["style_distance"], row["content_distance"] = full["style"], full["content"]
     measure("lpips", lambda: _lpips(squeezenet, material.weights, evaluation))
-    measure("flicker", lambda: _flicker(engine, clips, material.frames))
+    measure("flicker", lambda: _flicker(engine, clips, material.frames, evaluation.report))
     measure("noise_gain", lambda: _noise_gain(engine, _spread(photos, STILL_SCENES)))
     measure("robustness", lambda: _robustness(engine, _spread(photos, ATTACKED)))
     rng = torch.Generator().manual_seed(0)
@@ -353,12 +352,17 @@ def _lpips(network: Pretrained, weights: Path | None, evaluation: Evaluation) ->
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
 
-def _flicker(engine: Engine, clips: Sequence[Path], count: int) -> Values:
+def _flicker(engine: Engine, clips: Sequence[Path], count: int, report: dict[str, Any]) -> Values:
     if not clips:
         raise NotAtHand("needs a folder of videos: --clips")
     found = {name: Flicker() for name in engine.style.styles}
     for clip in clips:
-        frames = _consecutive(clip, count + engine.style.run_in)
+        try:
+            frames = _consecutive(clip, count + engine.style.run_in)
+        except SourceError as error:
+            log.warning("skipped %s", error)
+            report["clips"] -= 1
+            continue
         for name, flicker in found.items():
             engine.reset()
             look = Look({name: 1.0})
@@ -368,6 +372,8 @@ def _flicker(engine: Engine, clips: Sequence[Path], count: int) -> Values:
             pairs = pairs[engine.style.run_in :]
             for before, after in pairwise(pairs):
                 flicker.add(before, after)
+    if not report["clips"]:
+        raise NotAtHand("not one of the clips can be read")
     return {name: flicker.report() for name, flicker in found.items()}
 
 

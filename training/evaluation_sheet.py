@@ -64,7 +64,8 @@ def _paper(width: int, height: int) -> Image:
 
 
 def _title(report: dict[str, Any], width: int) -> Image:
-    title = f"{report['pack']}, on {report['photographs']} photographs and {report['clips']} clips"
+    seen = "" if report["unseen"] else " that training may have seen"
+    title = f"{report['pack']}, on {report['photographs']} photographs{seen} and {report['clips']} clips"
     block = _paper(width, 76)
     _write(block, title, 0, 40, 1.1)
     _write(block, f"painted by {report['engine']}, judged by {report['network']}", 0, 72, 0.55, FAINT)

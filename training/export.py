@@ -1,7 +1,6 @@
 """From a trained generator to a style pack, whose graphs take bytes and give bytes."""
 
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines import Image, Look, Style, parity
+from engines.onnxruntime import OnnxRuntimeEngine
 from engines.style import Credit, refuse_what_is_there, write_pack
 from training.checkpoint import load_trunk, restore
 from training.data import read_image
@@ -33,7 +33,7 @@ from training.networks import (
     interpolating,
     laid,
 )
-from training.recipe import StyleRecipe, build_recipe
+from training.recipe import StyleRecipe, stored_recipe
 from training.stylization import generator_of
 
 OPSET = 18
@@ -143,12 +143,12 @@ def export_pack(
 
     Raises:
         StyleError: `output` is there and `force` is not given, or it is no pack, or cannot be written.
-        ValueError: the checkpoint or the photograph cannot be read, there is no way back in it, or int8
-            would be another picture.
+        ValueError: the checkpoint or the photograph cannot be read, there is no way back in it, or a model
+            would paint another picture.
     """
     refuse_what_is_there(output, force)
     state = load_trunk(checkpoint)
-    recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+    recipe = stored_recipe(state["recipe"], str(checkpoint))
     styles, title = recipe.styles, recipe.title
     if back:
         if "back_average" not in state:
@@ -165,11 +165,13 @@ def export_pack(
     graph = PackGraph(generator)
     small, large = (_shorter(photo, side) for side in (GOLDEN_SIDE, recipe.native_height))
     golden = io.BytesIO()
-    stylized = paint(graph, small, mix)
+    stylized, shown = (paint(graph, image, mix) for image in (small, large))
     np.savez_compressed(golden, image=small, stylized=stylized, mix=mix, strength=strength)
     kept = layers_in_float32(generator, small, names)
     files = {"model.onnx": to_onnx(generator), "model.fp16.onnx": to_onnx(generator, torch.float16, kept)}
     models = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
+    made = Style(recipe.name, title, tuple(names), models, generator.multiple, carried=True, files=files)
+    check_models(made, [(small, stylized), (large, shown)])
     card: dict[str, Any] = {
         "steps": state.get("step"),
         "parameters": sum(p.numel() for p in generator.parameters()),
@@ -182,9 +184,7 @@ def export_pack(
         models["int8"] = "model.int8.onnx"
         card["int8_convolutions"] = convolutions
         card["int8_psnr"] = round(psnr, 1)
-    encoded, picture = cv2.imencode(
-        ".jpg", paint(graph, large, mix)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]
-    )
+    encoded, picture = cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     assert encoded, "JPEG takes any 8-bit picture"
     return write_pack(
         output,
@@ -201,6 +201,27 @@ def export_pack(
         card=card,
         force=force,
     )
+
+
+def check_models(style: Style, pictures: Sequence[tuple[Image, Image]]) -> None:
+    """Compare what ONNX Runtime paints by each model of `style` with what the network painted.
+
+    Args:
+        pictures: photographs, each with its painting in the first style at full strength.
+
+    Raises:
+        ValueError: a model paints something else.
+    """
+    for precision, name in style.models.items():
+        with OnnxRuntimeEngine(style, precision=precision) as engine:
+            for image, expected in pictures:
+                agrees, difference = parity.agreement(engine(image, Look()), expected, precision)
+                if not agrees:
+                    size = f"{image.shape[1]}x{image.shape[0]}"
+                    raise ValueError(
+                        f"{name} does not paint what the network paints ({difference} at {size}): "
+                        "no pack is written; train on, or report it with the checkpoint"
+                    )
 
 
 def _credit(style: StyleRecipe) -> Credit:

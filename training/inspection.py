@@ -1,7 +1,6 @@
 """Sheets that show what a training's networks see: scores, features and the fingerprint of each style."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from training import losses
 from training.checkpoint import load_checkpoint, restore
-from training.data import Pictures, held_out, image_files, read_image, resize_shorter
-from training.features import NETWORKS, pretrained
+from training.data import held_out_first, read_image, resize_shorter
+from training.features import pretrained
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
-from training.recipe import Recipe, build_recipe
+from training.recipe import Recipe, stored_recipe
 from training.stylization import content_layer, discriminator_of, generator_of, paint
 
 Sheet = np.ndarray
@@ -29,12 +28,17 @@ NOISE_PICTURES = 64
 
 
 def inspect(
-    checkpoint: Path, photos: Path, paintings: Path, weights: Path | None, output: Path, style: str | None
+    checkpoint: Path,
+    photos: Path | str,
+    paintings: Path,
+    weights: Path | None,
+    output: Path,
+    style: str | None,
 ) -> list[Path]:
     """Draw the sheets of `checkpoint` into the folder `output` and return their paths.
 
     Args:
-        photos: folder; held-out ones of it are looked at.
+        photos: folder, or a torchvision dataset; held-out ones of it are looked at.
         paintings: folder that the paintings' names in the recipe start from.
         weights: folder of the pretrained networks' weights; None takes torchvision's.
         style: name of the style that scores and features are drawn for; None takes the first.
@@ -43,7 +47,7 @@ def inspect(
         ValueError: a file cannot be read, or there is no such style.
     """
     state = load_checkpoint(checkpoint)
-    recipe = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+    recipe = stored_recipe(state["recipe"], str(checkpoint))
     names = [each.name for each in recipe.styles]
     if style is not None and style not in names:
         raise ValueError(f"{checkpoint}: no style {style!r}; there are {', '.join(names)}")
@@ -52,23 +56,21 @@ def inspect(
     restore(generator, state["average"], checkpoint)
     generator.eval()
     discriminator = discriminator_of(recipe, len(names))
-    discriminator.load_state_dict(state["discriminator"])
+    restore(discriminator, state.get("discriminator", {}), checkpoint)
     discriminator.eval()
 
-    files = sorted(image_files([photos]), key=lambda path: not held_out(path))[:4]
-    if not files:
+    # A dense one sees pictures of its crop's size only.
+    side = recipe.crop if recipe.discriminator == "dense" else _above(HEIGHT, generator.multiple)
+    seen = [_cut(resize_shorter(image, side), side) for image in held_out_first(photos, 4)]
+    if not seen:
         raise ValueError(f"no images in {photos}")
-    if recipe.discriminator == "dense":
-        seen = list((Pictures(files, recipe.crop).crops(4, recipe.crop, _rng()) * 255).byte())
-    else:
-        seen = [_cut(resize_shorter(read_image(path), HEIGHT)) for path in files]
     size = recipe.styles[index].painting_size or recipe.painting_size
     painting = resize_shorter(read_image(paintings / recipe.styles[index].painting), size)
 
     output.mkdir(parents=True, exist_ok=True)
     sheets = {
         "scores.png": score_sheet(generator, discriminator, seen, painting, index),
-        "features.png": feature_sheet(recipe, generator, weights, seen[:2], painting, index),
+        "features.png": feature_sheet(recipe, generator, discriminator, weights, seen[:2], painting, index),
         "fingerprint.png": fingerprint_sheet(generator, names),
     }
     for name, sheet in sheets.items():
@@ -118,33 +120,42 @@ def score_sheet(
 def feature_sheet(
     recipe: Recipe,
     generator: Generator,
+    discriminator: PatchDiscriminator | DenseDiscriminator,
     weights: Path | None,
     photos: Sequence[Tensor],
     painting: Tensor,
     style: int,
 ) -> Sheet:
-    """What each layer of the recipe's pretrained networks counts as content and as style.
+    """What each layer of the networks that the recipe compares by counts as content and as style.
 
     A pair of rows for each photograph and network: above, where the painting's features left the
     photograph's (content; brighter is further); below, how far the moments around each place are from those
     of the painting that is copied (style; brighter is further), of the photograph and of what was painted.
     """
     rows = []
-    names = dict.fromkeys((*recipe.content_features, *recipe.style_features))
-    for name in [name for name in names if name in NETWORKS] or ["generator"]:
-        network = pretrained(name, weights) if name in NETWORKS else generator.features
-        targets = [losses.moments(x) for x in network(painting[None].float() / 255)]
+    learned: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
+        "discriminator": lambda image: discriminator(image, torch.tensor([style]))[1],
+        "generator": generator.features,
+    }
+    # What learns sees crops of the painting in training, too, and not every size.
+    side = photos[0].shape[-1]
+    piece = _cut(resize_shorter(painting, max(side, min(painting.shape[-2:]))), side)
+    for name in dict.fromkeys((*recipe.content_features, *recipe.style_features)) or learned:
+        network = learned.get(name) or pretrained(name, weights)
+        shown = piece if name in learned else painting
+        targets = [losses.moments(x) for x in network(shown[None].float() / 255)]
         for photo in photos:
             painted = paint(generator, photo, style)
             of_photo, of_painted = (network(x[None].float() / 255) for x in (photo, painted))
             content, before, after = (
-                [_labelled(photo, "photograph")],
+                [_labelled(photo, f"photo, {name}")],
                 [_labelled(painted, "painted")],
-                [_labelled(_cut(resize_shorter(painting, HEIGHT)), "the style's painting")],
+                [_labelled(_cut(resize_shorter(painting, HEIGHT), HEIGHT), "the style's painting")],
             )
             for layer, (a, b, target) in enumerate(zip(of_photo, of_painted, targets, strict=True)):
                 moved = (a - b).square().mean(1)[0].sqrt() / (a.square().mean().sqrt() + losses.EPSILON)
-                mark = " *" if name in NETWORKS and layer == content_layer(name) % len(targets) else ""
+                counts = name in recipe.content_features and layer == content_layer(name) % len(targets)
+                mark = " *" if counts else ""
                 far = [_style_map(x, target) for x in (a, b)]
                 top = max(float(x.max()) for x in far) + losses.EPSILON
                 size = photo.shape[-2:]
@@ -182,7 +193,7 @@ def fingerprint_sheet(generator: Generator, names: Sequence[str]) -> Sheet:
     stretched, and the mean power spectrum of what was added, lowest frequencies in the middle: how large the
     strokes are and which way they run.
     """
-    side = 128 // generator.multiple * generator.multiple
+    side = _above(128, generator.multiple)
     coarse = torch.rand(NOISE_PICTURES, 3, side // 8, side // 8, generator=_rng())
     fine = torch.rand(NOISE_PICTURES, 3, side, side, generator=_rng(1)) - 0.5
     smooth = F.interpolate(coarse, (side, side), mode="bicubic", align_corners=False)
@@ -212,10 +223,15 @@ def _rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _cut(picture: Tensor) -> Tensor:
-    """The middle of `picture`, a square of the sheets' height."""
-    top, left = ((side - HEIGHT) // 2 for side in picture.shape[-2:])
-    return picture[:, top : top + HEIGHT, left : left + HEIGHT]
+def _above(side: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is not below `side`."""
+    return -(-side // multiple) * multiple
+
+
+def _cut(picture: Tensor, side: int) -> Tensor:
+    """The middle of `picture`, a square of `side` pixels."""
+    top, left = ((length - side) // 2 for length in picture.shape[-2:])
+    return picture[:, top : top + side, left : left + side]
 
 
 def _heat(values: Tensor, size: Sequence[int]) -> Tensor:

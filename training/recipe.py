@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -181,10 +181,14 @@ class Recipe:
         for name, least in AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths are channels, one number for each level, not {self.widths}")
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise ValueError(
+                f"widths are channels, one number for each of two levels or more, not {list(self.widths)}"
+            )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers from 0 to below 1, not {self.betas}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is from 0 to below 2**32, not {self.seed}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is from 0 to below 1, not {self.average_decay}")
         names = [style.name for style in self.styles]
@@ -199,6 +203,38 @@ class Recipe:
             )
         if self.tone and self.crop < AREA:
             raise ValueError(f"tone needs a crop of at least {AREA}, not {self.crop}")
+        if self.clip_share and self.photo_size < self.crop:
+            raise ValueError(
+                f"with clips, photo_size is at least the crop, {self.crop}, not {self.photo_size}"
+            )
+        patch = 8 * 2 ** (self.discriminator_scales - 1)
+        if self.discriminator == "patch" and self.crop < patch:
+            raise ValueError(
+                f"{self.discriminator_scales} discriminator_scales need a crop of at least {patch}, "
+                f"not {self.crop}"
+            )
+        self._check_features(multiple)
+
+    def _check_features(self, multiple: int) -> None:
+        """Whether there are networks to compare by, and all that they are shown is large enough for them."""
+        for name in ("content", "style"):
+            if getattr(self, name) > 0 and not getattr(self, f"{name}_features"):
+                raise ValueError(f"{name}_features names no network; give one, or {name} = 0")
+        farthest = max(self.distances)
+        painting_size = min(style.painting_size or self.painting_size for style in self.styles)
+        for name in [name for name in LEAST_SIDE if name in self.content_features + self.style_features]:
+            least = LEAST_SIDE[name] * farthest
+            # A crop is looked at from an offset of up to one block.
+            if self.crop < least + multiple:
+                raise ValueError(
+                    f"{name} at a distance of {farthest} needs a crop of at least {least + multiple}, "
+                    f"not {self.crop}"
+                )
+            if painting_size < least:
+                raise ValueError(
+                    f"{name} at a distance of {farthest} needs a painting_size of at least {least}, "
+                    f"not {painting_size}"
+                )
 
     @property
     def discriminates(self) -> bool:
@@ -214,13 +250,21 @@ class Recipe:
         table["styles"] = [_changed(style) for style in self.styles]
         return table
 
-    def digest(self) -> str:
-        """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint."""
-        return hashlib.sha256(json.dumps(self.changed(), sort_keys=True).encode()).hexdigest()
+    def digest(self, without: Collection[str] = ()) -> str:
+        """A sha256 of what differs from the defaults: names this recipe, in a pack and in a checkpoint.
+
+        Args:
+            without: fields that do not count.
+        """
+        table = {name: value for name, value in self.changed().items() if name not in without}
+        return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 EXTENDS = "extends"
 """In a recipe's file, the name of another beside it that says what this one does not."""
+
+LEAST_SIDE = {"vgg19": 9, "squeezenet1_1": 17}
+"""Sides in pixels of the smallest pictures that the pretrained networks can see."""
 
 AREA = 16
 """Side in pixels of the squares whose light and dark `tone` compares."""
@@ -321,6 +365,19 @@ def build_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     if not styles:
         raise ValueError(f"{where}: a recipe needs at least one [[styles]] table")
     return _build(Recipe, {**table, "styles": styles}, where)
+
+
+def stored_recipe(text: str, where: str) -> Recipe:
+    """The recipe that a checkpoint, `where`, holds as JSON.
+
+    Raises:
+        ValueError: as `build_recipe`, or it is no JSON.
+    """
+    try:
+        table = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: not a checkpoint of a training: its recipe cannot be read") from error
+    return build_recipe(table, where)
 
 
 def _parse(text: str) -> Any:

@@ -1,6 +1,5 @@
 """One step of training: a generator learns to paint, a discriminator to tell its pictures from paintings."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -28,7 +27,7 @@ from training.flow import (
     with_shading,
 )
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
-from training.recipe import Recipe, build_recipe
+from training.recipe import Recipe, stored_recipe
 from training.regularisation import History, augment
 
 Features = list[Tensor]
@@ -51,6 +50,19 @@ def autocast_of(choice: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if native else None
 
 
+def device_of(choice: str) -> torch.device:
+    """The device of "cpu", "cuda", or "auto" for CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch finds no CUDA here; take cpu")
+    return torch.device(choice)
+
+
 @dataclass(frozen=True)
 class Material:
     """What a training learns from.
@@ -58,7 +70,7 @@ class Material:
     Attributes:
         photos: folder of photographs, or a torchvision dataset; one in ten is held out for evaluation.
         paintings: folder that the paintings' names in the recipe start from.
-        clips: folder of videos; None for a recipe that uses none.
+        clips: folder of videos; may be None for a recipe that learns nothing from them.
         weights: folder of the pretrained networks' weights; None takes torchvision's.
     """
 
@@ -254,7 +266,7 @@ class StyleTraining:
             ValueError: the checkpoint cannot be read or is of a generator of another shape.
         """
         state = load_trunk(checkpoint)
-        before = build_recipe(json.loads(state["recipe"]), str(checkpoint))
+        before = stored_recipe(state["recipe"], str(checkpoint))
         names = [style.name for style in before.styles]
         try:
             self.generator.start_from(state["average"], names, [style.name for style in self.recipe.styles])

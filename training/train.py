@@ -16,10 +16,10 @@ from torch import Tensor
 
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
-from training.data import TORCHVISION, dataset_images, held_out, image_files, read_image, resize_shorter
+from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter
 from training.distributed import any_of_all, processes, rank, world
 from training.recipe import Recipe
-from training.stylization import Material, StyleTraining, paint
+from training.stylization import Material, StyleTraining, device_of, paint
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -52,14 +52,13 @@ def train(
         ValueError: a path holds nothing usable, or the checkpoint belongs to another recipe.
         FloatingPointError: a loss is no longer finite.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    with processes(torch.device(device)):
+    where = device_of(device)
+    with processes(where):
         if recipe.batch % world():
             raise ValueError(f"a batch of {recipe.batch} cannot be shared by {world()} processes")
-        if device == "cuda" and world() > 1:
+        if where.type == "cuda" and world() > 1:
             torch.cuda.set_device(rank() % torch.cuda.device_count())
-        return _train(recipe, material, run, resume, start_from, torch.device(device), progress)
+        return _train(recipe, material, run, resume, start_from, where, progress)
 
 
 def _train(
@@ -74,7 +73,10 @@ def _train(
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists() and not resume:
         raise ValueError(f"{checkpoint} is there already: --resume goes on with it, another -o begins anew")
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{run}: cannot be written: {error.strerror}; give another -o") from error
     torch.manual_seed(recipe.seed)
     training = training_of(recipe, material, device)
     done = 0
@@ -97,7 +99,9 @@ def _train(
             {**state, "step": step, "digest": recipe.digest(), "recipe": json.dumps(recipe.changed())},
         )
 
-    photos = sheet_pictures(material.photos, 6, training.generator.multiple)
+    multiple = training.generator.multiple
+    photos = sheet_pictures(material.photos, 6, multiple)
+    clips = clip_frames(material.clips, max(recipe.photo_size, multiple), 4) if material.clips else []
     writes = rank() == 0
     with deferred_interrupt() as interrupted, _log(run if writes else None, done) as log:
         for step in range(done + 1, recipe.steps + 1):
@@ -114,9 +118,8 @@ def _train(
                     save(step)
                 if step % recipe.sheet_every == 0 or step == recipe.steps:
                     _write(run / f"sheet-{step:05d}.png", training.sheet(photos))
-                    if training.clips is not None:
-                        frames = training.clips.frames(4)
-                        _write(run / f"clip-{step:05d}.png", clip_sheet(training, frames))
+                    if clips:
+                        _write(run / f"clip-{step:05d}.png", clip_sheet(training, clips))
             if stop and step < recipe.steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}; --resume goes on")
     return checkpoint
@@ -136,8 +139,14 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
             board.add_scalar(f"loss/{name}", value, step)
 
     board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
+    path = run / "losses.jsonl"
+    before = path.read_text().splitlines(keepends=True) if done and path.exists() else []
     try:
-        with (run / "losses.jsonl").open("a" if done else "w", buffering=1) as file:
+        with path.open("w", buffering=1) as file:
+            # A training that was killed had gone on after its checkpoint, perhaps to the middle of a line.
+            file.writelines(
+                line for line in before if line.endswith("\n") and json.loads(line)["step"] <= done
+            )
             yield log
     finally:
         board.close()
@@ -162,25 +171,17 @@ def deferred_interrupt() -> Iterator[threading.Event]:
 
 
 def sheet_pictures(photos: Path | str, n: int, multiple: int) -> list[Tensor]:
-    """`n` photographs for the sheets, uint8 [3, 288, 384], held-out ones first; of a dataset, small ones."""
+    """`n` photographs for the sheets, uint8 [3, h, w], held-out ones first.
+
+    They are cut or padded to one size, a multiple of `multiple`: 288x384 or more, and of a dataset its own.
+    """
+    pictures = held_out_first(photos, n)
+    sides = (288, 384)
     if str(photos).startswith(TORCHVISION):
-        small = dataset_images(str(photos))[: 10 * n : 10]
-        # They may have any size, and a sheet one only.
-        side = -(-min(small[0].shape[-2:]) // multiple) * multiple
-        return [resize_shorter(image, side)[:, :side, :side] for image in small]
-    pictures = []
-    files = sorted(image_files([photos]), key=lambda path: not held_out(path))
-    for path in files:
-        try:
-            image = resize_shorter(read_image(path), 288)
-        except ValueError:
-            continue  # reported when the photographs were read
-        if image.shape[2] >= 384 or (path == files[-1] and not pictures):
-            image = torch.nn.functional.pad(image, (0, max(0, 384 - image.shape[2])))
-            pictures.append(image[:, :288, :384])
-        if len(pictures) == n:
-            break
-    return pictures
+        sides = (min(pictures[0].shape[-2:]),) * 2
+    height, width = (-(-side // multiple) * multiple for side in sides)
+    cut = [resize_shorter(picture, height)[:, :height, :width] for picture in pictures]
+    return [torch.nn.functional.pad(picture, (0, width - picture.shape[2])) for picture in cut]
 
 
 def clip_sheet(training: StyleTraining, pairs: list[tuple[Tensor, Tensor]]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The search for a recipe's weights and rates (Optuna; Akiba et al. 2019, arXiv 1907.10902)."""
 
 import dataclasses
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from training.data import Pictures, held_out, image_files
 from training.features import NETWORKS
 from training.flow import synthetic_pair, warp
 from training.recipe import Recipe
-from training.stylization import Batch, Material, StyleTraining, content_layer
+from training.stylization import Batch, Material, StyleTraining, content_layer, device_of
 
 log = logging.getLogger("fauve")
 
@@ -64,17 +65,28 @@ def tune(
 
     Args:
         study: sqlite file of all trials; one that is there goes on, whoever stopped it.
-        ranges: of the recipe's fields that are searched.
+        ranges: of the recipe's fields that are searched; what the recipe switches off, by 0, stays so, and
+            what it has beyond the bounds widens them.
         start_from: a trunk that every trial begins with.
+        device: "cpu", "cuda", or "auto" for CUDA where there is one.
 
     Raises:
-        ValueError: the material holds nothing usable, a field is no number, or the file is no study.
+        ValueError: the material holds nothing usable, a field is no number, or the file is no study, or one
+            of trials that cannot be compared with these.
     """
     for name in ranges:
         if not isinstance(getattr(recipe, name, None), float):
             raise ValueError(f"{name} is no field that can be searched; {', '.join(RANGES)} are")
     if not set(NETWORKS) & {*recipe.content_features, *recipe.style_features}:
         raise ValueError(f"a search compares recipes by a network that does not learn: {', '.join(NETWORKS)}")
+    where = device_of(device)
+    own = {name: getattr(recipe, name) for name in ranges if getattr(recipe, name) > 0}
+    if not own:
+        raise ValueError(f"all that is to be searched is 0 in the recipe: {', '.join(ranges)}")
+    # On a logarithmic scale there is no way to 0.
+    for name in ranges.keys() - own.keys():
+        log.warning("%s is 0 in the recipe: switched off, it is not searched", name)
+    bounds = {name: (min(ranges[name][0], value), max(ranges[name][1], value)) for name, value in own.items()}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,18 +97,25 @@ def tune(
             load_if_exists=True,
         )
     except Exception as error:  # SQLAlchemy's own, of many kinds
-        raise ValueError(f"{study}: not a study that can be gone on with: {error}") from error
+        raise ValueError(f"{study}: not a study, or not to be written; give another --study") from error
+    # Those that failed, or were stopped by Ctrl-C, say nothing.
+    begins = all(trial.state.name == "FAIL" for trial in search.trials)
+    for name, value in _in_common(recipe, own, steps, start_from).items():
+        if begins:
+            search.set_user_attr(name, value)
+        elif search.user_attrs.get(name) != value:
+            raise ValueError(f"{study}: its trials are of another {name}; give another --study")
+    if begins:
+        # The recipe itself is the first one: a search that finds nothing better says so.
+        search.enqueue_trial(own)
     # One that goes on must not draw again what it has drawn.
     search.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(search.trials))
-    if not search.trials:
-        # The recipe itself is the first one: a search that finds nothing better says so.
-        search.enqueue_trial({name: getattr(recipe, name) for name in ranges}, skip_if_exists=True)
 
     def run(trial: optuna.Trial) -> float:
-        values = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in ranges.items()}
+        values = {name: trial.suggest_float(name, *each, log=True) for name, each in bounds.items()}
         varied = dataclasses.replace(recipe, steps=steps, **values)
         torch.manual_seed(recipe.seed)
-        training = training_of(varied, material, torch.device(device))
+        training = training_of(varied, material, where)
         if start_from is not None:
             training.start_from(start_from)
         judged = judged_photos(material.photos, varied)
@@ -121,6 +140,18 @@ def tune(
         raise ValueError(f"{study}: not one trial came to its end")
     best = dataclasses.replace(recipe, **search.best_params)
     return Tuned(best, search.best_value, states.count("COMPLETE"), states.count("PRUNED"))
+
+
+def _in_common(
+    recipe: Recipe, searched: Iterable[str], steps: int, start_from: Path | None
+) -> dict[str, Any]:
+    """What the trials of a study must have in common to be compared, by what it is called."""
+    return {
+        "recipe": recipe.digest(without=("steps", *searched)),
+        "choice of fields": sorted(searched),
+        "number of steps": steps,
+        "--from": start_from and hashlib.sha256(start_from.read_bytes()).hexdigest(),
+    }
 
 
 def judged_photos(photos: Path | str, recipe: Recipe, n: int = 8) -> torch.Tensor:
