@@ -128,7 +128,10 @@ class Decoded:
     def image(self, frame: av.VideoFrame, colour: Colour) -> Image:
         """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
         if not is_yuv(frame.format):
-            return _packed(self._reformatter.reformat(frame, format="rgb24"))
+            packed = _packed(self._reformatter.reformat(frame, format="rgb24"))
+            # swscale takes every grey for one of full range.
+            grey = frame.format.name.startswith(("gray", "ya")) and frame.color_range == LIMITED
+            return cv2.LUT(packed, _expanded()) if grey else packed
         if frame.format.name not in PLANAR and frame.format.name != "nv12":
             # The same range on both sides: swscale must not touch the numbers.
             frame = self._reformatter.reformat(
@@ -155,6 +158,14 @@ class Decoded:
         rgba: Any = self._reformatter.reformat(frame, format="rgba").to_ndarray()
         alpha: Alpha = rgba[..., 3]
         return alpha
+
+
+@cache
+def _expanded() -> NDArray[np.uint8]:
+    """Each level of limited range in full range."""
+    levels = (np.arange(256) - 16) * 255 / 219
+    table: NDArray[np.uint8] = levels.round().clip(0, 255).astype(np.uint8)
+    return table
 
 
 def _rows(plane: Any) -> NDArray[np.uint8]:

@@ -116,10 +116,16 @@ class DevicePainter:
                 image = resized(image, self._size)
             if self._working == self._size:
                 painted = self._painted(image, look)
+            elif look.strength == 0:
+                painted = image
             else:
-                small = resized(image, self._working)
+                small, share = resized(image, self._working), look.strength
                 done = self._painted(small, at_working_size(look, self._working, self._size))
+                if share < 1:
+                    done = levels(small + (done - small) / share)
                 painted = upsampled(done, small, image)
+                if share < 1:
+                    painted = levels(image + share * (painted - image))
             return nv12(painted, self._from_rgb)
 
     def _painted(self, image: "Tensor", look: Look) -> "Tensor":

@@ -24,7 +24,7 @@ from pipeline.motion import Followed
 from pipeline.planes import Planes
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
-from pipeline.scaling import Detail, resize, stylizer
+from pipeline.scaling import Detail, resample, stylizer
 from pipeline.segments import Segment, after, missing
 from pipeline.show import Show, Staged
 from pipeline.sinks import Sink
@@ -670,6 +670,6 @@ def at_size(
     )
 
     def paint_and_resize(image: Image, look: Look) -> Image:
-        return resize(paint(image, look), size)
+        return resample(paint(image, look), size)
 
     return info, paint_and_resize

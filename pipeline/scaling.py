@@ -87,8 +87,17 @@ def scaled(paint: Paint, size: Size, source: Size, *, carried: bool = False) -> 
         return paint
 
     def paint_scaled(image: Image, look: Look) -> Image:
+        if look.strength == 0:
+            return image
         small = resize(image, size)
-        return upsample(paint(small, at_working_size(look, size, source)), small, image)
+        painted = paint(small, at_working_size(look, size, source))
+        if look.strength == 1:
+            return upsample(painted, small, image)
+        # What there is of the input comes from the input itself, which has detail that the small one lacks.
+        share = look.strength
+        full = cv2.addWeighted(painted, 1 / share, small, 1 - 1 / share, 0)
+        blended: Image = cv2.addWeighted(upsample(full, small, image), share, image, 1 - share, 0)
+        return blended
 
     return paint_scaled
 
@@ -148,6 +157,18 @@ def resize(image: Image, size: Size) -> Image:
     shrinks = image.shape[0] >= height and image.shape[1] >= width
     resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC)
     return resized
+
+
+def resample(image: Image, size: Size) -> Image:
+    """`image` [h, w, 3] at any `size`, for those who look at nothing else: each way by itself.
+
+    By area where it becomes smaller, so that nothing fine turns into moire, and by a cubic where it grows.
+    """
+    for width, height in ((size[0], image.shape[0]), size):
+        shrinks = width <= image.shape[1] and height <= image.shape[0]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        image = cv2.resize(image, (width, height), interpolation=interpolation)
+    return image
 
 
 def upsample(painted: Image, small: Image, image: Image) -> Image:

@@ -105,6 +105,19 @@ def test_rgb_and_grey_are_read_as_they_are(name):
     assert np.abs(Decoded().image(frame, colour_of(frame)).astype(int) - image).max() <= 1
 
 
+@pytest.mark.parametrize("pixels", ["gray", "gray10le"])
+def test_grey_of_limited_range_is_read_whole(pixels):
+    levels = np.array([[0, 16, 126, 235, 255]], np.uint8).repeat(2, 0)
+    frame = av.VideoFrame.from_ndarray(levels, format="gray").reformat(format=pixels)
+    read = dict.fromkeys((LIMITED, FULL, 0))
+    for range_ in read:
+        frame.color_range = range_
+        read[range_] = Decoded().image(frame, Colour(BT709, LIMITED))[0, :, 0].tolist()
+    assert np.abs(np.array(read[LIMITED]) - [0, 0, 128, 255, 255]).max() <= 1
+    assert np.abs(np.array(read[FULL]) - levels[0]).max() <= 1
+    assert read[0] == read[FULL]
+
+
 @pytest.mark.parametrize("name", ["yuv444p", "yuv444p10le", "yuva444p", "nv24"])
 def test_full_chroma_is_read_by_the_matrix_that_is_guessed(name):
     """HD without a tag is BT.709, also where swscale would take BT.601."""

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.colour import FULL, LIMITED
 from pipeline.hdr import (
     HLG,
     PQ,
@@ -19,6 +20,7 @@ from pipeline.hdr import (
 )
 from pipeline.mastering import Mastering, mastering_of
 from pipeline.sources.file import FileSource
+from pipeline.sources.hdr import LuminanceReader
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
 
@@ -96,6 +98,21 @@ def test_an_even_grey_is_lifted_to_where_it_was(transfer):
         frame = lift(image, gain_of(high, image, transfer), "yuv420p10le")
         assert (frame.color_trc, frame.color_primaries, frame.colorspace) == (transfer, 9, 9)
         assert np.abs(luma(frame) - code).max() <= 2
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_high_range_is_read_in_its_own_range(transfer):
+    signal = np.linspace(0.1, 0.9, 64)
+    read = []
+    for range_, codes in ((LIMITED, 64 + 876 * signal), (FULL, 1023 * signal)):
+        frame = av.VideoFrame(64, 64, "yuv444p10le")
+        for plane, values in zip(frame.planes, (codes, 512, 512), strict=True):
+            rows = np.zeros((64, plane.line_size // 2), np.uint16)
+            rows[:, :64] = np.round(values)
+            plane.update(rows)
+        frame.color_range, frame.color_trc, frame.colorspace = range_, transfer, 9
+        read.append(LuminanceReader().read(frame))
+    assert read[1] == pytest.approx(read[0], rel=0.05, abs=0.1)
 
 
 def test_small_sizes():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from engines import Look
-from pipeline.scaling import resize, stylizer, upsample, working_size
+from pipeline.scaling import resample, resize, scaled, stylizer, upsample, working_size
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,34 @@ def test_noise_of_the_input_is_not_carried_into_the_painting():
     image = np.clip(128 + noise, 0, 255).astype(np.uint8)
     small = resize(image, (160, 90))
     assert upsample(small, small, image).std() < 0.4 * image.std()
+
+
+def inverted(image, look):
+    return cv2.addWeighted(255 - image, look.strength, image, 1 - look.strength, 0)
+
+
+def test_what_is_left_of_the_input_has_all_its_detail():
+    size, source = (160, 96), (480, 288)
+    image = np.random.default_rng(0).integers(0, 256, (*source[::-1], 3), np.uint8)
+    paint = scaled(inverted, size, source)
+    assert np.array_equal(paint(image, Look(strength=0.0)), image)
+    assert np.abs(paint(image, Look(strength=0.01)).astype(int) - image).max() <= 4
+    small = resize(image, size)
+    full = upsample(255 - small, small, image)
+    assert np.array_equal(paint(image, Look()), full)
+    half = paint(image, Look(strength=0.5)).astype(int)
+    # On the way between the two, but for what a picture of bytes rounds and clips.
+    assert np.abs(half - (image.astype(int) + full) / 2).mean() < 2
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [(720, 405), (426, 720), (1280, 405), (640, 360), (1920, 400)])
+def test_no_moire_comes_of_fine_stripes_at_another_shape(size, axis):
+    width, height = 1280, 720
+    stripes = np.indices((height, width))[axis] % 2 * 255
+    image = np.repeat(stripes[..., None], 3, 2).astype(np.uint8)
+    found = resample(image, size)
+    assert found.shape == (size[1], size[0], 3)
+    shrinks = size[1 - axis] < (height, width)[axis]
+    assert (found.std() < 30) == shrinks
+    assert abs(found.mean() - 127.5) < 2

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from engines.cuda import gpus
-from pipeline.colour import Colour
+from pipeline.colour import BT709, FULL, LIMITED, Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks.file import FileSink
+from pipeline.sources.file import FileSource
+from pipeline.verify import read_contents
 from tests.videos import bar, copy, make_video, picture, read_video
 
 INFO = VideoInfo(96, 64, Fraction(25), Fraction(1, 12800), Colour())
@@ -86,6 +88,57 @@ def test_colour_aspect_and_metadata_are_kept(tmp_path):
     assert after.video.sample_aspect_ratio == Fraction(4, 3)
     assert after.metadata["title"] == "Ä ö"
     assert np.abs(before.images[5].astype(int) - after.images[5]).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "colour"),
+    [
+        ("b.webp", None, Colour(BT709, LIMITED)),
+        ("b.webp", None, Colour(BT709, FULL)),
+        ("b.mov", "prores", Colour(BT709, FULL)),
+    ],
+)
+def test_what_has_numbers_of_its_own_is_written_in_these(tmp_path, name, codec, colour, caplog):
+    wanted = [
+        (0, 0, 0),
+        (16, 16, 16),
+        (235, 235, 235),
+        (255, 255, 255),
+        (255, 0, 0),
+        (0, 255, 0),
+        (180, 60, 30),
+    ]
+    image = np.array(wanted, np.uint8)[None].repeat(32, 0).repeat(32, 1)
+    info = VideoInfo(image.shape[1], 32, Fraction(25), Fraction(1, 25), colour)
+    sink = FileSink(tmp_path / name, info, codec=codec)
+    for index in range(3):
+        sink.write(Frame(image, index, 1, Fraction(1, 25)))
+    sink.close()
+    assert ("holds limited range only" in caplog.text) == (colour.range == FULL)
+    with FileSource(tmp_path / name) as source:
+        frames = [item.image for item in source if isinstance(item, Frame)]
+    # What does not change, WebP keeps once.
+    assert len(frames) == (1 if name == "b.webp" else 3)
+    for found in frames:
+        assert np.abs(found[16, 16::32].astype(int) - wanted).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "tells"),
+    [("b.webm", None, False), ("b.mkv", "ffv1", False), ("b.mkv", "h264", True), ("b.mp4", "vp9", True)],
+)
+def test_no_shape_of_pixels_is_lost(tmp_path, name, codec, tells):
+    shape = Fraction(64, 45)
+    info = VideoInfo(160, 128, Fraction(25), Fraction(1, 25), Colour(), sample_aspect_ratio=shape)
+    if not tells:
+        with pytest.raises(SinkError, match=r"pixels are 64/45 times as wide as high; give --size 228x128"):
+            FileSink(tmp_path / name, info, codec=codec)
+        assert not os.listdir(tmp_path)
+        return
+    sink = FileSink(tmp_path / name, info, codec=codec)
+    sink.write(Frame(np.zeros((128, 160, 3), np.uint8), 0, 1, Fraction(1, 25)))
+    sink.close()
+    assert read_contents(tmp_path / name).aspect == shape
 
 
 def test_crf_and_preset_take_effect(tmp_path):

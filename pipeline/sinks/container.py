@@ -37,6 +37,9 @@ FORMATS = {
 }
 """FFmpeg's muxer by the end of the name."""
 
+TELL_ASPECT = ("h264", "hevc")
+"""Codecs that tell the shape of a pixel themselves: from PyAV 18, Matroska does not learn it."""
+
 ANIMATIONS = frozenset({"gif", "apng", "webp"})
 """Muxers of pictures that move; their packets depend on one another and are not joined from parts."""
 
@@ -125,6 +128,10 @@ class Container:
                 "%s: %dx%d is odd, so that it is written as 4:4:4, which some players cannot show",
                 *(self.path, info.width, info.height),
             )
+        if encoding.encoder.written(info.colour).range != info.colour.range:
+            codec = encoding.encoder.codec
+            log.warning("%s: %s holds limited range only; the picture is brought to it", self.path, codec)
+        self._refuse_lost_aspect(encoding, info)
         if info.mastering is not None and encoding.encoder.mastering_option is None:
             log.warning(
                 "%s: %s cannot hold what the source says about its display (%s); it is left out",
@@ -153,6 +160,16 @@ class Container:
     def context(self) -> Any:
         """The codec context of the picture, open; for whoever encodes right into this file."""
         return self._video.codec_context
+
+    def _refuse_lost_aspect(self, encoding: Encoding, info: VideoInfo) -> None:
+        shape, codec = info.sample_aspect_ratio, encoding.encoder.codec
+        if shape == 1 or codec in TELL_ASPECT or self._muxer not in ("matroska", "webm"):
+            return
+        width = 2 * max(1, round(info.width * shape / 2))
+        raise SinkError(
+            f"{self.path}: {codec} in a {self.path.suffix} file cannot tell that pixels are {shape} times as "
+            f"wide as high; give --size {width}x{info.height}, or write .mp4 or .mov"
+        )
 
     def _add(self, track: Track) -> None:
         """Make room for a track, or say what becomes of it."""

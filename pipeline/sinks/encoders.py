@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +13,7 @@ from av.codec.context import Flags
 from av.filter import Graph
 
 from engines.cpu import instruction_sets
-from pipeline.colour import IDENTITY, RGB, encodable, is_yuv
+from pipeline.colour import IDENTITY, LIMITED, RGB, SMPTE170M, Colour, encodable, is_yuv
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
@@ -49,6 +49,10 @@ class Encoder:
     """What is always set."""
     alpha_options: Mapping[str, str] = field(default_factory=dict)
     """What is set for a transparent picture."""
+    matrix: int | None = None
+    """That its pictures are always in; None takes the video's."""
+    range: int | None = None
+    """The same for the range."""
     palette: bool = False
     """Whether each picture is brought down to 256 colours of its own."""
     mastering_option: str | None = None
@@ -59,6 +63,10 @@ class Encoder:
     """Shortest side of a picture that it takes, in pixels."""
     nvidia: bool = False
     """Whether an NVIDIA GPU encodes; written, and not run for want of one."""
+
+    def written(self, colour: Colour) -> Colour:
+        """How it writes a video whose numbers mean colours as `colour` says."""
+        return replace(colour, matrix=self.matrix or colour.matrix, range=self.range or colour.range)
 
     def settings(self, name: str, crf: int | None, preset: str | None) -> dict[str, str]:
         """FFmpeg's options for quality and effort; the defaults where None is given.
@@ -127,6 +135,8 @@ ENCODERS = {
         options={"profile": "hq"},
         alpha_pixels="yuva444p10le",
         alpha_options={"profile": "4444"},
+        # It cannot tell of another one.
+        range=LIMITED,
     ),
     "ffv1": Encoder("ffv1", "ffv1", "bgr0", "bgr0", alpha_pixels="bgra"),
     "h264_nvenc": Encoder(
@@ -159,6 +169,9 @@ ENCODERS = {
         high_pixels=None,
         alpha_pixels="bgra",
         options={"quality": "85"},
+        # Nor can WebP, whose own these are.
+        matrix=SMPTE170M,
+        range=LIMITED,
     ),
 }
 """By the name that users type."""
@@ -197,7 +210,8 @@ class Encoding:
             # Without it .mp4 and .mov take no tags at all.
             context.colorspace = IDENTITY
         else:
-            context.colorspace, context.color_range = info.colour.matrix, info.colour.range
+            colour = self.encoder.written(info.colour)
+            context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
         context.flags |= Flags.frame_duration
         if self.in_band:
@@ -358,7 +372,7 @@ class VideoEncoder:
 
     def __init__(self, encoding: Encoding, info: VideoInfo, context: Any = None) -> None:
         self._encoding = encoding
-        self._colour = info.colour
+        self._colour = encoding.encoder.written(info.colour)
         self._time_base: Fraction = info.time_base
         self._durations: dict[int, int] = {}
         if context is None:

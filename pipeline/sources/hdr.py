@@ -8,7 +8,7 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.colour import BT709, LIMITED, Colour
+from pipeline.colour import BT709, FULL, LIMITED, Colour
 from pipeline.hdr import high_luminance, small_size
 
 SDR = Colour(BT709, LIMITED, primaries=1, transfer=1)
@@ -59,13 +59,13 @@ class LuminanceReader:
     def read(self, frame: av.VideoFrame) -> NDArray[np.float32]:
         """The luminance of `frame` in cd/m2."""
         width, height = small_size(frame.width, frame.height)
-        # The same range on both sides: swscale must not touch the numbers.
+        # Neither side may be left to be guessed.
         small: Any = self._reformatter.reformat(
             frame,
             width=width,
             height=height,
             format="yuv444p10le",
-            src_color_range=LIMITED,
+            src_color_range=FULL if frame.color_range == FULL else LIMITED,
             dst_color_range=LIMITED,
             interpolation="AREA",
         )
