@@ -197,7 +197,9 @@ def test_between_two_pixels_the_scene_is_moved_back_for_the_engine_and_on_again(
             found = scaled(paint, (90, 70), source, carried=carried)(whole, look)
             assert np.array_equal(found, still), "by whole pixels, or without a canvas, as if nothing moved"
         untouched = scaled(paint, (90, 70), source, carried=True)(whole, Look(strength=0, moved=(7.4, -3.3)))
-        assert np.array_equal(untouched, still), "strength 0 gives back every byte"
+        # By the engine at its own size; at another one nobody is asked.
+        given_back = still if source == (90, 70) else whole
+        assert np.array_equal(untouched, given_back), "strength 0 gives back every byte"
 
 
 def test_larger_pictures_are_made_small():
