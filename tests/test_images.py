@@ -198,7 +198,7 @@ def test_pictures_of_which_nothing_is_known_are_not_gone_on_with(tmp_path):
         ImageSink(path, {"look": 2})
     assert images_done(path, {"look": 1}) == 3
     (tmp_path / ".f%02d.png.json").unlink()
-    with pytest.raises(SinkError, match=r"3 pictures are there, and nothing tells .* --force begins anew"):
+    with pytest.raises(SinkError, match=r"3 pictures are there, and nothing tells .* --force starts over"):
         images_done(path, {"look": 1})
 
 

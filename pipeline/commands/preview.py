@@ -110,7 +110,7 @@ def sample(video: Path, count: int) -> list[Image]:
         SourceError: it cannot be read, or comes through a pipe, which cannot be read twice.
     """
     if str(video) == "-":
-        raise SourceError("standard input: a sheet is made of a file, which is read here and there")
+        raise SourceError("standard input: a sheet needs a file, which can be read out of order")
     index = read_index(video)
     if index is None:
         return _evenly(_passing(video, count), count)

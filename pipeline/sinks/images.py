@@ -82,7 +82,7 @@ def images_done(path: Path, journal: Mapping[str, Any]) -> int:
     if done and begun is None:
         raise SinkError(
             f"{path}: {done} pictures are there, and nothing tells what they were painted with; --force "
-            "begins anew"
+            "starts over"
         )
     if done:
         check_journal(kept, journal, path)

@@ -100,7 +100,7 @@ class Parts:
             elif done and not force:
                 raise SinkError(
                     f"{self.output}: an earlier run has painted {done} frames; --resume goes on from there, "
-                    "--force begins anew"
+                    "--force starts over"
                 )
             else:
                 for path in self.folder.glob("*.*"):
@@ -236,7 +236,7 @@ def join(parts: Sequence[Part], container: Container, packets: Iterable[Any], in
     header = bytes(container.context.extradata or b"").hex()
     if any(part.header != header for part in parts):
         raise SinkError(
-            f"{container.path}: the earlier run had another version of the encoder; --force begins anew"
+            f"{container.path}: the earlier run had another version of the encoder; --force starts over"
         )
     pictures = one_stream(parts, info.time_base, max(1, round(1 / (info.rate * info.time_base))))
     picture = next(pictures, None)
