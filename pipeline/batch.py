@@ -1,5 +1,6 @@
 """Which files a run paints, and what the results are called."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,22 +60,24 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         raise SinkError("-: standard output takes one video; give a folder for several")
     if output.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES) and not output.is_dir():
         raise SinkError(f"{output}: several videos go into a folder, and this is the name of a file")
-    pairs: dict[Path, Path] = {}
+    pairs: dict[str, tuple[Path, Path]] = {}
     for video in _files(videos):
         kept = video.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES)
         suffix = video.suffix if kept else ROOMIEST
         result = output / (video.stem + suffix)
-        if result in pairs:
-            raise SinkError(f"{result}: would be the result of {pairs[result]} and of {video}; rename one")
+        # Disks there take names that differ in case alone for the same.
+        name = str(result).casefold() if sys.platform in ("win32", "darwin") else str(result)
+        if name in pairs:
+            raise SinkError(f"{result}: would be the result of {pairs[name][0]} and of {video}; rename one")
         refuse_itself(video, result)
-        pairs[result] = video
+        pairs[name] = (video, result)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SinkError(
             f"{output}: several videos go into a folder, which cannot be made: {error.strerror}"
         ) from error
-    return [(video, result) for result, video in pairs.items()]
+    return list(pairs.values())
 
 
 def refuse_itself(video: Path, output: Path) -> None:

@@ -72,7 +72,12 @@ def rtmp_link(host: str) -> Link:
     path = f":{RTMP_PORT}/live/{NAME}"
     options = "listen=1 analyzeduration=300000 fflags=nobuffer"
     settings = {"input": f"rtmp://0.0.0.0{path}", "input_format": "", "ffmpeg_options": options}
-    return Link(f"rtmp://{host}{path}", {**COMMON, **settings})
+    return Link(f"rtmp://{in_url(host)}{path}", {**COMMON, **settings})
+
+
+def in_url(host: str) -> str:
+    """`host` as URLs have it: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def by_hand(host: str) -> str:
@@ -98,6 +103,8 @@ class Obs:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 4455, password: str = "") -> None:
         self.host = host
+        self.made = False
+        """Whether `connect` made the Media Source, which was not there before."""
         self._port = port
         self._password = password
 
@@ -114,18 +121,25 @@ class Obs:
 
         async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> Link:
             inputs = await call("GetInputList")
+            scene = (await call("GetCurrentProgramScene"))["currentProgramSceneName"]
             if any(one["inputName"] == NAME for one in inputs["inputs"]):
                 await call("SetInputSettings", inputName=NAME, inputSettings=how.settings, overlay=True)
-                return how
-            scene = (await call("GetCurrentProgramScene"))["currentProgramSceneName"]
-            made = await call(
-                "CreateInput",
-                sceneName=scene,
-                inputName=NAME,
-                inputKind="ffmpeg_source",
-                inputSettings=how.settings,
-                sceneItemEnabled=True,
-            )
+                items = (await call("GetSceneItemList", sceneName=scene))["sceneItems"]
+                # It may be shown from within a group or another scene, too.
+                shown = (await call("GetSourceActive", sourceName=NAME))["videoActive"]
+                if shown or any(item["sourceName"] == NAME for item in items):
+                    return how
+                made = await call("CreateSceneItem", sceneName=scene, sourceName=NAME, sceneItemEnabled=True)
+            else:
+                made = await call(
+                    "CreateInput",
+                    sceneName=scene,
+                    inputName=NAME,
+                    inputKind="ffmpeg_source",
+                    inputSettings=how.settings,
+                    sceneItemEnabled=True,
+                )
+                self.made = True
             canvas = await call("GetVideoSettings")
             # The whole canvas, whatever size the picture has.
             await call(
@@ -231,10 +245,10 @@ class Obs:
             import simpleobsws
         except ImportError as error:
             raise SinkError('fauve obs needs pip install "fauve[live]"') from error
-        where = f"OBS at {self.host}:{self._port}"
+        where = f"OBS at {in_url(self.host)}:{self._port}"
 
         async def talk() -> T:
-            client = simpleobsws.WebSocketClient(f"ws://{self.host}:{self._port}", self._password)
+            client = simpleobsws.WebSocketClient(f"ws://{in_url(self.host)}:{self._port}", self._password)
             try:
                 await client.connect()
             except Exception as error:  # of several libraries, which say little

@@ -310,7 +310,7 @@ class Render:
         if done:
             index = read_index(video, self.rate)
             if index is None:
-                raise SinkError(f"{output}: {video} does not tell when its frames are shown; --force starts over")
+                raise SinkError(f"{output}: {video} tells no times of its frames; --force starts over")
             left = missing([], index, file.info.time_base, self.rate, 1, skip=done)
             if not left:
                 return Stats(before=done)

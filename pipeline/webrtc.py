@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from pipeline.access import Access
 from pipeline.errors import SinkError
+from pipeline.serving import listening
 
 T = TypeVar("T")
 
@@ -28,10 +29,16 @@ class Loop:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
+        self.loop.run_until_complete(self._cancel())
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+    async def _cancel(self) -> None:
+        """Cancel what is left in the loop, and have it end."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Have the loop do `work`; its result.
@@ -74,16 +81,9 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
         host, port = parse_host(address)
     except ValueError as error:
         raise SinkError(str(error)) from error
-    access = Access(host)
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        raise SinkError(f"{address}: cannot be served there: {error.strerror}") from error
-    return listening, access, access.url(listening.getsockname()[1], address.partition(":")[0])
+    access, kind = Access(host), address.partition(":")[0]
+    there = listening(kind, host, port)
+    return there, access, access.url(there.getsockname()[1], kind)
 
 
 def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "") -> Any:
@@ -139,19 +139,19 @@ def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "")
     return Starlette(routes=[*routes, Route("/", index)] if page else routes)
 
 
-def serve(loop: Loop, listening: socket.socket, application: Any) -> Callable[[], None]:
-    """Serve `application` on `listening` in `loop`; what ends it."""
+def serve(loop: Loop, there: socket.socket, application: Any) -> Callable[[], None]:
+    """Serve `application` on `there` in `loop`; what ends it."""
     import uvicorn
 
     server = uvicorn.Server(
         uvicorn.Config(application, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     )
-    serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listening]), loop.loop)
+    serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[there]), loop.loop)
 
     def end() -> None:
         server.should_exit = True
         with contextlib.suppress(TimeoutError):
             serving.result(2.0)
-        listening.close()
+        there.close()
 
     return end

@@ -19,6 +19,7 @@ import pytest
 
 from engines import Look, Style, bundled, load
 from pipeline import stream
+from pipeline.batch import plan
 from pipeline.commands.options import Dimensions, Rate
 from pipeline.commands.preview import preview, sample
 from pipeline.commands.run import run
@@ -634,6 +635,17 @@ def test_what_was_stopped_in_a_folder_goes_on_by_itself(tmp_path, pack, stops_af
     invoke(*asked)
     assert "a.mp4: 150 frames painted" in capsys.readouterr().out
     assert [len(read_video(tmp_path / "out" / name).times) for name in ("a.mp4", "b.mp4")] == [150, 5]
+
+
+@pytest.mark.parametrize(("platform", "same"), [("darwin", True), ("win32", True), ("linux", False)])
+def test_names_that_differ_in_case_alone_may_be_one(tmp_path, monkeypatch, platform, same):
+    monkeypatch.setattr(sys, "platform", platform)
+    videos = [tmp_path / "a" / "clip.mp4", tmp_path / "b" / "Clip.mp4"]
+    if same:
+        with pytest.raises(SinkError, match="rename one"):
+            plan(videos, tmp_path / "out")
+    else:
+        assert len(plan(videos, tmp_path / "out")) == 2
 
 
 @pytest.mark.parametrize(("output", "words"), [("-", "takes one video"), ("out.mp4", "the name of a file")])

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import io
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
+from pipeline.commands.live import _interrupted
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
@@ -28,6 +31,7 @@ from pipeline.sinks.stream import StreamSink, parse
 from pipeline.sources.live import Capture, LiveSource, SrtProgram, hurries, open_container, open_source
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
+from pipeline.sources.sound import WithSound
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import bar, make_video, read_video
@@ -207,6 +211,53 @@ def test_the_same_machine_gets_it_by_nut(pack, tmp_path):
     process.communicate(timeout=10)
     assert None not in numbers
     assert numbers == sorted(set(numbers))
+
+
+def test_who_begins_to_read_nut_later_sees_it_and_the_others_go_on():
+    pattern, datagrams = PatternSource((320, 180)), []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader:
+        reader.bind(("127.0.0.1", 0))
+        reader.settimeout(0.04)
+        url = f"udp://127.0.0.1:{reader.getsockname()[1]}?pkt_size=60000"
+        command = [sys.executable, "-m", "pipeline.sinks.relay", url, "nut", '{"flush_packets": "1"}']
+        relay = subprocess.Popen(command, stdin=subprocess.PIPE)
+        muxer = Muxer("nut", relay.stdin, "nut", pattern.info, LiveEncoding("mjpeg"), flush_packets="1")
+        number = 0
+        while len(datagrams) < 80:
+            muxer.write(Frame(pattern.picture(number), number * 3000, 3000, pattern.info.time_base))
+            relay.stdin.flush()
+            number += 1
+            time.sleep(0.03)
+            with contextlib.suppress(TimeoutError):
+                datagrams.append(reader.recv(65536))
+            assert number < 500
+        relay.kill()
+        relay.wait()
+        muxer.abort()
+        with contextlib.suppress(BrokenPipeError):
+            relay.stdin.close()
+
+    def read(datagrams):
+        # Where nobody can seek.
+        stream = SimpleNamespace(read=io.BytesIO(b"".join(datagrams)).read)
+        return codes(stream, format="nut")[0]
+
+    early, late = read(datagrams), read(datagrams[10:])
+    assert early == list(range(1, len(early) + 1))
+    assert early[-len(late) :] == late
+    assert 20 < len(late) < len(early)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+def test_a_signal_that_is_passed_on_twice_is_one(monkeypatch):
+    stop = threading.Event()
+    with _interrupted(stop):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        monkeypatch.setattr("pipeline.commands.live.SAME_SIGNAL", 0.0)
+        with pytest.raises(KeyboardInterrupt, match="at once"):
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("sound", [False, True])
@@ -644,6 +695,7 @@ def ports(kind):
     [
         ("listen:tcp://127.0.0.1:{}", "tcp"),
         ("listen:rtmp://127.0.0.1:{}/live/x", "tcp"),
+        ("listen:rtsp://127.0.0.1:{}/live", "tcp"),
         ("udp://127.0.0.1:{}", "udp"),
         ("srt://127.0.0.1:{}?mode=listener", "udp"),
     ],
@@ -1007,6 +1059,66 @@ def test_the_sound_of_another_place(tmp_path, pack):
     for place, words in ((silent, "no sound in it"), (tmp_path / "none.wav", "no such file")):
         result = fauve("live", "test:", *SIZE, "-s", pack, "-o", tmp_path / "x.mkv", "--sound", place)
         assert_one_line(result, words)
+
+
+class Late(PatternSource):
+    """A pattern that takes its time to begin."""
+
+    def __iter__(self):
+        time.sleep(0.5)
+        yield from super().__iter__()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_the_end_of_a_file_of_sound_is_no_loss(tmp_path, caplog, loop):
+    video = make_video(tmp_path / "in.mp4", frames=10)
+    source = WithSound(Late((64, 48)), str(video), loop=loop)
+    with av.open(str(video)) as container:
+        length = container.duration / av.time_base
+    pieces = []
+    for item in source:
+        if isinstance(item, Frame) and item.time > 3:
+            break
+        if not isinstance(item, Frame):
+            pieces.append(item.samples)
+    source.close()
+    assert caplog.text == ""
+    begins = [piece.pts / piece.sample_rate for piece in pieces]
+    assert (begins[-1] - begins[0] > length) == loop
+    # Nor is there a gap before it begins again.
+    assert all(b - a < 1.5 * pieces[0].samples / 48_000 for a, b in pairwise(begins))
+
+
+def test_sound_that_is_lost_is_asked_for_until_it_is_back(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.sources.sound.PAUSES", (0.05,))
+    video, asked = str(make_video(tmp_path / "in.mp4", frames=5)), []
+
+    def connect(self):
+        asked.append(0)
+        if len(asked) in (2, 3):
+            raise SourceError("nobody is there")
+        return av.open(video)
+
+    monkeypatch.setattr(WithSound, "_connect", connect)
+    source = WithSound(PatternSource((64, 48)), "udp://127.0.0.1:1")
+    for _ in source:
+        if "is back" in caplog.text:
+            break
+    source.close()
+    assert len(asked) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills")
+def test_one_listens_for_rtsp(pack):
+    port = free_port()
+    sender = threading.Timer(
+        1, start, ["test:", *SIZE, "-s", pack, "--no-audio", "-o", f"rtsp://127.0.0.1:{port}/live"]
+    )
+    sender.start()
+    with open_source(f"listen:rtsp://127.0.0.1:{port}/live") as source:
+        assert (source.info.width, source.info.height) == (320, 180)
+        assert isinstance(next(iter(source)), Frame)
+    sender.join()
 
 
 def test_what_is_refused_leaves_the_files_of_the_evening_before(tmp_path, pack):

@@ -106,6 +106,52 @@ def test_a_source_that_is_there_is_updated(obs):
 
 
 @needs("obs", "Xvfb")
+def test_what_cannot_be_painted_leaves_no_source(obs, tmp_path):
+    studio = Obs(port=obs, password=PASSWORD)
+    connect = ["obs", "connect", "--port", obs, "--password", PASSWORD]
+    (tmp_path / "broken.mp4").write_text("no video")
+    for arguments, asked in (
+        (["nowhere.mp4"], False),
+        (["test:", "--nonsense"], False),
+        ([tmp_path / "broken.mp4"], True),
+    ):
+        result = fauve(*connect, *arguments)
+        assert result.returncode == 2
+        assert ("has a Media Source now" in result.stderr) == asked
+        assert not studio.remove()
+
+
+@needs("obs", "Xvfb")
+def test_a_source_of_another_scene_is_added_to_the_one_that_is_shown(obs):
+    studio = Obs(port=obs, password=PASSWORD)
+    studio.connect()
+    assert studio.made
+
+    def ask(request, **data):
+        async def work(call):
+            return await call(request, **data)
+
+        return studio._talk(work)
+
+    before = ask("GetCurrentProgramScene")["currentProgramSceneName"]
+    ask("CreateScene", sceneName="other")
+    ask("SetCurrentProgramScene", sceneName="other")
+    try:
+        time.sleep(1)
+        again = Obs(port=obs, password=PASSWORD)
+        again.connect()
+        again.connect()
+        assert not again.made
+        (item,) = ask("GetSceneItemList", sceneName="other")["sceneItems"]
+        assert item["sourceName"] == "fauve"
+        assert item["sceneItemTransform"]["boundsType"] == "OBS_BOUNDS_SCALE_INNER"
+    finally:
+        ask("SetCurrentProgramScene", sceneName=before)
+        ask("RemoveScene", sceneName="other")
+    assert studio.remove()
+
+
+@needs("obs", "Xvfb")
 def test_a_wrong_password_is_one_line(obs):
     assert_one_line(
         fauve("obs", "connect", "--port", obs, "--password", "x", "test:"), "password", "Show Connect"
@@ -115,6 +161,14 @@ def test_a_wrong_password_is_one_line(obs):
 def test_no_obs_is_one_line():
     pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
     assert_one_line(fauve("obs", "connect", "--port", free_port(), "test:"), "does not answer", "start OBS")
+
+
+def test_addresses_of_ipv6_have_brackets():
+    pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
+    assert link("fe80::1").output == "rtmp://[fe80::1]:1935/live/fauve"
+    assert link("::1") == link("127.0.0.1")
+    with pytest.raises(SinkError, match=r"OBS at \[::1\]:\d+: does not answer"):
+        Obs("::1", free_port()).connect()
 
 
 def test_by_hand():

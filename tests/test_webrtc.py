@@ -14,6 +14,7 @@ import pytest
 from pipeline.access import Access
 from pipeline.frame import Frame
 from pipeline.sinks.webrtc import WhepSink, WhipSink
+from pipeline.sources.live import open_source
 from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.webrtc import Loop, bind, serve, signalling
 from tests.packs import tiny_pack
@@ -28,6 +29,7 @@ from tests.test_live import (
     until_it_listens,
     until_painted,
     wait_for,
+    wait_until,
 )
 
 __all__ = ["nothing_keeps_running"]
@@ -257,6 +259,50 @@ def test_what_takes_too_long_is_given_up():
         loop.run(wait(), 0.1)
     assert given_up.wait(5)
     loop.close()
+
+
+def test_what_is_left_in_a_loop_ends_with_it():
+    loop, begun, ended = Loop("test"), threading.Event(), []
+
+    async def wait():
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    asyncio.run_coroutine_threadsafe(wait(), loop.loop)
+    assert begun.wait(5)
+    loop.close()
+    assert ended == [True]
+    assert loop.loop.is_closed()
+
+
+def test_a_sender_that_falls_silent_is_lost_and_comes_back():
+    port, over, silent = free_port(), threading.Event(), threading.Event()
+
+    def send():
+        until_it_listens(port)
+        pattern = PatternSource((64, 48))
+        whip = WhipSink(f"whip:http://127.0.0.1:{port}/whip", pattern.info)
+        number = 0
+        while not over.wait(0.05):
+            if not silent.is_set():
+                whip.write(Frame(pattern.picture(number), 3000 * number, 3000, pattern.info.time_base))
+                number += 1
+        whip.close()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with open_source(f"whip::{port}", timeout=1.0) as source:
+        silent.set()
+        wait_until(lambda: source.lost)
+        assert source.lost == "the sender has fallen silent"
+        silent.clear()
+        wait_until(lambda: not source.lost)
+        assert source.reconnected == 1
+        over.set()
+        sender.join()
 
 
 def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):

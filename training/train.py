@@ -72,7 +72,9 @@ def _train(
 ) -> Path:
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists() and not resume:
-        raise ValueError(f"{checkpoint} is there already: --resume goes on with it, another -o starts a new one")
+        raise ValueError(
+            f"{checkpoint} is there already: --resume goes on with it, another -o starts a new one"
+        )
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import shutil
 import signal
 import sys
@@ -44,6 +45,9 @@ from pipeline.sources.live import open_source
 from pipeline.sources.sound import WithSound
 
 log = logging.getLogger("fauve")
+
+SAME_SIGNAL = 0.5
+"""Seconds within which a second signal is the first one: timeout(1), among others, passes it on twice."""
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
@@ -238,7 +242,7 @@ def live(
         picture = open_source(address(source), size=size, rate=fps, loop=loop, sound=own, timeout=timeout)
         camera = stack.enter_context(picture)
         if sound:
-            camera = WithSound(picture, sound)
+            camera = WithSound(picture, sound, loop=loop)
             stack.callback(camera.close)
         if denoise or (denoise is None and address(source).startswith("camera:")):
             camera = Denoised(camera)
@@ -314,9 +318,14 @@ def address(source: str) -> str:
 @contextlib.contextmanager
 def _interrupted(stop: threading.Event) -> Any:
     """Have Ctrl-C, and a polite kill, end the run properly; a second one ends it at once."""
+    first = -math.inf
 
     def end(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        now = time.monotonic()
+        if not stop.is_set():
+            first = now
+        elif now - first > SAME_SIGNAL:
             raise KeyboardInterrupt("stopped at once")
         stop.set()
 

@@ -1,13 +1,15 @@
 """`fauve obs`: the painted picture in OBS Studio, without a click."""
 
+import contextlib
 import threading
 from typing import Any
 
 import click
 
-from pipeline.commands.live import live
+from pipeline.commands.live import address, live
 from pipeline.errors import SinkError
-from pipeline.obs import Obs, by_hand
+from pipeline.obs import Obs, by_hand, link
+from pipeline.sources.live import parse
 
 
 def _of_obs(command: Any) -> Any:
@@ -53,22 +55,34 @@ def connect(
         return
     if source is None:
         raise click.UsageError("give a source to paint, such as camera:0")
-    studio = Obs(host, port, password)
-    how = studio.connect()
-    click.echo(f"OBS has a Media Source now, {how.settings['input']}", err=True)
-    checking = threading.Thread(target=_check, args=(studio,), name="check", daemon=True)
-    checking.start()
+    studio, how = Obs(host, port, password), link(host)
     with live.make_context("live", [source, "-o", how.output, *options], parent=context) as inner:
-        live.invoke(inner)
+        # What is refused leaves OBS as it is.
+        if not address(source).startswith(("test:", "whip:", "srt:")):
+            parse(address(source))
+        studio.connect(how)
+        click.echo(f"OBS has a Media Source now, {how.settings['input']}", err=True)
+        moving = threading.Event()
+        checking = threading.Thread(target=_check, args=(studio, moving), name="check", daemon=True)
+        checking.start()
+        try:
+            live.invoke(inner)
+        except Exception:
+            # One that was shown has its place in the scene, whatever went wrong later.
+            if studio.made and not moving.is_set():
+                with contextlib.suppress(SinkError):
+                    studio.remove()
+            raise
 
 
-def _check(studio: Obs) -> None:
+def _check(studio: Obs, moving: threading.Event) -> None:
     try:
         moves = studio.moves()
     except SinkError as error:
         click.echo(f"fauve: {error}", err=True)
         return
     if moves:
+        moving.set()
         click.echo("OBS shows the painted picture moving", err=True)
     else:
         click.echo("fauve: OBS shows no moving picture yet; by hand it goes like this:", err=True)

@@ -7,10 +7,37 @@ freeze every thread: here it freezes only this process, which can be killed.
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import av
 import av.error
+
+AGAIN = 1.0
+"""Seconds after which the headers of NUT by UDP are sent again, without which who begins to read later sees
+nothing: FFmpeg alone repeats them after 1, 8, 64 MB and so on."""
+
+FILE_ID = b"nut/multimedia container\0"
+"""What a file begins with; it may not come again, and needs not come at all."""
+
+
+class Datagrams:
+    """What NUT is written to, again and again, that goes out by UDP as one stream.
+
+    Raises:
+        av.error.FFmpegError: it cannot be sent there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._target: Any = av.open(url, "w", format="data", options={"flush_packets": "1"})
+        self._stream = self._target.add_data_stream()
+
+    def write(self, data: bytes) -> int:
+        """Send `data`."""
+        packet: Any = av.Packet(bytes(data).removeprefix(FILE_ID))
+        packet.stream = self._stream
+        self._target.mux(packet)
+        return len(data)
 
 
 def relay(url: str, format: str, options: dict[str, str]) -> None:
@@ -25,11 +52,15 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
     source: Any = av.open(
         os.fdopen(0, "rb", buffering=0), format="nut", options={"probesize": "32", "fpsprobesize": "0"}
     )
-    target: Any = av.open(url, "w", format=format, options=options)
-    streams = {}
-    for stream in source.streams:
-        streams[stream.index] = target.add_stream_from_template(stream)
-    target.start_encoding()
+    datagrams = Datagrams(url) if format == "nut" and url.startswith("udp:") else None
+
+    def begin() -> Any:
+        target: Any = av.open(datagrams or url, "w", format=format, options=options)
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        target.start_encoding()
+        return target, streams, time.monotonic()
+
+    target, streams, began = begin()
     print("open", flush=True)
     pictures = 0
     for packet in source.demux():
@@ -41,6 +72,10 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
         if packet.dts is None:
             # NUT has no decoding times, and FFmpeg does not guess the first; nothing is reordered here.
             packet.dts = packet.pts
+        key = packet.is_keyframe and packet.stream.type == "video"
+        if datagrams and key and time.monotonic() - began > AGAIN:
+            target.close()
+            target, streams, began = begin()
         packet.stream = streams[packet.stream_index]
         target.mux(packet)
     target.close()

@@ -161,6 +161,7 @@ class StreamSink(Sink):
             stderr=subprocess.PIPE,
             # Ctrl-C is for us; the child ends when its input does.
             start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         for work, name in ((self._listen, "relay"), (self._hear_errors, "errors")):
             threading.Thread(target=work, args=(self._child,), name=name, daemon=True).start()

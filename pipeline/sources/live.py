@@ -59,7 +59,14 @@ NOBODY = "nobody sends there"
 STEP = round(Fraction(1, 1000) / TIME_BASE)
 """Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
 
-LISTEN = {"rtmp": {"listen": "1"}, "tcp": {"listen": "1"}, "http": {"listen": "1"}}
+LISTEN = {
+    "rtmp": {"listen": "1"},
+    "tcp": {"listen": "1"},
+    "http": {"listen": "1"},
+    # By default it waits less than no time; this is the longest, in seconds.
+    "rtsp": {"rtsp_flags": "listen", "listen_timeout": "2147483"},
+    "udp": {},
+}
 """Options that make FFmpeg wait for a sender instead of asking one."""
 
 CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -111,9 +118,9 @@ def open_source(
     if address.startswith("whip:"):
         from pipeline.sources.whip import WhipSource
 
-        return WhipSource(address, sound=sound)
+        return WhipSource(address, sound=sound, timeout=timeout)
     if address.startswith("srt:"):
-        return LiveSource(address, SrtProgram(address).open, sound=sound)
+        return LiveSource(address, SrtProgram(address, timeout).open, sound=sound)
     asked = parse(address, size, rate)
     return LiveSource(
         address,
@@ -138,10 +145,8 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         return _screen(rest, asked)
     if kind == "listen":
         scheme = urlsplit(rest).scheme
-        if scheme in ("rtsp", "udp"):
-            return Input(rest, None, {"rtsp_flags": "listen"} if scheme == "rtsp" else {})
         if scheme not in LISTEN:
-            raise SourceError(f"{address}: can listen for {', '.join(LISTEN)}, rtsp and udp")
+            raise SourceError(f"{address}: can listen for {', '.join(LISTEN)}")
         return Input(rest, None, LISTEN[scheme])
     if "://" in address:
         options = {"fflags": "nobuffer", "flags": "low_delay"}
@@ -273,10 +278,15 @@ def ffmpeg(what: str) -> str:
 
 
 class SrtProgram:
-    """The FFmpeg program that receives SRT, one at a time: the next one needs the port of the one before."""
+    """The FFmpeg program that receives SRT, one at a time: the next one needs the port of the one before.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        timeout: seconds without anything from the sender after which it ends.
+    """
+
+    def __init__(self, address: str, timeout: float = 5.0) -> None:
         self._address = address
+        self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self._kill)
 
@@ -287,7 +297,8 @@ class SrtProgram:
             SourceError: nobody sends there, or the program is not installed.
         """
         self._kill()
-        command = [ffmpeg(self._address), "-loglevel", "error", "-fflags", "nobuffer", "-i", self._address]
+        command = [ffmpeg(self._address), "-loglevel", "error", "-fflags", "nobuffer"]
+        command += ["-timeout", str(round(1e6 * self._timeout)), "-i", self._address]
         self._process = subprocess.Popen(
             [*command, "-c", "copy", "-f", "nut", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )

@@ -1,5 +1,6 @@
 """Sound from another place than the picture's: a microphone, a mixer, a file, a stream."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -48,14 +49,16 @@ class WithSound(Source):
     Args:
         picture: the live source.
         address: of the sound, as `parse_sound` takes it.
+        loop: play a file of sound again and again; after its end it is silent otherwise.
 
     Raises:
         SourceError: there is no sound there.
     """
 
-    def __init__(self, picture: Source, address: str) -> None:
+    def __init__(self, picture: Source, address: str, *, loop: bool = False) -> None:
         self._picture = picture
         self._address = address
+        self._loop = loop
         self.info = replace(picture.info, sound=True)
         self._asked = parse_sound(address)
         self._container = awaited(self._connect)
@@ -90,45 +93,62 @@ class WithSound(Source):
             self._items.close(error)
 
     def _read_sound(self) -> None:
-        attempt = 0
+        until: float | None = None
         while not self._stopped.is_set():
             try:
-                self._read_connection()
+                until = self._read_connection(until)
                 reason = "it ended"
+                if self._stopped.is_set() or (self._asked.ends and not self._loop):
+                    return
+                if self._asked.ends and until is not None:
+                    self._container = self._connect()
+                    continue
             except (SourceError, av.error.FFmpegError) as error:
                 reason = str(error)
-            if self._stopped.is_set():
-                return
-            if attempt == 0:
-                log.warning("%s: the sound is lost (%s); it is tried again", self._address, reason)
-            self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)])
-            attempt += 1
-            try:
-                self._container = self._connect()
-            except SourceError:
-                continue
-            log.warning("%s: the sound is back", self._address)
-            attempt = 0
+            until = None
+            self._reconnect(reason)
 
-    def _read_connection(self) -> None:
+    def _reconnect(self, reason: str) -> None:
+        """Ask for the sound until it is there again, or nobody wants it any more."""
+        log.warning("%s: the sound is lost (%s); it is tried again", self._address, reason)
+        attempt = 0
+        while not self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
+            attempt += 1
+            with contextlib.suppress(SourceError):
+                self._container = self._connect()
+                log.warning("%s: the sound is back", self._address)
+                return
+
+    def _read_connection(self, begins: float | None) -> float | None:
+        """Hand on what one connection gives; when it ends, in seconds of the run, if it gave anything.
+
+        Args:
+            begins: when its sound does; now if not given.
+        """
         counted = CountedSound()
         offset: float | None = None
+        until: float | None = None
         with self._container as container:
             paced = self._asked.ends or hurries(container)
+            # What does not go on without us waits for the first picture.
+            while paced and self._zero is None and not self._stopped.wait(0.01):
+                pass
             for samples in container.decode(audio=0):
                 if self._stopped.is_set():
-                    return
+                    break
                 if self._zero is None or samples.pts is None:
                     continue
                 at = float(samples.pts * samples.time_base)
                 if offset is None:
-                    offset = time.monotonic() - self._zero - at
+                    offset = (time.monotonic() - self._zero if begins is None else begins) - at
                 begins = at + offset
                 ahead = begins + self._zero - time.monotonic()
                 if paced and ahead > 0 and self._stopped.wait(ahead):
-                    return
+                    break
                 for piece in counted.pieces(samples, begins):
                     self._items.put_packet(piece, piece.size)
+                until = begins + samples.samples / samples.sample_rate
+        return until
 
     def __iter__(self) -> Iterator[Frame | Any]:
         for thread in self._threads:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Coroutine
 from fractions import Fraction
@@ -20,18 +21,24 @@ log = logging.getLogger("fauve")
 RATE = Fraction(30)
 """Frames per second that are taken for granted: WebRTC does not tell."""
 
+LEAST = 0.1
+"""Seconds without a picture that are no loss, whatever is asked for."""
+
 
 class WhipSource(Capture):
     """Waits for a sender at whip:[HOST]:PORT, and for another one when it has gone.
 
     The first picture tells the size. Picture and sound are placed by when they arrive.
 
+    Args:
+        timeout: seconds without a picture after which the sender counts as lost.
+
     Raises:
         SourceError: the port is taken, aiortc is not installed, or nobody sent anything before it was
             closed.
     """
 
-    def __init__(self, address: str, *, sound: bool = True) -> None:
+    def __init__(self, address: str, *, sound: bool = True, timeout: float = 5.0) -> None:
         super().__init__(address)
         try:
             import aiortc
@@ -39,6 +46,9 @@ class WhipSource(Capture):
             raise SourceError(f"{address}: {NEEDED}") from error
         self._aiortc: Any = aiortc
         self._sound = sound
+        self._timeout = max(timeout, LEAST)
+        self._seen = math.inf
+        """When the newest picture came, in seconds of the run."""
         self._peers: set[Any] = set()
         self._taking: set[asyncio.Future[None]] = set()
         self._first = threading.Event()
@@ -88,10 +98,14 @@ class WhipSource(Capture):
     async def _end(self, peer: Any) -> None:
         if peer in self._peers:
             self._peers.discard(peer)
-            if not self._peers and not self._stopped.is_set():
-                self.lost = "the sender has gone"
-                log.warning("%s: the sender has gone; its last picture is held", self.address)
+            if not self._peers:
+                self._lose("the sender has gone")
             await peer.close()
+
+    def _lose(self, reason: str) -> None:
+        if not (self.lost or self._stopped.is_set()):
+            self.lost = reason
+            log.warning("%s: %s; its last picture is held", self.address, reason)
 
     def _take(self, work: Coroutine[Any, Any, None]) -> None:
         """Have the loop take a track; what goes wrong with it is said."""
@@ -108,9 +122,15 @@ class WhipSource(Capture):
     async def _take_pictures(self, track: Any) -> None:
         while not self._stopped.is_set():
             try:
-                frame = await track.recv()
+                frame = await asyncio.wait_for(track.recv(), self._timeout)
             except self._aiortc.MediaStreamError:
                 return
+            except TimeoutError:
+                # Unless another one sends; it may yet go on.
+                if self.now - self._seen > 0.9 * self._timeout:
+                    self._lose("the sender has fallen silent")
+                continue
+            self._seen = self.now
             image = self._decoded.image(frame, colour_of(frame))
             if not self._first.is_set():
                 height, width = image.shape[:2]
