@@ -56,10 +56,10 @@ class FileSink(Sink):
         self._temporary: Path | None = None if str(path) == "-" else self._make_temporary()
         try:
             self._container = Container(self.path, self._temporary, info, encoding)
+            self._encoder = VideoEncoder(encoding, info, self._container.context)
         except BaseException:
             self._remove_temporary()
             raise
-        self._encoder = VideoEncoder(encoding, info, self._container.context)
 
     def _make_temporary(self) -> Path:
         refuse_existing(self.path, self._force)
