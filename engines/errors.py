@@ -31,3 +31,9 @@ class ParityError(EngineError):
 
 class InferenceError(EngineError):
     """The engine failed on a picture."""
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says first, for a message of one line: runtimes tell their stack below. Else its kind."""
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__

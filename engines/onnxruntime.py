@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engines.cpu import cpu_name
 from engines.engine import Engine, Hint
-from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.style import Inputs, Style
 
 PROVIDERS = {
@@ -78,7 +78,7 @@ class OnnxRuntimeEngine(Engine):
             )
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
             raise EngineBuildError(
-                f"onnxruntime:{provider} refuses {style.name}: {_first_line(error)}"
+                f"onnxruntime:{provider} refuses {style.name}: {first_line(error)}"
             ) from error
         if session.get_providers()[0] != wanted:
             raise EngineUnavailable(
@@ -94,13 +94,9 @@ class OnnxRuntimeEngine(Engine):
         try:
             outputs = self._session.run(["stylized"], {"image": batch, **inputs})
         except Exception as error:  # as above
-            raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
+            raise InferenceError(f"{self.name} failed on {self.style.name}: {first_line(error)}") from error
         stylized: NDArray[np.uint8] = outputs[0]
         return stylized
 
     def close(self) -> None:
         self._session = None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

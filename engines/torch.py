@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from engines.cpu import cpu_name
 from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
-from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.look import Look
 from engines.style import Inputs, Style
 
@@ -110,7 +110,7 @@ class TorchEngine(Engine):
         except EngineUnavailable as error:
             raise EngineUnavailable(f"{error}, which {style.name} has: take --engine onnxruntime") from error
         except Exception as error:  # onnx's checker and torch share no base below Exception
-            raise EngineBuildError(f"{self.name} refuses {style.name}: {_first_line(error)}") from error
+            raise EngineBuildError(f"{self.name} refuses {style.name}: {first_line(error)}") from error
         self.device = torch.cuda.get_device_name(self.torch_device) if cuda else cpu_name()
         self.precision = precision
         self.streams = STREAMS if cuda and hint == "throughput" else 1
@@ -180,7 +180,7 @@ class TorchEngine(Engine):
         try:
             yield painter
         except RuntimeError as error:
-            raise InferenceError(f"{self.name} failed on {self.style.name}: {_first_line(error)}") from error
+            raise InferenceError(f"{self.name} failed on {self.style.name}: {first_line(error)}") from error
         finally:
             painters.put(painter)
 
@@ -203,7 +203,7 @@ class TorchEngine(Engine):
             except Exception as error:  # what an operator raises that was given something else than it knows
                 size = f"{shape[2]}x{shape[1]}"
                 raise EngineBuildError(
-                    f"{self.name} refuses {self.style.name} at {size}: {_first_line(error)}"
+                    f"{self.name} refuses {self.style.name} at {size}: {first_line(error)}"
                 ) from error
             with self._listing:
                 self._painters[shape] = made
@@ -376,7 +376,3 @@ def _stream_of(owner: object, device: "torch.device") -> "torch.cuda.Stream":
 def _writable(batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """`batch`, copied if it must not be written to: torch warns of such arrays, though nothing writes."""
     return batch if batch.flags.writeable else batch.copy()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

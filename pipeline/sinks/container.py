@@ -300,7 +300,7 @@ def muxer_of(path: Path) -> str:
     if suffix not in FORMATS:
         raise SinkError(
             f"{path}: the name of a video ends with {', '.join(FORMATS)}; `fauve run` writes pictures, too, "
-            "as .png, .jpg, .webp, .tif or .gif"
+            "as .png, .jpg or .tif"
         )
     return FORMATS[suffix]
 
