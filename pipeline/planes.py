@@ -84,6 +84,8 @@ class Planes:
                 host memory.
         """
         if pixels == "cuda":
+            # Which FFmpeg takes from the thread, at the first frame.
+            current_context()
             # An encoder wants all of its frames from one context.
             context = _context(self.y.get_device())
             frame = av.VideoFrame.from_dlpack((self.y, self.cbcr), "nv12", cuda_context=context)
@@ -92,10 +94,18 @@ class Planes:
         return tagged(frame, colour, pixels, "BICUBIC")
 
 
+def current_context() -> None:
+    """Make the context that PyTorch works in, the GPU's primary one, the calling thread's."""
+    import torch
+
+    # What only asks for memory may be given some that is there, and leave the thread as it was.
+    torch.zeros(1, device="cuda")
+
+
 @cache
 def _context(device: int) -> CudaContext:
     """FFmpeg's view of the context that PyTorch works in."""
-    return CudaContext(device, primary_ctx=True)
+    return CudaContext(device, primary_ctx=False, current_ctx=True)
 
 
 def rgb(planes: Planes, matrix: "Tensor") -> "Tensor":

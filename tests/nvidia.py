@@ -3,6 +3,7 @@
 Work on a stream is done when somebody waits for it, not before; memory that was given back cannot be touched;
 nothing works outside the context. A "plan" holds the ONNX model, which ONNX Runtime runs. What is public here
 exists in the real ones under the same name and with the same parameters: `test_tensorrt.py` checks that.
+`install_tensorrt` replaces TensorRT alone, over the real pycuda, driver and GPU.
 """
 
 import ctypes
@@ -41,6 +42,9 @@ class Machine:
         self.phases = [("Building", None, 2), ("Timing", "Building", 4)]
         self.during_build = lambda: None
 
+    def execution_context(self, engine):
+        return IExecutionContext(engine)
+
     def current(self):
         if not getattr(self.contexts, "stack", None):
             raise LogicError("no CUDA context is current")
@@ -67,6 +71,32 @@ class Machine:
         self.current()
         queue = self.capturing.get(handle)
         (self.streams[handle]._pending if queue is None else queue).append(work)
+
+
+class RealGpu(Machine):
+    """A GPU that is there, with its own contexts, streams and memory."""
+
+    def __init__(self, fills, scratch):
+        super().__init__()
+        self.fills = fills
+        """How often a network fills its scratch memory before it begins, so that it takes its time."""
+        self.scratch = scratch
+        """Bytes of that."""
+
+    def current(self):
+        (context,) = _real("cuCtxGetCurrent")
+        if not int(context):
+            raise LogicError("no CUDA context is current")
+
+    def execution_context(self, engine):
+        return Enqueuing(engine)
+
+
+def _real(function, *arguments):
+    """What a function of the real driver gives."""
+    code, *values = getattr(sys.modules["cuda.bindings.driver"], function)(*arguments)
+    assert code.name == "CUDA_SUCCESS", f"{function}: {code.name}"
+    return values
 
 
 machine = Machine()
@@ -425,7 +455,7 @@ class ICudaEngine:
     def create_execution_context(self, strategy):
         machine.current()
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
-        return IExecutionContext(self)
+        return machine.execution_context(self)
 
 
 class IExecutionContext:
@@ -473,6 +503,40 @@ class IExecutionContext:
         machine.at(self._addresses["stylized"], stylized.nbytes)[:] = stylized.tobytes()
 
 
+class Enqueuing(IExecutionContext):
+    """Has the real GPU make `enqueued` of its inputs, slowly and by way of the scratch memory."""
+
+    def update_device_memory_size_for_shapes(self):
+        return max(machine.scratch, int(np.prod(self._shape)))
+
+    def set_device_memory(self, memory, size):
+        self._scratch = memory, size
+
+    def execute_async_v3(self, stream_handle):
+        machine.current()
+        machine.executed += 1
+        stream = sys.modules["cuda.bindings.driver"].CUstream(stream_handle)
+        (scratch, size), at = self._scratch, self._addresses["stylized"]
+        for _ in range(machine.fills):
+            _real("cuMemsetD8Async", scratch, 0x5A, size, stream)
+        _real("cuMemcpyDtoDAsync", scratch, self._addresses["image"], int(np.prod(self._shape)), stream)
+        _real("cuMemcpyDtoDAsync", at, scratch, int(np.prod(self._shape)), stream)
+        inputs = {each.name: each for each in self._engine._session.get_inputs()}
+        for name in sorted(inputs.keys() - {"image"}):
+            nbytes = int(np.prod(inputs[name].shape)) * np.dtype(KINDS[inputs[name].type]).itemsize
+            _real("cuMemcpyDtoDAsync", at, self._addresses[name], nbytes, stream)
+            at += nbytes
+        return True
+
+
+def enqueued(image, inputs):
+    """What `Enqueuing` makes: the picture, that begins with the bytes of the look."""
+    painted = image.copy()
+    look = b"".join(inputs[name].tobytes() for name in sorted(inputs))
+    painted.reshape(-1)[: len(look)] = np.frombuffer(look, np.uint8)
+    return painted
+
+
 KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)": np.int64}
 """Of a graph's inputs, as ONNX Runtime calls them."""
 
@@ -516,27 +580,42 @@ def install(monkeypatch):
     """Have `engines/tensorrt.py` import these; gives the module and the machine, both new."""
     global machine
     machine = Machine()
-    tensorrt, pycuda, pycuda_driver = (ModuleType(name) for name in ("tensorrt", "pycuda", "pycuda.driver"))
+    pycuda, pycuda_driver = (ModuleType(name) for name in ("pycuda", "pycuda.driver"))
     cuda, bindings, driver = (ModuleType(name) for name in ("cuda", "cuda.bindings", "cuda.bindings.driver"))
-    tensorrt.__version__ = "11.4.0"
-    for module, things in (
-        (tensorrt, TENSORRT),
-        (driver, DRIVER),
-        (pycuda_driver, PYCUDA + PYCUDA_FUNCTIONS),
-    ):
-        for thing in things:
-            setattr(module, thing.__name__, thing)
+    _fill(driver, DRIVER)
+    _fill(pycuda_driver, PYCUDA + PYCUDA_FUNCTIONS)
     pycuda_driver.MemoryError = OutOfMemory
     pycuda_driver.init = lambda: None
     pycuda_driver.mem_alloc = DeviceAllocation
     pycuda_driver.event_flags = SimpleNamespace(DEFAULT=0, BLOCKING_SYNC=1, DISABLE_TIMING=2)
     pycuda.driver, cuda.bindings, bindings.driver = pycuda_driver, bindings, driver
-    for module in (tensorrt, pycuda, pycuda_driver, cuda, bindings, driver):
+    for module in (pycuda, pycuda_driver, cuda, bindings, driver):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("engines.cuda.gpus", lambda: 1)
     monkeypatch.setattr(engines, "gpus", lambda: 1)
+    return _anew(monkeypatch), machine
+
+
+def install_tensorrt(monkeypatch, fills=100, scratch=32 << 20):
+    """Have it import TensorRT from here, and the rest from where it is; gives the module and the GPU."""
+    global machine
+    machine = RealGpu(fills, scratch)
+    return _anew(monkeypatch), machine
+
+
+def _anew(monkeypatch):
+    """The engine's module, imported over the TensorRT of this file."""
+    tensorrt = ModuleType("tensorrt")
+    tensorrt.__version__ = "11.4.0"
+    _fill(tensorrt, TENSORRT)
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     monkeypatch.setattr(engines, "tensorrt", None, raising=False)
     # So that it is forgotten afterwards, and imported anew now.
     monkeypatch.setitem(sys.modules, "engines.tensorrt", ModuleType("engines.tensorrt"))
     del sys.modules["engines.tensorrt"]
-    return importlib.import_module("engines.tensorrt"), machine
+    return importlib.import_module("engines.tensorrt")
+
+
+def _fill(module, things):
+    for thing in things:
+        setattr(module, thing.__name__, thing)

@@ -1,16 +1,19 @@
 """Frames that stay where they are decoded, over NV12 in host memory: the same pictures, packets and ends."""
 
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import engines
 from engines import Look
 from pipeline import device
 from pipeline.colour import BT709, FULL, LIMITED, Colour, Decoded, encodable, rgb_from_yuv, yuv_from_rgb
+from pipeline.commands.run import run
 from pipeline.device import DevicePainter, DeviceSource, resized, upsampled
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
@@ -261,16 +264,138 @@ def test_what_fails_while_it_is_measured_leaves_nothing_behind(tmp_path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"in.nut", "tiny"}
 
 
+@pytest.fixture
+def on_gpu(tmp_path):
+    with engines.load(
+        "torch:cuda", style=tiny_pack(tmp_path / "tiny", native_height=96), precision="float32"
+    ) as engine:
+        yield engine
+
+
+def gpu_video(path, **options):
+    options = {"frames": 40, "size": (256, 192), "colour": (BT709, LIMITED, 1, 1)} | options
+    return make_video(path, **options)
+
+
+@pytest.fixture
+def staying(monkeypatch):
+    """Has the frames stay on the GPU where they can; gives where each picture lay that was painted there."""
+    lay = []
+    really = DevicePainter.__call__
+
+    def noted(self, planes, look):
+        painted = really(self, planes, look)
+        lay.append((planes.y.device.type, painted.cbcr.device.type))
+        return painted
+
+    def measured(self, opened):
+        opened[1].close()
+        return 1.0 if isinstance(opened[0], DeviceSource) else 2.0
+
+    monkeypatch.setattr(DevicePainter, "__call__", noted)
+    monkeypatch.setattr(Painting, "_measured", measured)
+    return lay
+
+
 @pytest.mark.gpu
-def test_a_gpu_keeps_its_frames(tmp_path):
-    video = make_video(tmp_path / "in.mp4", frames=40, size=(256, 192), colour=(BT709, LIMITED, 1, 1))
-    style = tiny_pack(tmp_path / "tiny", native_height=96)
-    with engines.load("torch:cuda", style=style, precision="float32") as engine:
-        _, expected, sound = painted(engine, video, tmp_path / "host.mp4", "cpu")
-        with pytest.MonkeyPatch.context() as patch:
-            seconds = iter([1.0, 2.0])
-            patch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or next(seconds))
-            report, frames, same = painted(engine, video, tmp_path / "device.mp4", "cuda")
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_gpu_gives_its_frames_as_planes(on_gpu, tmp_path, codec):
+    """PyTorch's context is there first, with other flags than FFmpeg would give it."""
+    video = gpu_video(tmp_path / "in.mp4", codec=codec)
+    with FileSource(video) as host, DeviceSource(video) as source:
+        expected = [item for item in host if isinstance(item, Frame)]
+        frames = [item for item in source if isinstance(item, Frame)]
+        colour = source.info.colour
+        assert colour == host.info.colour
+    # Copies: the decoder has used its own again for later frames by now.
+    matrix = torch.from_numpy(rgb_from_yuv(colour)).cuda()
+    assert [(frame.pts, frame.duration) for frame in frames] == [
+        (frame.pts, frame.duration) for frame in expected
+    ]
+    for frame, right in zip(frames, expected, strict=True):
+        assert frame.image.y.is_cuda
+        assert furthest(array(rgb(frame.image, matrix).cpu()), right.image) <= TOLERANCE
+    # And back to FFmpeg, as an encoder on the GPU is given them.
+    lent = frames[7].image.frame(colour, "cuda")
+    assert (lent.format.name, lent.sw_format.name) == ("cuda", "nv12")
+    there = Planes.of(lent.reformat(format="nv12"))
+    assert torch.equal(there.y, frames[7].image.y.cpu())
+    assert torch.equal(there.cbcr, frames[7].image.cbcr.cpu())
+
+
+@pytest.mark.gpu
+def test_a_gpu_keeps_its_frames(on_gpu, tmp_path, caplog, staying):
+    video = gpu_video(tmp_path / "in.mp4")
+    _, expected, sound = painted(on_gpu, video, tmp_path / "host.mp4", "cpu")
+    assert staying == []
+    report, frames, same = painted(on_gpu, video, tmp_path / "device.mp4", "cuda")
+    assert staying == [("cuda", "cuda")] * 40
+    assert "are copied" not in caplog.text
     assert (report["frames"], same) == (40, sound)
     assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
     assert max(furthest(a.image, b.image) for a, b in zip(frames, expected, strict=True)) <= 2 * TOLERANCE
+
+
+@pytest.mark.gpu
+def test_a_canvas_follows_the_camera_on_a_gpu(tmp_path, caplog, staying):
+    video = gpu_video(tmp_path / "in.mp4", frames=90, size=(160, 96), shown=panned)
+    style = tiny_pack(tmp_path / "tiny", native_height=64, carried=True)
+    with engines.load("torch:cuda", style=style, precision="float32") as engine:
+        _, expected, _ = painted(engine, video, tmp_path / "host.mp4", "cpu")
+        _, frames, _ = painted(engine, video, tmp_path / "device.mp4", "cuda")
+    assert len(staying) == len(frames) == len(expected) == 90
+    apart = [np.abs(a.image.astype(int) - b.image).mean() for a, b in zip(frames, expected, strict=True)]
+    assert max(apart) < 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"codec": "libx265", "pix_fmt": "yuv420p10le"}, "it has more than 8 bits (p010le)"),
+        ({"codec": "libvpx-vp9", "size": (257, 193)}, "NV12 has no odd sides, and it is 257x193"),
+        ({"codec": "ffv1"}, "NVIDIA's decoder does not take this ffv1"),
+    ],
+)
+def test_what_cannot_stay_on_a_gpu_is_copied_and_said(on_gpu, tmp_path, caplog, staying, options, reason):
+    video = gpu_video(tmp_path / "in.mkv", frames=10, **options)
+    _, expected, _ = painted(on_gpu, video, tmp_path / "host.mkv", "cpu")
+    report, frames, _ = painted(on_gpu, video, tmp_path / "device.mkv", "cuda")
+    assert (report["frames"], staying) == (10, [])
+    assert f"its frames are copied from the GPU and back: {reason}" in caplog.text
+    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+    assert max(furthest(a.image, b.image) for a, b in zip(frames, expected, strict=True)) <= 2 * TOLERANCE
+
+
+@pytest.mark.gpu
+def test_a_whole_film_by_the_command(tmp_path, caplog, staying):
+    """1280x720, as it comes: painted at the pack's own size, enlarged and encoded."""
+    film = Path(__file__).parents[1] / "docs" / "big_buck_bunny.mp4"
+    tiny_pack(tmp_path / "tiny", native_height=480)
+    found = []
+    for decoder in ("cpu", "cuda"):
+        output = tmp_path / f"{decoder}.mp4"
+        arguments = [
+            film,
+            "-o",
+            output,
+            "-s",
+            tmp_path / "tiny",
+            "--engine",
+            "torch:cuda",
+            "--decoder",
+            decoder,
+        ]
+        arguments += ["--precision", "float32", "--crf", "1", "--preset", "ultrafast", "--verify"]
+        result = CliRunner().invoke(run, list(map(str, arguments)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        with FileSource(output) as file:
+            found.append([item for item in file if isinstance(item, Frame)])
+    assert staying == [("cuda", "cuda")] * 132
+    expected, frames = found
+    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+    for frame, right in zip(frames, expected, strict=True):
+        apart = np.abs(frame.image.astype(int) - right.image)
+        # The detail that is put back is that of the film, times a slope; and the encoder rounds as well.
+        assert np.percentile(apart, 99.9) <= 2 * TOLERANCE
+        assert apart.mean() < 1

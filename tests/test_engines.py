@@ -1,10 +1,13 @@
 """Every engine that is present paints the same picture, whatever its size."""
 
 import json
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import av
 import numpy as np
 import pytest
 
@@ -304,17 +307,42 @@ def test_torch_takes_the_gpu_if_there_is_one(style):
         assert engine.name == ("torch:cuda" if gpus() else "torch:cpu")
 
 
+def film(size):
+    """A frame of the film in `docs`."""
+    with av.open(str(Path(__file__).parents[1] / "docs" / "big_buck_bunny.mp4")) as container:
+        frame = next(container.decode(video=0))
+        return frame.reformat(*size, format="rgb24").to_ndarray()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [None, (640, 360), (427, 240)])
+@pytest.mark.parametrize("name", engines.bundled())
+def test_each_style_on_the_gpu_is_the_reference_s(name, size):
+    """On the golden picture, or on noise and a film of a size; once plainly, and again as recorded."""
+    style = Style.load(name)
+    images = [style.golden().image] if size is None else [picture(*size), film(size)]
+    looks = [Look({each: 1.0}) for each in style.styles]
+    looks += [Look({style.styles[0]: 1, style.styles[-1]: 2}, 0.6), Look({style.styles[0]: 1}, 0.3)]
+    with engines.load("onnxruntime", style=style, precision="float32") as reference:
+        expected = [[reference(image, look) for image in images] for look in looks]
+    for precision in ("float32", "float16"):
+        with engines.load("torch:cuda", style=style, precision=precision) as engine:
+            assert (engine.name, engine.precision) == ("torch:cuda", precision)
+            for look, right in zip(looks, expected, strict=True):
+                for image, wanted in zip(images, right, strict=True):
+                    agrees, difference = engines.agreement(engine(image, look), wanted, precision)
+                    assert agrees, (precision, look, difference)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", engines.bundled())
 def test_half_precision_on_the_gpu_from_several_threads(name):
-    from concurrent.futures import ThreadPoolExecutor
-
     images = [picture(640, 360, seed) for seed in range(16)]
     looks = [Look(strength=strength) for strength in (1.0, 0.5)] * 8
     style = Style.load(name)
     with (
         engines.load("torch:cuda", style=style, precision="float16", hint="throughput") as half,
-        engines.load("onnxruntime", style=style) as whole,
+        engines.load("onnxruntime", style=style, precision="float32") as whole,
     ):
         assert half.streams > 1
         with ThreadPoolExecutor(half.streams) as pool:
@@ -322,6 +350,25 @@ def test_half_precision_on_the_gpu_from_several_threads(name):
         for result, image, look in zip(painted, images, looks, strict=True):
             agrees, difference = engines.agreement(result, whole(image, look), "float16")
             assert agrees, difference
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_the_doctor_finds_that_the_gpu_paints(precision):
+    asked = ["doctor", "--engine", "torch:cuda", "--precision", precision, "--json"]
+    told = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *asked],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    (found,) = json.loads(told.stdout)["engines"]
+    assert (found["name"], found["runs"]) == ("torch:cuda", True)
+    assert found["precision"] == ("float16" if precision == "auto" else precision)
+    assert "NVIDIA" in found["device"]
+    assert found["difference"]
 
 
 def test_auto_takes_the_first_that_runs(style):

@@ -486,18 +486,83 @@ def test_a_gpu_that_decodes_is_asked_for_only_where_there_is_one(tmp_path, monke
         FileSource(tmp_path / "b.mp4", decoder="cuda")
     # A device that does not decode this.
     other("qsv")
+    read(make_video(tmp_path / "c.mp4", frames=3, pix_fmt="yuv422p"), decoder="cuda")
+    assert caplog.text.count("c.mp4: NVIDIA's decoder does not take this h264; the CPU decodes") == 1
     _, frames, _ = read(path, decoder="cuda")
-    assert "NVIDIA's decoder does not take this h264; the CPU decodes" in caplog.text
+    assert "a.mp4: NVIDIA's decoder does not take this h264; the CPU decodes" in caplog.text
     assert all(np.array_equal(a.image, b.image) for a, b in zip(frames, read(path)[1], strict=True))
 
 
+def test_frames_that_stay_are_decoded_in_the_context_that_pytorch_has(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "a.mp4", frames=3)
+    asked = []
+    monkeypatch.setattr("pipeline.sources.demuxer.gpus", lambda: 1)
+    monkeypatch.setattr("pipeline.sources.demuxer.current_context", lambda: asked.append("context"))
+    monkeypatch.setattr("pipeline.sources.demuxer.HWAccel", lambda *_, **options: asked.append(options))
+    for on_device in (True, False):
+        FileSource(path, decoder="cuda", on_device=on_device).close()
+    context, stays, leaves = asked
+    assert context == "context"
+    # FFmpeg would refuse the primary one by its name, where its flags are others.
+    assert (stays["is_hw_owned"], stays["options"]) == (True, {"primary_ctx": "0", "current_ctx": "1"})
+    assert (leaves["is_hw_owned"], leaves["options"]) == (False, None)
+
+
+def odd_h264(path, **options):
+    """A file whose picture has odd sides, cropped from the even ones that H.264 has."""
+    copy(make_video(path.with_suffix(".mkv"), codec="ffv1", **options), path, crf=10)
+    return path
+
+
+VIDEOS = {
+    "h264": lambda path: make_video(path, frames=30, size=(256, 192)),
+    "h264 of odd sides": lambda path: odd_h264(path, frames=30, size=(257, 193)),
+    "hevc": lambda path: make_video(path, frames=30, size=(256, 192), codec="libx265"),
+    "hevc in 10 bits": lambda path: make_video(
+        path, frames=30, size=(256, 192), codec="libx265", pix_fmt="yuv420p10le"
+    ),
+    "vp9 of odd sides": lambda path: make_video(path, frames=30, size=(257, 193), codec="libvpx-vp9"),
+    "irregular times": lambda path: make_video(path, [0, 512, 700, 2048, 2060, 5000], size=(256, 192)),
+}
+"""What makes videos that NVIDIA's decoder takes."""
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_a_gpu_decodes_what_the_cpu_does(tmp_path, codec):
-    path = make_video(tmp_path / "a.mp4", frames=30, size=(256, 192), codec=codec)
-    _, expected, packets = read(path)
-    _, frames, same = read(path, decoder="cuda")
-    assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_a_gpu_decodes_what_the_cpu_does(tmp_path, caplog, kind):
+    path = VIDEOS[kind](tmp_path / "a.mp4")
+    info, expected, packets = read(path)
+    caplog.clear()
+    same_info, frames, same = read(path, decoder="cuda")
+    assert "the CPU decodes" not in caplog.text
+    assert (same_info.width, same_info.height, same_info.colour) == (info.width, info.height, info.colour)
+    assert [(frame.pts, frame.duration) for frame in frames] == [
+        (frame.pts, frame.duration) for frame in expected
+    ]
     assert list(map(bytes, same)) == list(map(bytes, packets))
     for frame, right in zip(frames, expected, strict=True):
+        # What has more bits is rounded on another way.
+        assert np.abs(frame.image.astype(int) - right.image).max() <= (2 if "10" in kind else 1)
+
+
+@pytest.mark.gpu
+def test_a_gpu_enters_a_file_in_the_middle_as_the_cpu_does(tmp_path):
+    path = make_video(tmp_path / "a.mp4", frames=60, size=(256, 192))
+    _, expected, _ = read(path, start=512 * 40, entry=0)
+    _, frames, _ = read(path, start=512 * 40, entry=0, decoder="cuda")
+    assert (
+        [frame.pts for frame in frames]
+        == [frame.pts for frame in expected]
+        == list(range(512 * 40, 512 * 60, 512))
+    )
+    for frame, right in zip(frames, expected, strict=True):
         assert np.abs(frame.image.astype(int) - right.image).max() <= 1
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_does_not_decode_the_cpu_does_and_says_so(tmp_path, caplog):
+    path = make_video(tmp_path / "a.mkv", frames=5, size=(256, 192), codec="ffv1", pix_fmt="yuv422p")
+    _, expected, _ = read(path)
+    _, frames, _ = read(path, decoder="cuda")
+    assert "NVIDIA's decoder does not take this ffv1; the CPU decodes" in caplog.text
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(frames, expected, strict=True))

@@ -17,6 +17,7 @@ from av.stream import Disposition
 
 from engines.cuda import gpus
 from pipeline.errors import SourceError
+from pipeline.planes import current_context
 
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""
@@ -104,8 +105,13 @@ def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None, *, on
     if str(path) != "-":
         # What is wrong with the file is said as it always is.
         open_input(path, picture_rate).close()
+    options: dict[str, object] | None = None
+    if on_device:
+        # FFmpeg refuses the primary context where PyTorch has it with other flags, but takes what is current.
+        current_context()
+        options = {"primary_ctx": "0", "current_ctx": "1"}
     try:
-        accelerated = HWAccel("cuda", allow_software_fallback=True, is_hw_owned=on_device)
+        accelerated = HWAccel("cuda", allow_software_fallback=True, is_hw_owned=on_device, options=options)
         return open_input(path, picture_rate, accelerated=accelerated)
     except SourceError as error:
         reason = getattr(error.__cause__, "strerror", None) or error.__cause__

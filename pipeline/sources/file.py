@@ -45,6 +45,9 @@ Decoder = Literal["cpu", "cuda"]
 DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 """Codec tags of streams that only Dolby Vision players show right."""
 
+OF_THE_CPU = ("yuv420p", "yuv422p", "yuvj")
+"""What pixel formats begin with that NVIDIA's decoder does not give."""
+
 TELL_DURATION = ("mov", "matroska")
 """FFmpeg's names of formats whose duration stands in a header, and is not estimated."""
 
@@ -150,7 +153,8 @@ class FileSource(Source):
         first = self._first_frame()
         self.begins: Fraction = (first.pts or 0) * self._video.time_base
         """When the first picture is shown, in seconds."""
-        if decoder == "cuda" and not on_device and first.format.name.startswith("yuv420p"):
+        # NVIDIA's gives neither planes of 4:2:0 and 4:2:2 nor FFmpeg's old names for full range.
+        if decoder == "cuda" and not on_device and first.format.name.startswith(OF_THE_CPU):
             codec = self._video.codec_context.name
             log.warning("%s: NVIDIA's decoder does not take this %s; the CPU decodes", self.path, codec)
         self._size = (first.width, first.height)
