@@ -102,6 +102,11 @@ def parse_overrides(arguments: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--from", "start_from", type=FILE, help="Start with the trunk and the styles of another checkpoint."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that draw batches ahead (default: up to eight for CUDA, none for the CPU).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 def train(
     recipe: Path,
@@ -115,6 +120,7 @@ def train(
     output: Path | None,
     resume: bool,
     start_from: Path | None,
+    workers: int | None,
     dry_run: bool,
 ) -> None:
     """Train the generator of RECIPE, a TOML file.
@@ -144,6 +150,7 @@ def train(
             resume=resume,
             start_from=start_from,
             device=device,
+            workers=workers,
             progress=_Progress(resolved),
         )
     except (ValueError, OSError, FloatingPointError) as error:

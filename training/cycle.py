@@ -75,14 +75,14 @@ class CycleTraining(StyleTraining):
             terms["adversarial_back"] = recipe.adversarial * loss.mean()
         return terms, painted
 
-    def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, float]:
+    def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, Tensor]:
         """Train the judge of paintings and that of photographs."""
         numbers = super().train_discriminators(batch, painted)
         one = self._one(batch)
         fake = self.photo_history.exchange(self._unpainted, one, batch.rng)
         loss = self.discriminator_loss(self.photo_discriminator, batch, (batch.photo, one), fake)
         self.descend("photo_discriminator_optimiser", loss, list(self.photo_discriminator.parameters()))
-        return {**numbers, "discriminator_back": float(loss.detach())}
+        return {**numbers, "discriminator_back": loss}
 
     def _one(self, batch: Batch) -> Tensor:
         return torch.zeros_like(batch.styles)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from zlib import crc32
@@ -116,7 +117,12 @@ class Pictures:
             self.images += [resize_shorter(image, size) for image in kept]
         files = image_files([path for path in paths if str(path) not in datasets])
         kept_files = [path for path in files if not (hold_out and held_out(path))]
-        self.images += [resize_shorter(image, size) for _, image in readable(kept_files)]
+
+        def read(path: Path) -> list[Tensor]:
+            return [resize_shorter(image, size) for _, image in readable([path])]
+
+        with ThreadPoolExecutor() as pool:
+            self.images += [image for found in pool.map(read, kept_files) for image in found]
         if not self.images:
             raise ValueError(f"no images in {', '.join(map(str, paths))}")
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.device import constant
 from training.recipe import AREA
 
 EPSILON = 1e-8
@@ -233,7 +234,7 @@ def visible(photo: Tensor) -> Tensor:
 
 def luminance(image: Tensor) -> Tensor:
     """The luminance of `image` [n, 3, h, w], [n, 1, h, w] (BT.709)."""
-    return (image * torch.tensor(LUMA, device=image.device)[:, None, None]).sum(1, keepdim=True)
+    return (image * constant(LUMA, image.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def local_variance(image: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from training import brushwork
+from training.device import constant
 
 BATCH_NORM_MOMENTUM = 0.03
 
@@ -116,7 +118,7 @@ def interpolating(weight: Tensor) -> Tensor:
     tensor in memory.
     """
     outputs, inputs, kernel, _ = weight.shape
-    row = torch.tensor([0.5, 1.0, 0.5], device=weight.device, dtype=weight.dtype)
+    row = constant((0.5, 1.0, 0.5), weight.device).to(weight.dtype)
     flipped = weight.flip(2, 3).transpose(0, 1).reshape(inputs * outputs, 1, kernel, kernel)
     full = F.conv2d(flipped, torch.outer(row, row)[None, None], padding=2)
     return full.view(inputs, outputs, kernel + 2, kernel + 2)
@@ -258,7 +260,7 @@ class Canvas(nn.Module):
         """
         height, width = x.shape[-2:]
         side = self.grain.shape[-1]
-        corner = corner.to(x.device) * (side // CANVAS_SIDE)
+        corner = corner * (side // CANVAS_SIDE)
         rows, columns = (
             (torch.arange(length, device=x.device) + first) % side
             for length, first in zip((height, width), corner, strict=True)
@@ -581,10 +583,11 @@ class _Patches(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> tuple[Tensor, list[Tensor]]:
         features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.2)
-            features.append(x)
-        return _score_of(self.score(x), style), features
+        with _normalised(*self.layers, self.score):
+            for layer in self.layers:
+                x = F.leaky_relu(layer(x), 0.2)
+                features.append(x)
+            return _score_of(self.score(x), style), features
 
 
 class DenseDiscriminator(nn.Module):
@@ -606,11 +609,21 @@ class DenseDiscriminator(nn.Module):
     def forward(self, image: Tensor, style: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """As `PatchDiscriminator.forward`, with one score [n, 1, 1, 1] and features of one position."""
         x, features = (image * 2 - 1).flatten(1), []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.2)
-            features.append(x[..., None, None])
-        return [_score_of(self.score(x)[..., None, None], style)], features
+        with _normalised(*self.layers, self.score):
+            for layer in self.layers:
+                x = F.leaky_relu(layer(x), 0.2)
+                features.append(x[..., None, None])
+            return [_score_of(self.score(x)[..., None, None], style)], features
+
+
+@contextmanager
+def _normalised(*layers: nn.Module) -> Iterator[None]:
+    """Within, the weights of `layers` are normalised once, in 32 bits: CUDA's autocast would do it in 16."""
+    with parametrize.cached():
+        with torch.autocast(next(layers[0].parameters()).device.type, enabled=False):
+            _ = [layer.weight for layer in layers]
+        yield
 
 
 def _score_of(scores: Tensor, style: Tensor) -> Tensor:
-    return scores[torch.arange(len(scores), device=scores.device), style][:, None]
+    return scores.gather(1, style.view(-1, 1, 1, 1).expand(-1, 1, *scores.shape[2:]))

@@ -1,9 +1,9 @@
 """One step of training: a generator learns to paint, a discriminator to tell its pictures from paintings."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,20 +138,47 @@ class Batch:
     def photo(self) -> Tensor:
         return self.pair.before
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `change` done to each of its tensors."""
+        values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        changed: dict[str, Any] = {name: change(x) for name, x in values if isinstance(x, Tensor)}
+        return replace(self, pair=self.pair.each(change), **changed)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`, which need not have it yet."""
+        return self.each(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that CUDA reads on its own; the name is what torch's loader asks for."""
+        return self.each(Tensor.pin_memory)
+
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        sizes: list[int] = []
+
+        def weighed(x: Tensor) -> Tensor:
+            sizes.append(x.nbytes)
+            return x
+
+        self.each(weighed)
+        return sum(sizes)
+
 
 class Targets:
     """What the styles are measured against: statistics of their paintings, and paintings that are real."""
 
-    def __init__(self, recipe: Recipe, paintings: Path, networks: Mapping[str, Pretrained]) -> None:
+    def __init__(
+        self, recipe: Recipe, paintings: Path, networks: Mapping[str, Pretrained], device: torch.device
+    ) -> None:
         self.recipe = recipe
-        self.weights = torch.tensor([style.weight for style in recipe.styles])
+        self.weights = torch.tensor([style.weight for style in recipe.styles]).to(device)
         self.reals: list[Pictures] = []
         seen: dict[str, list[Features]] = {name: [] for name in networks}
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
             files = [paintings / name for name in (style.painting, *style.reals)]
             copied = image_files(files) if style.movement else files[:1]
-            works = [resize_shorter(read_image(path), size)[None].float() / 255 for path in copied]
+            works = [resize_shorter(read_image(path), size)[None].to(device).float() / 255 for path in copied]
             for name, network in networks.items():
                 each = [self._statistics_in(network, work) for work in works]
                 seen[name].append([torch.stack(layer).mean(0) for layer in zip(*each, strict=True)])
@@ -174,8 +201,7 @@ class Targets:
 
     def statistics(self, network: str, styles: Tensor) -> Features:
         """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, r, ...]."""
-        layers = self._statistics[network]
-        return [layer[styles.cpu()].to(styles.device) for layer in layers]
+        return [layer.index_select(0, styles) for layer in self._statistics[network]]
 
     def paintings(self, styles: Tensor, rng: torch.Generator) -> Tensor:
         """A crop of a painting of each of `styles` [n], [n, 3, size, size]."""
@@ -204,7 +230,9 @@ class StyleTraining:
         self.recipe, self.device = recipe, device
         names = dict.fromkeys(recipe.content_features + recipe.style_features)
         self.pretrained = {name: pretrained(name, material.weights) for name in names if name in NETWORKS}
-        self.targets = Targets(recipe, material.paintings, self.pretrained)
+        for network in self.pretrained.values():
+            network.to(device)
+        self.targets = Targets(recipe, material.paintings, self.pretrained, device)
         self.photos = Pictures([material.photos], recipe.photo_size, hold_out=True)
         self.clips: Clips | None = None
         if recipe.clip_share:
@@ -212,7 +240,7 @@ class StyleTraining:
                 raise ValueError("the recipe's clip_share is more than 0: it needs a folder of clips")
             self.clips = Clips(material.clips, recipe.photo_size, FLOWS[recipe.flow]())
         for network in self.pretrained.values():
-            network.to(device, memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)
 
         self.generator = self.make_generator([style.canvas for style in recipe.styles])
         self.average = deepcopy(self.generator).requires_grad_(False).eval()
@@ -253,9 +281,10 @@ class StyleTraining:
         """The recipe's optimiser over `groups`, at `rate` or the recipe's learning rate."""
         recipe = self.recipe
         rate = recipe.learning_rate if rate is None else rate
+        fused = True if self.device.type == "cuda" else None
         if recipe.optimiser == "sgd":
-            return torch.optim.SGD(groups, rate, momentum=recipe.betas[0])
-        return torch.optim.Adam(groups, rate, (recipe.betas[0], recipe.betas[1]))
+            return torch.optim.SGD(groups, rate, momentum=recipe.betas[0], fused=fused)
+        return torch.optim.Adam(groups, rate, (recipe.betas[0], recipe.betas[1]), fused=fused)
 
     def start_from(self, checkpoint: Path) -> None:
         """Begin with the averaged generator of `checkpoint`: its trunk, and its styles by name.
@@ -281,8 +310,11 @@ class StyleTraining:
             self.discriminator.load_state_dict(judge)
 
     def batch(self, step: int) -> Batch:
-        """What step `step` (from 1) sees: drawn from the seed and its number, so that a resumed training sees
-        the same data as an undisturbed one."""
+        """What step `step` (from 1) sees, this process's share, on the CPU.
+
+        It is drawn from the seed and the step's number alone, so that a resumed training sees the same data
+        as an undisturbed one, and any process can draw it.
+        """
         recipe = self.recipe
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         styles = self.targets.draw(rng)
@@ -329,27 +361,32 @@ class StyleTraining:
         return tuple(View(distance, *place(distance), side) for distance in distances)
 
     def _mine(self, values: Tensor) -> Tensor:
-        """This process's share of `values`, on its device."""
-        mine = share(values).to(self.device)
+        """This process's share of `values`."""
+        mine = share(values)
         return mine.contiguous(memory_format=torch.channels_last) if mine.dim() == 4 else mine
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
         """Train both networks on batch `step` (from 1) and give every loss by its name.
+
+        Args:
+            batch: that of the step, if it has been drawn.
 
         Raises:
             FloatingPointError: a loss is no longer finite.
         """
-        recipe, batch = self.recipe, self.batch(step)
+        recipe = self.recipe
+        batch = (self.batch(step) if batch is None else batch).to(self.device)
         self.prepare(step)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             terms, painted = self.generator_losses(batch)
         total = torch.stack(list(terms.values())).sum()
         self.descend("optimiser", total, self.trained())
         self.update_averages(min(recipe.average_decay, step / (step + 10)))
-        numbers = {name: float(term.detach()) for name, term in terms.items()}
         if recipe.discriminates:
-            numbers |= self.train_discriminators(batch, painted)
+            terms |= self.train_discriminators(batch, painted)
         self.scaler.update()
+        # All at once: whoever reads a number of a GPU waits for it.
+        numbers = dict(zip(terms, torch.stack(list(terms.values())).detach().cpu().tolist(), strict=True))
         if not math.isfinite(sum(numbers.values())):
             raise FloatingPointError(f"step {step}: a loss is no longer finite: {numbers}")
         return numbers
@@ -417,7 +454,7 @@ class StyleTraining:
             distance = torch.stack(
                 [self.style_distance(name, seen[name], before[name], batch) for name in recipe.style_features]
             ).mean(0)
-            weight = self.targets.weights.to(self.device)[batch.styles]
+            weight = self.targets.weights[batch.styles]
             terms["style"] = recipe.style * (weight * distance).mean()
         terms["in_range"] = recipe.in_range * losses.out_of_range(painted).mean()
         if recipe.colour:
@@ -523,7 +560,7 @@ class StyleTraining:
         """`image` as the discriminator sees it."""
         return augment(image, batch.rng) if self.recipe.augment else image
 
-    def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, float]:
+    def train_discriminators(self, batch: Batch, painted: Tensor) -> dict[str, Tensor]:
         """Train the discriminator on the batch's paintings and on what was painted; its losses by name.
 
         As often as what was painted, a photograph or a painting of another style is shown to it as no
@@ -536,7 +573,7 @@ class StyleTraining:
             self.discriminator, batch, (batch.real, batch.styles), (fake, fake_styles)
         )
         self.descend("discriminator_optimiser", loss, list(self.discriminator.parameters()))
-        return {"discriminator": float(loss.detach())}
+        return {"discriminator": loss}
 
     def discriminator_loss(
         self, discriminator: nn.Module, batch: Batch, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
@@ -622,9 +659,11 @@ def schedule(recipe: Recipe, step: int) -> float:
 
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Move the weights and statistics of `average` towards those of `module` by 1 - `decay`."""
+    kept, new = (list(part.state_dict().values()) for part in (average, module))
+    moves = [index for index, value in enumerate(kept) if value.is_floating_point()]
+    stays = [index for index, value in enumerate(kept) if not value.is_floating_point()]
+    # In as few calls as there are: for each weight, one would take a GPU longer than the rest of it.
     with torch.no_grad():
-        for kept, new in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
-                kept.copy_(new)
+        torch._foreach_lerp_([kept[index] for index in moves], [new[index] for index in moves], 1 - decay)
+        for index in stays:
+            kept[index].copy_(new[index])

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
 from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter
+from training.device import tried_convolutions
 from training.distributed import any_of_all, processes, rank, world
 from training.recipe import Recipe
 from training.stylization import Material, StyleTraining, device_of, paint
@@ -32,6 +34,7 @@ def train(
     resume: bool = False,
     start_from: Path | None = None,
     device: str = "auto",
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train the generator of `recipe` and return its last checkpoint.
@@ -45,6 +48,7 @@ def train(
         resume: go on from the checkpoint in `run`.
         start_from: a checkpoint whose trunk, and styles of the same names, a new training begins with.
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
+        workers: processes that draw batches ahead; as many as the device makes use of if not given.
         progress: called after each step with its number (from 1) and the losses.
 
     Raises:
@@ -58,7 +62,8 @@ def train(
             raise ValueError(f"a batch of {recipe.batch} cannot be shared by {world()} processes")
         if where.type == "cuda" and world() > 1:
             torch.cuda.set_device(rank() % torch.cuda.device_count())
-        return _train(recipe, material, run, resume, start_from, where, progress)
+        drawing = workers_for(where) if workers is None else workers
+        return _train(recipe, material, run, resume, start_from, where, drawing, progress)
 
 
 def _train(
@@ -68,6 +73,7 @@ def _train(
     resume: bool,
     start_from: Path | None,
     device: torch.device,
+    workers: int,
     progress: Progress | None,
 ) -> Path:
     checkpoint = run / "checkpoint.pt"
@@ -105,10 +111,16 @@ def _train(
     photos = sheet_pictures(material.photos, 6, multiple)
     clips = clip_frames(material.clips, max(recipe.photo_size, multiple), 4) if material.clips else []
     writes = rank() == 0
-    with deferred_interrupt() as interrupted, _log(run if writes else None, done) as log:
+    with (
+        deferred_interrupt() as interrupted,
+        closing(batches(training, done + 1, recipe.steps, workers)) as drawn,
+        _log(run if writes else None, done) as log,
+    ):
         for step in range(done + 1, recipe.steps + 1):
             began = time.perf_counter()
-            numbers = training.step(step)
+            batch = next(drawn)
+            with tried_convolutions(device):
+                numbers = training.step(step, batch)
             stop = any_of_all(interrupted.is_set())
             if writes:
                 log(step, time.perf_counter() - began, numbers)
