@@ -9,7 +9,7 @@ the GPU what it holds.
 
 On an NVIDIA GPU the floors are measured, too: how long the convolutions of our network would take if each
 moved its input, output and weights once at the rate of a copy, and if they ran at the rate of a large matrix
-product. That part is written and was not run: no NVIDIA GPU was at hand.
+product; and beside them how long our kernels take for a picture, alone and where several are painted at once.
 """
 
 import argparse
@@ -189,7 +189,7 @@ def convolutions(style: Style, precision: str, size: Size) -> tuple[int, int]:
 
 
 def floors(sizes: list[Size]) -> dict[str, Any]:
-    """What an NVIDIA GPU allows at most, and how near our kernels come; not run, for want of one."""
+    """What an NVIDIA GPU allows at most, and how near our kernels come."""
     import torch
 
     def seconds(work: Callable[[], Any], times: int = 20) -> float:
@@ -205,13 +205,29 @@ def floors(sizes: list[Size]) -> dict[str, Any]:
         return float(begin.elapsed_time(end)) / 1000 / times
 
     def bandwidth() -> float:
-        source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+        """Bytes read and written a second, by the faster of the driver's copy and a kernel's."""
+        source = torch.ones(1 << 30, device="cuda")
         target = torch.empty_like(source)
-        return 2 * source.numel() / seconds(lambda: target.copy_(source))
+        ways = (lambda: target.copy_(source), lambda: torch.mul(source, 1.0, out=target))
+        return 2 * source.nbytes / min(map(seconds, ways))
 
     def matrix_rate(side: int = 8192) -> float:
         matrix = torch.randn(side, side, device="cuda", dtype=torch.float16)
         return 2 * side**3 / seconds(lambda: matrix @ matrix)
+
+    def side_by_side(painters: list[Any]) -> float:
+        """Seconds for a picture where each of `painters` has one on the GPU."""
+
+        def paint(times: int) -> None:
+            for painter in painters * times:
+                with torch.cuda.stream(painter._stream):
+                    painter._graph.replay()
+            torch.cuda.synchronize()
+
+        paint(3)
+        began = time.perf_counter()
+        paint(times := 30)
+        return (time.perf_counter() - began) / times / len(painters)
 
     copied, multiplied = bandwidth(), matrix_rate()
     style = engines.load_style(OURS)
@@ -222,21 +238,24 @@ def floors(sizes: list[Size]) -> dict[str, Any]:
         "precision": "float16",
         "sizes": {},
     }
-    with engines.load("torch:cuda", style=style, precision="float16") as engine:
+    with engines.load("torch:cuda", style=style, precision="float16", hint="throughput") as engine:
         for size in sizes:
-            image = np.zeros((size[1], size[0], 3), np.uint8)
-            engine(image, Look())
-            painter: Any = next(reversed(engine._painters.values())).queue[0]
+            engine(np.zeros((size[1], size[0], 3), np.uint8), Look())
+            painters: list[Any] = list(next(reversed(engine._painters.values())).queue)
             moved, operations = convolutions(style, "float16", size)
-            kernels = seconds(painter._graph.replay)
+            alone, at_once = seconds(painters[0]._graph.replay), side_by_side(painters)
             floor = max(moved / copied, operations / multiplied)
             report["sizes"][text(size)] = {
                 "bytes": moved,
                 "operations": operations,
                 "copy_floor_ms": 1000 * moved / copied,
                 "matrix_floor_ms": 1000 * operations / multiplied,
-                "kernels_ms": 1000 * kernels,
-                "kernels_per_floor": kernels / floor,
+                "kernels": type(painters[0]._settled).__name__,
+                "kernels_ms": 1000 * alone,
+                "kernels_per_floor": alone / floor,
+                "at_once": len(painters),
+                "at_once_ms": 1000 * at_once,
+                "at_once_per_floor": at_once / floor,
             }
     return report
 

@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from itertools import count
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import write_results
+from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import Pictures, held_out, image_files
+from training.device import tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
 from training.networks import Generator
 from training.recipe import load_recipe
-from training.stylization import Batch, Material, StyleTraining
+from training.stylization import Batch, Material, StyleTraining, device_of
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "pointillism.toml"
 
@@ -124,7 +126,7 @@ class FrugalityTraining(StyleTraining):
     @torch.no_grad()
     def objective(self, photos: Tensor) -> dict[str, float]:
         """Every loss of the averaged generator over `photos` [n, 3, h, w]."""
-        totals: dict[str, float] = {}
+        totals: dict[str, Tensor] = {}
         trained, self.generator = self.generator, self.average
         rng = torch.Generator().manual_seed(0)
         for photo in photos.split(4):
@@ -140,11 +142,11 @@ class FrugalityTraining(StyleTraining):
                 strength=torch.ones(n),
                 views=self.views(JUDGED_SIDE, torch.Generator().manual_seed(0)),
                 rng=rng,
-            )
+            ).to(self.device)
             for name, value in self.generator_losses(batch)[0].items():
-                totals[name] = totals.get(name, 0.0) + float(value) * n / len(photos)
+                totals[name] = totals.get(name, value.new_zeros(())) + value * n / len(photos)
         self.generator = trained
-        return totals
+        return {name: float(value) for name, value in totals.items()}
 
 
 class ClassicTraining(FrugalityTraining):
@@ -169,7 +171,9 @@ def plateaus(curve: list[dict[str, float]]) -> list[float]:
     return found
 
 
-def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: float) -> dict[str, Any]:
+def train(
+    kind: type[FrugalityTraining], material: Material, run: Path, rate: float, device: torch.device
+) -> dict[str, Any]:
     """Train until it gains no more; the curve of its objective."""
     run.mkdir(parents=True, exist_ok=True)
     recipe = dataclasses.replace(
@@ -186,7 +190,7 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         full_strength=1.0,
     )
     torch.manual_seed(0)
-    training = kind(recipe, material, torch.device("cpu"))
+    training = kind(recipe, material, device)
     kept = [path for path in image_files([material.photos]) if held_out(path)][:JUDGED]
     photos = Pictures(list(kept), recipe.photo_size).crops(
         JUDGED, JUDGED_SIDE, torch.Generator().manual_seed(0), zoom=(1.0, 1.0)
@@ -200,14 +204,20 @@ def train(kind: type[FrugalityTraining], material: Material, run: Path, rate: fl
         for name, part in training.parts.items():
             part.load_state_dict(state[name])
         curve = state["curve"]
-    for step in count(int(curve[-1]["step"]) + 1 if curve else 1):
-        training.halvings = len(plateaus(curve))
-        if training.halvings > HALVINGS or step > MOST_STEPS:
-            break
-        training.step(step)
-        if step % EVERY == 0:
+    first = int(curve[-1]["step"]) + 1 if curve else 1
+    training.halvings = len(plateaus(curve))
+    with closing(batches(training, first, MOST_STEPS, workers_for(device))) as drawn:
+        for step in range(first, MOST_STEPS + 1):
+            if training.halvings > HALVINGS:
+                break
+            batch = next(drawn)
+            with tried_convolutions(device):
+                training.step(step, batch)
+            if step % EVERY:
+                continue
             found = training.objective(photos)
             curve.append({"step": step, "total": sum(found.values()), **found})
+            training.halvings = len(plateaus(curve))
             print(run.name, json.dumps(curve[-1]), flush=True)
             parts = {name: part.state_dict() for name, part in training.parts.items()}
             save_checkpoint(checkpoint, {**parts, "curve": curve, "digest": recipe.digest()})
@@ -230,6 +240,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs/frugality"))
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--only", choices=("classic", "live"), help="train this one and write nothing")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -238,7 +249,7 @@ def main() -> None:
     # Each at the rate that its authors train it with.
     kinds = {"classic": (ClassicTraining, 1e-3), "live": (FrugalityTraining, 2e-3)}
     found = {
-        name: train(kind, material, arguments.runs / name, rate)
+        name: train(kind, material, arguments.runs / name, rate, device_of(arguments.device))
         for name, (kind, rate) in kinds.items()
         if arguments.only in (None, name)
     }

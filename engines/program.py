@@ -8,10 +8,11 @@ pictures are made of.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from math import ceil
-from typing import Any
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
@@ -21,6 +22,9 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from engines.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from engines.convolution import Geometry
 
 Maker = Callable[..., Callable[..., Any]]
 """Takes a node's attributes and example inputs, None for one left out; returns what takes the inputs."""
@@ -48,7 +52,7 @@ class _Step:
     run: Callable[..., Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    spent: tuple[str, ...]
+    spent: tuple[str, ...] = ()
     """Values that no later step needs."""
 
 
@@ -64,7 +68,7 @@ class Program:
         ValueError: it is no sound ONNX model.
     """
 
-    def __init__(self, model: bytes, device: torch.device) -> None:
+    def __init__(self, model: bytes, device: torch.device, *, fused: bool = False) -> None:
         proto = onnx.load_model_from_string(model)
         onnx.checker.check_model(proto)
         unknown = sorted({node.op_type for node in proto.graph.node} - MAKERS.keys())
@@ -85,7 +89,11 @@ class Program:
             )
             for node in proto.graph.node
         ]
-        self._fold_affines(_shapes(proto))
+        shapes = _shapes(proto)
+        self._fold_affines(shapes)
+        if fused:
+            self._fuse_surroundings(shapes)
+            self._fuse_painting()
 
     def _placed(self, tensor: Tensor, *, weight: bool = False) -> Tensor:
         """Numbers go to the device; what counts or points (shapes, axes) stays where Python reads it."""
@@ -101,10 +109,7 @@ class Program:
         the picture is not read and written three more times for each layer.
         """
         depends = self._depends()
-        readers: dict[str, list[Node]] = {}
-        for node in self._nodes:
-            for name in node.inputs:
-                readers.setdefault(name, []).append(node)
+        readers = self._readers(self._nodes)
 
         def follows(chain: list[Node], kind: str) -> Node | None:
             """The node of that kind which alone reads what the chain gives."""
@@ -145,9 +150,163 @@ class Program:
             attributes = {**node.attributes, "relu": relu is not None}
             new.append(Node(node.kind, (name, weight, *bias), chain[-1].outputs, attributes))
             # In place of the chain's end: what scale and shift come from may stand behind its beginning.
-            replaced.update({id(each): [] for each in chain})
             replaced[id(chain[-1])] = new
-        self._nodes = [each for node in self._nodes for each in replaced.get(id(node), [node])]
+        self._replace(replaced)
+
+    def _fuse_surroundings(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Have each convolution that `engines.convolution` knows take over the padding before it and the sum
+        and the ReLU behind it, so that a picture is read and written once for all of these.
+
+        One of a few weights becomes a sum of products, which a compiler takes into the arithmetic around it.
+        """
+        from engines.convolution import ROW_CHANNELS, geometry
+
+        depends = self._depends()
+        makers = {name: node for node in self._nodes for name in node.outputs}
+        halves = {name: each for name, each in self._constants.items() if each.dtype == torch.float16}
+        weights = {name: tuple(tensor.shape) for name, tensor in halves.items()}
+        for node in self._nodes:
+            if node.kind in ("ScaleConv", "ScaleConvTranspose") and node.inputs[1] in weights:
+                weights[node.outputs[0]] = weights[node.inputs[1]]
+        computing = [replace(node, inputs=()) if node.kind == "Shape" else node for node in self._nodes]
+        alive = {node.outputs for node in _needed(computing, {"stylized"})}
+        # What is only asked for its shape reads nothing of the picture.
+        readers = self._readers([node for node in self._nodes if node.outputs in alive])
+
+        def alone(name: str) -> Node | None:
+            """The node that alone reads this value."""
+            found = readers.get(name, [])
+            return found[0] if len(found) == 1 else None
+
+        replaced: dict[int, list[Node]] = {}
+        taken: set[int] = set()
+        filled: set[str] = set()
+        for node in self._nodes:
+            transposed = node.kind == "ConvTranspose"
+            weight = weights.get(node.inputs[1]) if node.kind in ("Conv", "ConvTranspose") else None
+            if weight is None or node.outputs not in alive:
+                continue
+            if not transposed and _few(node, weight):
+                replaced[id(node)] = [Node("SumConv", node.inputs, node.outputs, node.attributes)]
+                continue
+            if len(node.inputs) < 3 or not _plain_window(node, 3 if transposed else 0):
+                continue
+            image, edge = self._bordered(node.inputs[0], makers)
+            stride, new = node.attributes.get("strides", [1, 1])[0], []
+            lacking = not transposed and weight[1] == ROW_CHANNELS - 1
+            weight = (weight[0], ROW_CHANNELS, *weight[2:]) if lacking else weight
+            how = {"weight": weight, "stride": stride, "edge": edge, "transposed": transposed}
+            if geometry(weight, (64, 64), stride, edge, transposed=transposed) is None:
+                continue
+            if lacking:
+                if image not in filled:
+                    new.append(Node("FillChannel", (image,), (f"{image}/filled",)))
+                    filled.add(image)
+                image = f"{image}/filled"
+            packed, own = f"{node.outputs[0]}/packed", node.outputs[0]
+            new.append(Node("PackConv", (node.inputs[1],), (packed,), how))
+            chain, other = [node], ""
+            follower = alone(own)
+            if follower is not None and follower.kind == "Add" and id(follower) not in taken:
+                name = next((name for name in follower.inputs if name != own), "")
+                if name and shapes.get(name, ())[1:] == shapes.get(own, (0,))[1:]:
+                    taken.add(id(follower))
+                    chain.append(follower)
+                    other = name
+                    if depends[name] < PICTURE:
+                        other = f"{own}/other"
+                        new.append(Node("ChannelsLast", (name,), (other,)))
+                    last = alone(follower.outputs[0])
+                    chain += [last] if last is not None and last.kind == "Relu" else []
+            attributes = how | {"relu": node.attributes.get("relu", False), "relu_sum": len(chain) == 3}
+            inputs = (image, packed, node.inputs[2], other)
+            new.append(Node("FusedConv", inputs, chain[-1].outputs, attributes))
+            replaced[id(chain[-1])] = new
+        self._replace(replaced)
+
+    def _fuse_painting(self) -> None:
+        """Have the last two convolutions of our own generators, whose sum are squares of pixels, write the
+        picture."""
+        makers = {name: node for node in self._nodes for name in node.outputs}
+
+        def back(name: str, *kinds: str) -> Node | None:
+            """The first of the nodes of these kinds, the last one first, that the value `name` comes from."""
+            node = None
+            for kind in kinds:
+                node = makers.get(name)
+                if node is None or node.kind != kind:
+                    return None
+                name = node.inputs[0]
+            return node
+
+        blended = back("stylized", "Cast", "Clip", "Round", "Add")
+        mixed = makers.get(blended.inputs[1]) if blended else None
+        apart = makers.get(mixed.inputs[1]) if mixed and mixed.kind == "Mul" else None
+        if blended is None or mixed is None or apart is None or apart.kind != "Sub":
+            return
+        squares = back(apart.inputs[0], "Reshape", "Transpose", "Reshape", "Transpose", "FusedConv")
+        seen = makers.get(blended.inputs[0])
+        base = makers.get(squares.inputs[3]) if squares else None
+        if squares is None or seen is None or base is None or base.kind != "FusedConv":
+            return
+        orders = [makers[apart.inputs[0]], makers[makers[makers[apart.inputs[0]].inputs[0]].inputs[0]]]
+        turned = [makers[each.inputs[0]].attributes.get("perm") for each in orders]
+        plain = not any(each.attributes[name] for each in (squares, base) for name in ("relu", "relu_sum"))
+        if (
+            (seen.kind, seen.inputs) != ("Cast", ("image",))
+            or apart.inputs[1] != blended.inputs[0]
+            or turned != [[0, 1, 3, 2, 4], [0, 2, 3, 1]]
+            or not plain
+            or base.inputs[3]
+            or {each.attributes["weight"][0] for each in (squares, base)} != {12}
+            or [each.attributes["stride"] for each in (squares, base)] != [1, 1]
+            or base.attributes["weight"][1] != 4
+        ):
+            return
+        attributes = {"squares": squares.attributes, "base": base.attributes}
+        inputs = (*squares.inputs[:3], *base.inputs[:3], "image", mixed.inputs[0])
+        self._replace({id(makers["stylized"]): [Node("PaintConv", inputs, ("stylized",), attributes)]})
+
+    def _bordered(self, name: str, makers: Mapping[str, Node]) -> tuple[str, int]:
+        """The picture that `name` is, but for by how many pixels it has been continued on all sides with the
+        values of its edge; negative where so many have been cut off."""
+        found = makers.get(name)
+        if found is not None and found.kind == "Pad" and found.attributes.get("mode") == "edge":
+            pads = self._constants.get(found.inputs[1]) if len(found.inputs) == 2 else None
+            if pads is not None and pads.numel() == 8:
+                numbers = _numbers(pads)
+                sides = {*numbers[2:4], *numbers[6:]}
+                if len(sides) == 1 and not any((*numbers[:2], *numbers[4:6])):
+                    return found.inputs[0], sides.pop()
+        cut: dict[int, int] = {}
+        while found is not None and found.kind == "Slice" and len(found.inputs) >= 4:
+            given = [self._constants.get(each) for each in found.inputs[1:]]
+            if any(each is None or each.numel() != 1 for each in given):
+                break
+            start, end, axis, *step = (int(each) for each in given if each is not None)
+            if start <= 0 or end != -start or step not in ([], [1]) or axis in cut:
+                break
+            cut[axis] = start
+            if len(cut) == 2 and set(cut) == {2, 3} and len(set(cut.values())) == 1:
+                return found.inputs[0], -start
+            found = makers.get(found.inputs[0])
+        return name, 0
+
+    @staticmethod
+    def _readers(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+        """Which of `nodes` take each value, but for those that ask for its shape."""
+        readers: dict[str, list[Node]] = {}
+        for node in nodes:
+            for name in node.inputs:
+                if node.kind != "Shape":
+                    readers.setdefault(name, []).append(node)
+        return readers
+
+    def _replace(self, replaced: dict[int, list[Node]]) -> None:
+        """Have others stand in the place of the nodes that `replaced` lists by their id, and forget what is
+        needed no more; what is asked for its shape is."""
+        nodes = [each for node in self._nodes for each in replaced.get(id(node), [node])]
+        self._nodes = _needed(nodes, {"stylized"})
 
     def _depends(self) -> dict[str, int]:
         """What each value of the graph depends on at most."""
@@ -175,9 +334,6 @@ class Program:
         values: dict[str, Any] = {"": None, "image": image, **inputs}
         values.update(self._constants)
         last = {name: node for node in self._nodes for name in node.inputs}
-        kept = {
-            name for node in self._nodes for name in node.inputs if depends[name] < depends[node.outputs[0]]
-        }
         parts: tuple[list[_Step], list[_Step]] = ([], [])
         for node in self._nodes:
             reached = depends[node.outputs[0]]
@@ -190,18 +346,21 @@ class Program:
             made = made if isinstance(made, tuple) else (made,)
             if reached == STATIC:
                 made = tuple(self._placed(value) for value in made)
+            else:
+                parts[reached - 1].append(_Step(run, node.inputs, node.outputs))
             values.update(zip(node.outputs, made, strict=True))
-            # What a part keeps for the next one, or was given, it cannot forget.
-            spent = {n for n in node.inputs if last[n] is node and depends[n] == reached and n not in kept}
-            spent -= {"", "image", *inputs, *self._constants}
-            if reached == PICTURE:
-                for name in spent:
+            for name in node.inputs:
+                if last[name] is node and depends[name] == PICTURE and name != "image":
                     values[name] = None
-            if reached > STATIC:
-                parts[reached - 1].append(_Step(run, node.inputs, node.outputs, tuple(spent)))
-        used = {name for part in parts for step in part for name in step.inputs}
+        # What is only asked for its shape has been asked.
+        picture = _needed(parts[1], {"stylized"})
+        handed_on = {name for step in picture for name in step.inputs if depends[name] == LOOK}
+        look = _needed(parts[0], handed_on)
+        used = {name for step in (*look, *picture) for name in step.inputs}
         static = {name: values[name] for name in used if depends[name] == STATIC}
-        return Settled(parts[0], parts[1], static, tuple(name for name in kept if depends[name] == LOOK))
+        return Settled(
+            _forgetting(look, handed_on), _forgetting(picture, {"stylized"}), static, tuple(handed_on)
+        )
 
 
 class Settled:
@@ -221,12 +380,44 @@ class Settled:
         _run(self._look, values)
         return {name: values[name] for name in (*self._handed_on, *inputs)}
 
-    def picture(self, image: Tensor, look: dict[str, Tensor]) -> Tensor:
+    def picture(self, image: Tensor, look: Mapping[str, Tensor]) -> Tensor:
         """Paint `image` uint8 [n, h, w, 3] with what `look` gave; uint8 [n, h, w, 3]."""
         values = {**self._static, **look, "image": image}
         _run(self._picture, values)
         stylized: Tensor = values["stylized"]
         return stylized
+
+
+class Compiled:
+    """A settled program whose picture PyTorch's compiler has fused; what it takes and gives is the same.
+
+    Takes seconds, less where the compiler's caches know it.
+
+    Args:
+        settled: which it does the work of.
+        image: of the shape that is painted.
+        inputs: what the graph takes beside the picture, by name.
+    """
+
+    def __init__(self, settled: Settled, image: Tensor, inputs: Mapping[str, Tensor]) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx  # which takes long to import
+
+        self.look = settled.look
+        look = settled.look(inputs)
+        self._names = tuple(look)
+
+        def picture(image: Tensor, *values: Tensor) -> Tensor:
+            return settled.picture(image, dict(zip(self._names, values, strict=True)))
+
+        # Of tensor arithmetic alone, so that it needs no tracing of Python, and there is nothing to break it.
+        traced = make_fx(picture)(image, *look.values())
+        self._compiled = torch.compile(traced, fullgraph=True, dynamic=False)
+        self.picture(image, look)
+
+    def picture(self, image: Tensor, look: Mapping[str, Tensor]) -> Tensor:
+        """As `Settled.picture`."""
+        painted: Tensor = self._compiled(image, *(look[name] for name in self._names))
+        return painted
 
 
 def _run(steps: Sequence[_Step], values: dict[str, Any]) -> None:
@@ -238,6 +429,27 @@ def _run(steps: Sequence[_Step], values: dict[str, Any]) -> None:
             values.update(zip(step.outputs, made, strict=True))
         for name in step.spent:
             del values[name]
+
+
+Computes = TypeVar("Computes", Node, _Step)
+
+
+def _needed(all_of: Sequence[Computes], wanted: AbstractSet[str]) -> list[Computes]:
+    """Those that the values `wanted` come from, in their order."""
+    names, needed = set(wanted), []
+    for each in reversed(all_of):
+        if names.intersection(each.outputs):
+            names.update(each.inputs)
+            needed.append(each)
+    return needed[::-1]
+
+
+def _forgetting(steps: Sequence[_Step], wanted: AbstractSet[str]) -> list[_Step]:
+    """`steps`, each of which forgets what was made by one of them and is not needed after it."""
+    made = {name for step in steps for name in step.outputs} - wanted
+    last = {name: step for step in steps for name in step.inputs}
+    spent = {id(step): tuple(n for n in made if last.get(n) is step) for step in steps}
+    return [replace(step, spent=spent[id(step)]) for step in steps]
 
 
 def _tensor(proto: Any) -> Tensor:
@@ -434,6 +646,94 @@ def _convolve(
         return y.relu_() if relu else y
 
     return convolve
+
+
+def _plain_window(node: Node, pads: int, *, square: bool = True) -> bool:
+    """Whether the convolution has these pads on all sides, one stride if `square`, and nothing rare."""
+    attributes = node.attributes
+    return (
+        set(attributes.get("pads", [0])) == {pads}
+        and (not square or len(set(attributes.get("strides", [1]))) == 1)
+        and set(attributes.get("dilations", [1])) == {1}
+        and not any(attributes.get("output_padding", [0]))
+        and attributes.get("group", 1) == 1
+        and attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    )
+
+
+def _few(node: Node, weight: tuple[int, ...]) -> bool:
+    """Whether the convolution has so few weights that it is no work for the matrix units."""
+    return prod(weight) <= FEW and _plain_window(node, 0, square=False)
+
+
+FEW = 64
+"""Weights of a convolution that is computed as a sum of products."""
+
+
+def _sum_of_products(attributes: Any, x: Tensor, weight: Tensor, bias: Any = None) -> Callable[..., Any]:
+    stride = attributes.get("strides", [1, 1])
+    high, wide = weight.shape[2:]
+    size = [
+        (side - tap) // step + 1 for side, tap, step in zip(x.shape[2:], (high, wide), stride, strict=True)
+    ]
+    relu = attributes.get("relu", False)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        terms = []
+        for row in range(high):
+            for column in range(wide):
+                rows = slice(row, row + (size[0] - 1) * stride[0] + 1, stride[0])
+                columns = slice(column, column + (size[1] - 1) * stride[1] + 1, stride[1])
+                for channel in range(x.shape[1]):
+                    seen = x[:, channel : channel + 1, rows, columns]
+                    terms.append(seen * weight[:, channel, row, column].view(1, -1, 1, 1))
+        y = reduce(torch.add, terms if bias is None else [*terms, bias.view(1, -1, 1, 1)])
+        return y.relu() if relu else y
+
+    return convolve
+
+
+def _geometry(attributes: Any, size: tuple[int, int]) -> "Geometry":
+    from engines.convolution import geometry
+
+    transposed = attributes["transposed"]
+    given = geometry(
+        attributes["weight"], size, attributes["stride"], attributes["edge"], transposed=transposed
+    )
+    assert given is not None
+    return given
+
+
+def _pack(attributes: Any, weight: Tensor) -> Callable[..., Any]:
+    from engines.convolution import pack
+
+    given, more = _geometry(attributes, (64, 64)), attributes["weight"][1] - weight.shape[1]
+    return lambda weight: pack(F.pad(weight, (0, 0, 0, 0, 0, more)), given)
+
+
+def _fill_channel(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    return lambda x: F.pad(x, (0, 0, 0, 0, 0, 1)).contiguous(memory_format=torch.channels_last)
+
+
+def _fused(attributes: Any, x: Tensor, packed: Tensor, bias: Tensor, other: Any = None) -> Callable[..., Any]:
+    from engines.convolution import convolve
+
+    given = _geometry(attributes, (x.shape[2], x.shape[3]))
+    if other is not None and tuple(other.shape[1:]) != given.shape:
+        raise UnsupportedNode(f"a sum of {tuple(other.shape[1:])} and {given.shape}")
+    return partial(convolve, given=given, relu=attributes["relu"], relu_sum=attributes["relu_sum"])
+
+
+def _paint(
+    attributes: Any, x: Tensor, weight: Tensor, bias: Tensor, base: Tensor, *_: Any
+) -> Callable[..., Any]:
+    from engines.convolution import paint
+
+    given, base_given = (
+        _geometry(attributes[name], (each.shape[2], each.shape[3]))
+        for name, each in (("squares", x), ("base", base))
+    )
+    return partial(paint, given=given, base_given=base_given)
 
 
 def _scale(
@@ -640,6 +940,7 @@ MAKERS: dict[str, Maker] = {
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Ceil": _plain(torch.ceil),
+    "ChannelsLast": lambda attributes, x: lambda x: x.contiguous(memory_format=torch.channels_last),
     "Clip": _clip,
     "Concat": lambda attributes, *example: lambda *inputs: torch.cat(inputs, attributes["axis"]),
     "Constant": _constant,
@@ -651,7 +952,9 @@ MAKERS: dict[str, Maker] = {
     "Dropout": lambda attributes, *example: lambda x, *_: x,
     "Exp": _plain(torch.exp),
     "Expand": _expand,
+    "FillChannel": _fill_channel,
     "Floor": _plain(torch.floor),
+    "FusedConv": _fused,
     "Gather": _gather_entries,
     "GlobalAveragePool": lambda attributes, x: lambda x: x.mean(list(range(2, x.dim())), keepdim=True),
     "Identity": lambda attributes, x: lambda x: x,
@@ -664,7 +967,9 @@ MAKERS: dict[str, Maker] = {
     "Mod": lambda attributes, *example: torch.fmod if attributes.get("fmod") else torch.remainder,
     "Mul": _plain(torch.mul),
     "Neg": _plain(torch.neg),
+    "PackConv": _pack,
     "Pad": _pad,
+    "PaintConv": _paint,
     "Pow": _plain(torch.pow),
     "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
     "Range": lambda attributes, *bounds: (
@@ -689,6 +994,7 @@ MAKERS: dict[str, Maker] = {
     "Sqrt": _plain(torch.sqrt),
     "Squeeze": _squeeze,
     "Sub": _plain(torch.sub),
+    "SumConv": _sum_of_products,
     "Tanh": _plain(torch.tanh),
     "Tile": _tile,
     "Transpose": lambda attributes, x: (

@@ -9,9 +9,14 @@ packs that there are run here, and so do other people's graphs.
 On CUDA each size has its work recorded as two CUDA graphs: one for what the look decides (the weights that it
 scales), replayed when the look changes, and one for the picture. Copies go through pinned memory on the same
 side stream, so that with several streams one picture's copies overlap with another's arithmetic.
-The CUDA paths are written and were not run: no NVIDIA GPU was at hand.
+
+In float16, pictures of `SMALLEST` pixels or more are painted by fused kernels, several times as fast: those
+of `engines.convolution`, and what PyTorch's compiler makes of the arithmetic between. That takes seconds. For
+throughput they are waited for, and so all pictures of a file are painted alike; else cuDNN and PyTorch's own
+kernels paint until the others are ready.
 """
 
+import logging
 import queue
 import threading
 import weakref
@@ -29,13 +34,16 @@ from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.look import Look
+from engines.parity import agreement, built_in
 from engines.style import Inputs, Style
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from engines.program import Program
+    from engines.program import Compiled, Program, Settled
+
+log = logging.getLogger("fauve")
 
 PRECISIONS = ("float32", "float16")
 
@@ -45,8 +53,11 @@ SIZES = 4
 WARM_UP = 3
 """Runs before recording: cuDNN tries its algorithms out, and libraries allocate what they keep."""
 
-STREAMS = 2
-"""Pictures in flight on CUDA for the sake of throughput: one is copied while the other is painted."""
+STREAMS = 4
+"""Pictures in flight on CUDA for the sake of throughput: some are copied while another is painted."""
+
+SMALLEST = 200_000
+"""Pixels of a picture from which it pays to compile for it."""
 
 _idle: "defaultdict[torch.device, deque[torch.cuda.Stream]]" = defaultdict(deque)
 """CUDA streams that nobody has any more."""
@@ -114,6 +125,9 @@ class TorchEngine(Engine):
         self.device = torch.cuda.get_device_name(self.torch_device) if cuda else cpu_name()
         self.precision = precision
         self.streams = STREAMS if cuda and hint == "throughput" else 1
+        self._waits = hint == "throughput"
+        self._fused = self._fusing(style.model(precision)) if cuda and precision == "float16" else None
+        self._compiling, self._closed = threading.Lock(), threading.Event()
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
         self._streams: deque[torch.cuda.Stream] = deque()
@@ -192,11 +206,12 @@ class TorchEngine(Engine):
         with self._preparing:
             if (known := self._known(shape)) is not None:
                 return known
-            made: queue.LifoQueue[_Painter] = queue.LifoQueue()
+            made: queue.LifoQueue[_Painter] = queue.LifoQueue(self.streams)
             inputs = self.style.place(
                 (shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))
             ).inputs
             kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
+            fuses = self._fused is not None and shape[1] * shape[2] >= SMALLEST
             try:
                 for _ in range(self.streams):
                     made.put(kind(self._program, shape, inputs, self.torch_device))
@@ -205,11 +220,66 @@ class TorchEngine(Engine):
                 raise EngineBuildError(
                     f"{self.name} refuses {self.style.name} at {size}: {first_line(error)}"
                 ) from error
+            if fuses and self._waits:
+                self._fuse(made, shape, inputs)
+            elif fuses:
+                name = f"compile {shape[2]}x{shape[1]}"
+                threading.Thread(
+                    target=self._fuse, args=(made, shape, inputs), name=name, daemon=True
+                ).start()
             with self._listing:
                 self._painters[shape] = made
                 if len(self._painters) > SIZES:
                     self._painters.popitem(last=False)
             return made
+
+    def _fusing(self, model: bytes) -> "Program | None":
+        """The program for fused kernels; None, and that is said, without what compiles them."""
+        try:
+            import triton  # noqa: F401
+        except ImportError:
+            log.warning("%s paints without fused kernels: Triton is not installed", self.name)
+            return None
+        from engines.program import Program
+
+        return Program(model, self.torch_device, fused=True)
+
+    def _fuse(self, painters: "queue.LifoQueue[_Painter]", shape: tuple[int, ...], inputs: Inputs) -> None:
+        """Have pictures of `shape` painted by fused kernels, if these paint what the others do."""
+        size = f"{shape[2]}x{shape[1]}"
+        try:
+            with self._compiling:
+                if self._closed.is_set():
+                    return
+                compiled = self._compiled(shape, inputs)
+                better = [
+                    _OnCuda(compiled, shape, inputs, self.torch_device) for _ in range(painters.maxsize)
+                ]
+            frame = np.broadcast_to(built_in((shape[2], shape[1]))[2], shape)
+            painted = better[0](frame, inputs)
+            first = painters.get()
+            agrees, difference = agreement(painted, first(frame, inputs), self.precision)
+            painters.put(first)
+            if not agrees:
+                raise EngineBuildError(f"they paint something else ({difference})")
+            for _ in better:
+                painters.get()
+            for each in better:
+                painters.put(each)
+        except Exception as error:  # of a compiler, in a thread of its own
+            if not self._closed.is_set():
+                log.warning("%s paints %s without fused kernels: %s", self.name, size, first_line(error))
+
+    def _compiled(self, shape: tuple[int, ...], inputs: Inputs) -> "Compiled":
+        import torch
+
+        from engines.program import Compiled
+
+        assert self._fused is not None
+        with torch.no_grad(), self.own_stream():
+            image = torch.zeros(shape, dtype=torch.uint8, device=self.torch_device)
+            given = {name: torch.from_numpy(value).to(self.torch_device) for name, value in inputs.items()}
+            return Compiled(self._fused.settle(image, given), image, given)
 
     def _known(self, shape: tuple[int, ...]) -> "queue.LifoQueue[_Painter] | None":
         with self._listing:
@@ -218,6 +288,7 @@ class TorchEngine(Engine):
             return self._painters.get(shape)
 
     def close(self) -> None:
+        self._closed.set()
         with self._preparing, self._listing:
             self._painters.clear()
 
@@ -226,7 +297,7 @@ class _Painter(ABC):
     """The graph prepared for one shape of picture; one caller at a time."""
 
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
+        self, program: "Program | Compiled", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
         import torch
 
@@ -235,6 +306,11 @@ class _Painter(ABC):
         self._inputs = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
         self._known: tuple[bytes, ...] | None = None
         self._look: dict[str, torch.Tensor] = {}
+
+    def _settle(self, program: "Program | Compiled") -> "Settled | Compiled":
+        from engines.program import Compiled
+
+        return program if isinstance(program, Compiled) else program.settle(self._image, self._inputs)
 
     @abstractmethod
     def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
@@ -252,11 +328,11 @@ class _Painter(ABC):
 
 class _OnCpu(_Painter):
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
+        self, program: "Program | Compiled", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
         super().__init__(program, shape, inputs, device)
         with self._torch.inference_mode():
-            self._settled = program.settle(self._image, self._inputs)
+            self._settled = self._settle(program)
 
     def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         stylized = self.on_device(self._torch.from_numpy(_writable(batch)), inputs)
@@ -273,10 +349,8 @@ class _OnCpu(_Painter):
 
 
 class _OnCuda(_Painter):
-    """Not run: no NVIDIA GPU was at hand."""
-
     def __init__(
-        self, program: "Program", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
+        self, program: "Program | Compiled", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
     ) -> None:
         super().__init__(program, shape, inputs, device)
         torch = self._torch
@@ -293,10 +367,10 @@ class _OnCuda(_Painter):
         self._copied.record(self._stream)
         # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-        with CAPTURING, torch.inference_mode(), exact:
+        with CAPTURING, torch.no_grad(), exact:
             with torch.cuda.stream(self._stream):
                 # Kept, because the graphs read what lies in it.
-                self._settled = program.settle(self._image, self._inputs)
+                self._settled = self._settle(program)
             self._look_graph, self._look = self._record(lambda: self._settled.look(self._inputs))
             self._graph, self._stylized = self._record(lambda: self._settled.picture(self._image, self._look))
 
@@ -318,7 +392,7 @@ class _OnCuda(_Painter):
 
     def __call__(self, batch: NDArray[np.uint8], inputs: Inputs) -> NDArray[np.uint8]:
         torch = self._torch
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with torch.no_grad(), torch.cuda.stream(self._stream):
             self._staged.copy_(torch.from_numpy(_writable(batch)))
             self._image.copy_(self._staged, non_blocking=True)
             self._replay(inputs)
@@ -334,7 +408,7 @@ class _OnCuda(_Painter):
         torch = self._torch
         current = torch.cuda.current_stream(batch.device)
         self._stream.wait_stream(current)
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with torch.no_grad(), torch.cuda.stream(self._stream):
             self._image.copy_(batch, non_blocking=True)
             self._replay(inputs)
             result = self._stylized.clone()

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import engines
 from engines import Look, Style
 from engines.cuda import CAPTURING
-from engines.program import Program
+from engines.program import Compiled, Program
 from engines.torch import TorchEngine, _OnCuda
 from pipeline.planes import Planes
 from tests.packs import tiny_pack
@@ -47,7 +47,8 @@ class Graph:
             pairs = zip(again, result, strict=True) if several else [(again, result)]
             for new, old in pairs:
                 if new.data_ptr() != old.data_ptr():
-                    old.copy_(new)
+                    # A product of matrices drops an axis of its result in place.
+                    old.view(new.shape).copy_(new)
 
 
 class Event:
@@ -160,6 +161,102 @@ def test_what_is_recorded_is_all_that_a_picture_and_a_look_need(tmp_path, name):
     )
     assert painter._graph.replays - replayed[1] == len(looks) + 3
     assert painter._look_graph.replays - replayed[0] == len(looks) - 1, "only when the look has changed"
+
+
+@pytest.fixture
+def fusing(tmp_path, monkeypatch):
+    """Makes engines that have fused kernels to compile, which paint what `plain` of them do not."""
+    monkeypatch.setattr("engines.torch.SMALLEST", 64 * 48)
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    engines_made = []
+
+    def make(hint="latency", compiled=lambda settled: settled):
+        style = tiny_pack(tmp_path / f"tiny{len(engines_made)}")
+        engine = TorchEngine(style, "cpu")
+        engine.precision, engine.streams, engine._waits = "float16", 2, hint == "throughput"
+        engine._fused = Program(style.model(), torch.device("cpu"))
+
+        def take(shape, inputs):
+            image = torch.zeros(shape, dtype=torch.uint8)
+            given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+            with torch.no_grad():
+                return compiled(Compiled(engine._fused.settle(image, given), image, given))
+
+        monkeypatch.setattr(engine, "_compiled", take)
+        # Only what is asked for from now on is on the GPU that is none.
+        monkeypatch.setattr("engines.torch._OnCpu", _OnCuda)
+        engines_made.append(engine)
+        return engine
+
+    yield make
+    for engine in engines_made:
+        engine.close()
+
+
+def fused(engine, size=(64, 48)):
+    """Of the painters for a size, which paint by fused kernels."""
+    (painters,) = [made for shape, made in engine._painters.items() if shape[1:3] == size[::-1]]
+    return [isinstance(painter._settled, Compiled) for painter in painters.queue]
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_a_file_waits_for_the_fused_kernels(fusing):
+    engine = fusing("throughput")
+    before = engine(picture(1)[0], Look())
+    assert fused(engine) == [True, True]
+    assert np.array_equal(engine(picture(1)[0], Look()), before)
+    engine(picture(2, (32, 32))[0], Look())
+    assert fused(engine, (32, 32)) == [False, False], "it is too small to be worth it"
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_live_video_is_painted_until_the_fused_kernels_are_ready(fusing):
+    ready, started = threading.Event(), threading.Event()
+
+    def slow(compiled):
+        started.set()
+        assert ready.wait(10)
+        return compiled
+
+    engine = fusing(compiled=slow)
+    before = engine(picture(1)[0], Look())
+    assert started.wait(10)
+    assert fused(engine) == [False, False]
+    assert np.array_equal(engine(picture(1)[0], Look()), before)
+    ready.set()
+    for thread in threading.enumerate():
+        if thread.name == "compile 64x48":
+            thread.join(10)
+    assert fused(engine) == [True, True]
+    assert np.array_equal(engine(picture(1)[0], Look()), before)
+
+
+@pytest.mark.usefixtures("_cuda")
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (RuntimeError("no compiler here\nand more"), "no compiler here"),
+        (None, "they paint something else (PSNR"),
+    ],
+)
+def test_fused_kernels_that_fail_or_paint_something_else_are_left_and_that_is_said(
+    fusing, caplog, wrong, reason
+):
+    def broken(compiled):
+        if wrong:
+            raise wrong
+        right = compiled._compiled
+        compiled._compiled = lambda image, *values: 255 - right(image, *values)
+        return compiled
+
+    engine = fusing("throughput", broken)
+    painted = engine(picture(1)[0], Look())
+    assert fused(engine) == [False, False]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"torch:cpu paints 64x48 without fused kernels: {reason}")
+    assert "and more" not in record.getMessage()
+    engine._fused = None
+    assert np.array_equal(engine(picture(1)[0], Look()), painted)
 
 
 @pytest.mark.usefixtures("_cuda")

@@ -1,0 +1,166 @@
+"""The fused kernels, by Triton's interpreter, against PyTorch's; and the programs that use them."""
+
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+# Before the kernels are made.
+os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="Triton is not installed")
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from engines import Look, Style  # noqa: E402
+from engines.convolution import Tile, convolve, geometry, pack, paint, tile_for  # noqa: E402
+from engines.parity import agreement  # noqa: E402
+from engines.program import Compiled, Program  # noqa: E402
+
+CPU = torch.device("cpu")
+
+CASES = {
+    "3x3": ((12, 16, 3, 3), 1, 1, False),
+    "stride 2": ((32, 16, 3, 3), 2, 1, False),
+    "many channels": ((128, 64, 3, 3), 2, 1, False),
+    "rows of taps": ((16, 4, 5, 5), 1, 0, False),
+    "rows of taps, cut": ((12, 4, 3, 3), 1, -1, False),
+    "transposed, squares": ((32, 16, 4, 4), 2, 1, True),
+    "transposed, phases": ((128, 64, 4, 4), 2, 1, True),
+}
+"""Shapes of weights, stride, edge, and whether transposed."""
+
+
+def numbers(*shape, seed=0):
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float16))
+    return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
+
+
+def convolved(x, weight, bias, stride, edge, transposed):
+    """As PyTorch does it, in float32."""
+    x = x.float()
+    x = F.pad(x, [edge] * 4, mode="replicate") if edge > 0 else x[..., -edge or None : edge or None, :]
+    x = x if edge > 0 else x[..., -edge or None : edge or None]
+    if transposed:
+        return F.conv_transpose2d(x, weight.float(), bias.float(), stride, 3)
+    return F.conv2d(x, weight.float(), bias.float(), stride)
+
+
+@pytest.mark.parametrize("size", [(9, 37), (12, 8)])
+@pytest.mark.parametrize("case", CASES)
+def test_a_convolution_is_pytorch_s(case, size):
+    shape, stride, edge, transposed = CASES[case]
+    channels, outputs = (shape[0], shape[1]) if transposed else (shape[1], shape[0])
+    x, bias = numbers(2, channels, *size), numbers(outputs, seed=1)
+    weight = numbers(*shape, seed=2) / (channels * shape[2] * shape[3]) ** 0.5
+    given = geometry(shape, size, stride, edge, transposed=transposed)
+    right = convolved(x, weight, bias, stride, edge, transposed)
+    plain = convolve(x, pack(weight, given), bias, None, given, relu=False, relu_sum=False)
+    assert plain.shape == right.shape
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+    assert (plain.float() - right).abs().max() < 0.01
+    for pictures in (1, 2):
+        other = numbers(pictures, *right.shape[1:], seed=3)
+        fused = convolve(x, pack(weight, given), bias, other, given, relu=True, relu_sum=True)
+        assert (fused.float() - (right.relu() + other.float()).relu()).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("tile", [Tile((1, 16), 16, 16, 4, 2, True), Tile((8, 2), 32, 16, 4, 3, False)])
+def test_a_tile_changes_nothing(tile):
+    x, weight, bias = numbers(1, 32, 6, 11), numbers(32, 32, 3, 3, seed=1) / 16, numbers(32, seed=2)
+    given = geometry((32, 32, 3, 3), (6, 11), 1, 1, transposed=False)
+    packed = pack(weight, given)
+    usual = convolve(x, packed, bias, None, given, relu=True, relu_sum=False)
+    again = convolve(x, packed, bias, None, given, relu=True, relu_sum=False, tile=tile)
+    assert (usual.float() - again.float()).abs().max() < 0.01
+
+
+def test_a_tile_computes_all_columns_and_channels():
+    for inner in (16, 32, 64, 128, 256):
+        for columns in (16, 32, 64, 128, 256):
+            for places in (1_000, 1_000_000):
+                tile = tile_for(inner, columns, places, 132)
+                assert columns % tile.columns == 0
+                assert inner % tile.inner == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "stride", "edge", "transposed"),
+    [
+        ((512, 16, 3, 3), 1, 1, False),
+        ((16, 24, 3, 3), 1, 1, False),
+        ((16, 3, 9, 9), 1, 0, False),
+        ((32, 16, 2, 2), 2, 1, True),
+        ((32, 24, 4, 4), 2, 1, True),
+    ],
+)
+def test_what_the_kernel_has_not_is_left_to_others(weight, stride, edge, transposed):
+    assert geometry(weight, (64, 64), stride, edge, transposed=transposed) is None
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_squares_of_pixels_become_the_picture(strength):
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (2, 10, 14, 3), np.uint8))
+    x, base = 10 * numbers(2, 16, 5, 7), 60 * numbers(2, 4, 7, 9, seed=1) + 100
+    weights = numbers(12, 16, 3, 3, seed=2) / 8, numbers(12, 4, 3, 3, seed=3) / 4
+    biases = numbers(12, seed=4), numbers(12, seed=5) * 20
+    inner = geometry((12, 16, 3, 3), (5, 7), 1, 1, transposed=False)
+    outer = geometry((12, 4, 3, 3), (7, 9), 1, 0, transposed=False)
+    painted = paint(
+        *(x, pack(weights[0], inner), biases[0], base, pack(weights[1], outer), biases[1]),
+        *(image, torch.tensor([strength], dtype=torch.float16), inner, outer),
+    )
+    squares = convolved(x, weights[0], biases[0], 1, 1, False) + convolved(
+        base, weights[1], biases[1], 1, 0, False
+    )
+    right = squares.view(2, 2, 2, 3, 5, 7).permute(0, 4, 1, 5, 2, 3).reshape(2, 10, 14, 3)
+    blended = image + float(torch.tensor(strength).half()) * (right - image)
+    # What lies between two values may fall to either.
+    assert ((painted.float() - blended.clamp(0, 255)).abs() <= 0.51).all()
+    if strength == 0:
+        assert torch.equal(painted, image)
+
+
+@pytest.fixture(scope="module")
+def live():
+    return Style.load("live")
+
+
+def painted_by(program, style, look, size=(32, 32), wrap=lambda settled, image, inputs: settled):
+    place = style.place(size, look)
+    height, width = size[1] + place.top + place.bottom, size[0] + place.left + place.right
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8))
+    inputs = {name: torch.from_numpy(value) for name, value in place.inputs.items()}
+    settled = wrap(program.settle(image, inputs), image, inputs)
+    return settled.picture(image, settled.look(inputs)).numpy()
+
+
+def test_a_bundled_style_is_fused_whole_and_paints_the_same(live):
+    plain, fused = (Program(live.model("float16"), CPU, fused=fused) for fused in (False, True))
+    depends = fused._depends()
+    kinds = Counter(node.kind for node in fused._nodes if depends[node.outputs[0]] == 2)
+    # One that is only asked for its shape is left, with the padding before it.
+    assert (kinds["FusedConv"], kinds["PaintConv"], kinds["Conv"], kinds["ConvTranspose"]) == (13, 1, 1, 0)
+    for look in (Look({"cubism": 1.0}), Look({"orphism": 1.0, "lyrical": 2.0}, 0.4, moved=(32.0, -16.0))):
+        agrees, difference = agreement(
+            painted_by(fused, live, look), painted_by(plain, live, look), "float16"
+        )
+        assert agrees, difference
+
+
+def test_what_a_compiler_is_given_is_the_program(live, monkeypatch):
+    """It gets tensor arithmetic and two operators of ours, and the look's values as they change."""
+    given = []
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: given.append((graph, options)) or graph)
+    program = Program(live.model("float16"), CPU, fused=True)
+    look = Look({"bauhaus": 1.0}, 0.7)
+    with torch.no_grad():
+        right = painted_by(program, live, look)
+        again = painted_by(program, live, look, wrap=Compiled)
+    assert np.array_equal(again, right)
+    ((graph, options),) = given
+    assert options == {"fullgraph": True, "dynamic": False}
+    ours = Counter(str(node.target) for node in graph.graph.nodes if "fauve" in str(node.target))
+    assert ours == {"fauve.convolve.default": 13, "fauve.paint.default": 1}
