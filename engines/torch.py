@@ -206,23 +206,15 @@ class TorchEngine(Engine):
         with self._preparing:
             if (known := self._known(shape)) is not None:
                 return known
-            made: queue.LifoQueue[_Painter] = queue.LifoQueue(self.streams)
             inputs = self.style.place(
                 (shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))
             ).inputs
-            kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
             fuses = self._fused is not None and shape[1] * shape[2] >= SMALLEST
-            try:
-                for _ in range(self.streams):
-                    made.put(kind(self._program, shape, inputs, self.torch_device))
-            except Exception as error:  # what an operator raises that was given something else than it knows
-                size = f"{shape[2]}x{shape[1]}"
-                raise EngineBuildError(
-                    f"{self.name} refuses {self.style.name} at {size}: {first_line(error)}"
-                ) from error
-            if fuses and self._waits:
-                self._fuse(made, shape, inputs)
-            elif fuses:
+            painters = self._fusing_painters(shape, inputs) if fuses and self._waits else []
+            made: queue.LifoQueue[_Painter] = queue.LifoQueue(self.streams)
+            for painter in painters or self._plain_painters(shape, inputs):
+                made.put(painter)
+            if fuses and not self._waits:
                 name = f"compile {shape[2]}x{shape[1]}"
                 threading.Thread(
                     target=self._fuse, args=(made, shape, inputs), name=name, daemon=True
@@ -244,31 +236,48 @@ class TorchEngine(Engine):
 
         return Program(model, self.torch_device, fused=True)
 
-    def _fuse(self, painters: "queue.LifoQueue[_Painter]", shape: tuple[int, ...], inputs: Inputs) -> None:
-        """Have pictures of `shape` painted by fused kernels, if these paint what the others do."""
-        size = f"{shape[2]}x{shape[1]}"
+    def _plain_painters(self, shape: tuple[int, ...], inputs: Inputs) -> "list[_Painter]":
+        kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
+        try:
+            return [kind(self._program, shape, inputs, self.torch_device) for _ in range(self.streams)]
+        except Exception as error:  # what an operator raises that was given something else than it knows
+            size = f"{shape[2]}x{shape[1]}"
+            raise EngineBuildError(
+                f"{self.name} refuses {self.style.name} at {size}: {first_line(error)}"
+            ) from error
+
+    def _fusing_painters(self, shape: tuple[int, ...], inputs: Inputs) -> "list[_Painter]":
+        """What paints pictures of `shape` by fused kernels, if these paint what the others do; else nothing,
+        and why."""
+        size, device = f"{shape[2]}x{shape[1]}", self.torch_device
         try:
             with self._compiling:
                 if self._closed.is_set():
-                    return
+                    return []
                 compiled = self._compiled(shape, inputs)
-                better = [
-                    _OnCuda(compiled, shape, inputs, self.torch_device) for _ in range(painters.maxsize)
+                painters: list[_Painter] = [
+                    _OnCuda(compiled, shape, inputs, device) for _ in range(self.streams)
                 ]
-            frame = np.broadcast_to(built_in((shape[2], shape[1]))[2], shape)
-            painted = better[0](frame, inputs)
-            first = painters.get()
-            agrees, difference = agreement(painted, first(frame, inputs), self.precision)
-            painters.put(first)
-            if not agrees:
-                raise EngineBuildError(f"they paint something else ({difference})")
-            for _ in better:
-                painters.get()
-            for each in better:
-                painters.put(each)
+                frame = np.broadcast_to(built_in((shape[2], shape[1]))[2], shape)
+                expected = _OnCuda(self._program, shape, inputs, device)(frame, inputs)
+            agrees, difference = agreement(painters[0](frame, inputs), expected, self.precision)
+            if agrees:
+                return painters
+            reason = f"they paint something else ({difference})"
         except Exception as error:  # of a compiler, in a thread of its own
-            if not self._closed.is_set():
-                log.warning("%s paints %s without fused kernels: %s", self.name, size, first_line(error))
+            reason = first_line(error)
+        if not self._closed.is_set():
+            log.warning("%s paints %s without fused kernels: %s", self.name, size, reason)
+        return []
+
+    def _fuse(self, made: "queue.LifoQueue[_Painter]", shape: tuple[int, ...], inputs: Inputs) -> None:
+        """Put painters that have fused kernels in the place of those that paint meanwhile."""
+        painters = self._fusing_painters(shape, inputs)
+        # Who paints has one of them, and gives it back.
+        for _ in painters:
+            made.get()
+        for painter in painters:
+            made.put(painter)
 
     def _compiled(self, shape: tuple[int, ...], inputs: Inputs) -> "Compiled":
         import torch

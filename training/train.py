@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engines.atomic_write import atomic_write
 from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
@@ -152,15 +153,14 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
         for name, value in numbers.items():
             board.add_scalar(f"loss/{name}", value, step)
 
-    board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
     path = run / "losses.jsonl"
     before = path.read_text().splitlines(keepends=True) if done and path.exists() else []
+    # A training that was killed had gone on after its checkpoint, perhaps to the middle of a line.
+    kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= done]
+    atomic_write(path, "".join(kept).encode())
+    board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
     try:
-        with path.open("w", buffering=1) as file:
-            # A training that was killed had gone on after its checkpoint, perhaps to the middle of a line.
-            file.writelines(
-                line for line in before if line.endswith("\n") and json.loads(line)["step"] <= done
-            )
+        with path.open("a", buffering=1) as file:
             yield log
     finally:
         board.close()
