@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench format clean
+.PHONY: demo test bench gpu format clean
 
 demo: $(VENV)/base
 	$(BIN)/fauve run docs/big_buck_bunny.mp4 -o demo_painted.mp4 --style pointillism --force
@@ -26,6 +26,12 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.flicker
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.engines
+
+# On a machine with an NVIDIA GPU; torch must be the build for its driver. Some minutes.
+gpu: $(VENV)/dev
+	FAUVE_FAIL_WITHOUT_GPU=1 $(PYTEST) -m gpu
+	$(BIN)/python -m benchmarks.engines --engine torch:cuda --engine tensorrt --budget 240
+	$(BIN)/python -m benchmarks.tiles
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

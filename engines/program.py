@@ -180,11 +180,10 @@ class Program:
 
         replaced: dict[int, list[Node]] = {}
         taken: set[int] = set()
-        filled: set[str] = set()
         for node in self._nodes:
             transposed = node.kind == "ConvTranspose"
             weight = weights.get(node.inputs[1]) if node.kind in ("Conv", "ConvTranspose") else None
-            if weight is None or node.outputs not in alive:
+            if weight is None or len(weight) != 4 or node.outputs not in alive:
                 continue
             if not transposed and _few(node, weight):
                 replaced[id(node)] = [Node("SumConv", node.inputs, node.outputs, node.attributes)]
@@ -198,12 +197,11 @@ class Program:
             how = {"weight": weight, "stride": stride, "edge": edge, "transposed": transposed}
             if geometry(weight, (64, 64), stride, edge, transposed=transposed) is None:
                 continue
+            own = node.outputs[0]
             if lacking:
-                if image not in filled:
-                    new.append(Node("FillChannel", (image,), (f"{image}/filled",)))
-                    filled.add(image)
-                image = f"{image}/filled"
-            packed, own = f"{node.outputs[0]}/packed", node.outputs[0]
+                new.append(Node("FillChannel", (image,), (f"{own}/filled",)))
+                image = f"{own}/filled"
+            packed = f"{own}/packed"
             new.append(Node("PackConv", (node.inputs[1],), (packed,), how))
             chain, other = [node], ""
             follower = alone(own)
