@@ -93,7 +93,7 @@ class Program:
         self._fold_affines(shapes)
         if fused:
             self._fuse_surroundings(shapes)
-            self._fuse_painting()
+            self._fuse_painting(shapes)
 
     def _placed(self, tensor: Tensor, *, weight: bool = False) -> Tensor:
         """Numbers go to the device; what counts or points (shapes, axes) stays where Python reads it."""
@@ -188,7 +188,7 @@ class Program:
             if not transposed and _few(node, weight):
                 replaced[id(node)] = [Node("SumConv", node.inputs, node.outputs, node.attributes)]
                 continue
-            if len(node.inputs) < 3 or not _plain_window(node, 3 if transposed else 0):
+            if not "".join(node.inputs[2:]) or not _plain_window(node, 3 if transposed else 0):
                 continue
             image, edge = self._bordered(node.inputs[0], makers)
             stride, new = node.attributes.get("strides", [1, 1])[0], []
@@ -207,7 +207,9 @@ class Program:
             follower = alone(own)
             if follower is not None and follower.kind == "Add" and id(follower) not in taken:
                 name = next((name for name in follower.inputs if name != own), "")
-                if name and shapes.get(name, ())[1:] == shapes.get(own, (0,))[1:]:
+                # What the look alone decides is convolved once for it, and not with each picture.
+                alike = depends[own] == depends[follower.outputs[0]]
+                if name and alike and shapes.get(name, ())[1:] == shapes.get(own, (0,))[1:]:
                     taken.add(id(follower))
                     chain.append(follower)
                     other = name
@@ -222,9 +224,11 @@ class Program:
             replaced[id(chain[-1])] = new
         self._replace(replaced)
 
-    def _fuse_painting(self) -> None:
+    def _fuse_painting(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Have the last two convolutions of our own generators, whose sum are squares of pixels, write the
         picture."""
+        from engines.convolution import ROW_CHANNELS
+
         makers = {name: node for node in self._nodes for name in node.outputs}
 
         def back(name: str, *kinds: str) -> Node | None:
@@ -249,6 +253,7 @@ class Program:
             return
         orders = [makers[apart.inputs[0]], makers[makers[makers[apart.inputs[0]].inputs[0]].inputs[0]]]
         turned = [makers[each.inputs[0]].attributes.get("perm") for each in orders]
+        bounds = [self._constants.get(each) for each in makers[makers["stylized"].inputs[0]].inputs[1:]]
         plain = not any(each.attributes[name] for each in (squares, base) for name in ("relu", "relu_sum"))
         if (
             (seen.kind, seen.inputs) != ("Cast", ("image",))
@@ -258,7 +263,10 @@ class Program:
             or base.inputs[3]
             or {each.attributes["weight"][0] for each in (squares, base)} != {12}
             or [each.attributes["stride"] for each in (squares, base)] != [1, 1]
-            or base.attributes["weight"][1] != 4
+            or [each.attributes["weight"][1] == ROW_CHANNELS for each in (squares, base)] != [False, True]
+            or shapes.get(orders[0].inputs[0], ())[2:] != (2, 0, 6)
+            or shapes.get(mixed.inputs[0]) != (1,)
+            or bounds != [0, 255]
         ):
             return
         attributes = {"squares": squares.attributes, "base": base.attributes}
@@ -667,6 +675,9 @@ def _few(node: Node, weight: tuple[int, ...]) -> bool:
 FEW = 64
 """Weights of a convolution that is computed as a sum of products."""
 
+LARGEST_INDEX = (1 << 31) - 1
+"""The kernels count in 32 bits within a picture."""
+
 
 def _sum_of_products(attributes: Any, x: Tensor, weight: Tensor, bias: Any = None) -> Callable[..., Any]:
     stride = attributes.get("strides", [1, 1])
@@ -717,13 +728,22 @@ def _fused(attributes: Any, x: Tensor, packed: Tensor, bias: Tensor, other: Any 
     from engines.convolution import convolve
 
     given = _geometry(attributes, (x.shape[2], x.shape[3]))
-    if other is not None and tuple(other.shape[1:]) != given.shape:
-        raise UnsupportedNode(f"a sum of {tuple(other.shape[1:])} and {given.shape}")
-    return partial(convolve, given=given, relu=attributes["relu"], relu_sum=attributes["relu_sum"])
+    relu, relu_sum = attributes["relu"], attributes["relu_sum"]
+    if max(prod(x.shape[1:]), prod(given.shape)) > LARGEST_INDEX:
+        raise UnsupportedNode(f"a picture of {tuple(x.shape[1:])}")
+    if other is None or (tuple(other.shape[1:]) == given.shape and len(other) in (1, len(x))):
+        return partial(convolve, given=given, relu=relu, relu_sum=relu_sum)
+
+    def convolve_and_add(x: Tensor, packed: Tensor, bias: Tensor, other: Tensor) -> Tensor:
+        """For a sum of other shapes, which the kernel does not add."""
+        y = convolve(x, packed, bias, None, given, relu=relu, relu_sum=False) + other
+        return y.relu() if relu_sum else y
+
+    return convolve_and_add
 
 
 def _paint(
-    attributes: Any, x: Tensor, weight: Tensor, bias: Tensor, base: Tensor, *_: Any
+    attributes: Any, x: Tensor, weight: Tensor, bias: Tensor, base: Tensor, *more: Tensor
 ) -> Callable[..., Any]:
     from engines.convolution import paint
 
@@ -731,6 +751,10 @@ def _paint(
         _geometry(attributes[name], (each.shape[2], each.shape[3]))
         for name, each in (("squares", x), ("base", base))
     )
+    rows, columns = given.size
+    painted = (len(x), 2 * rows, 2 * columns, 3)
+    if base_given.size != given.size or len(base) != len(x) or tuple(more[2].shape) != painted:
+        raise UnsupportedNode(f"squares of {given.size} and {base_given.size} over {tuple(more[2].shape)}")
     return partial(paint, given=given, base_given=base_given)
 
 

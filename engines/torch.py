@@ -226,15 +226,17 @@ class TorchEngine(Engine):
             return made
 
     def _fusing(self, model: bytes) -> "Program | None":
-        """The program for fused kernels; None, and that is said, without what compiles them."""
-        try:
-            import triton  # noqa: F401
-        except ImportError:
-            log.warning("%s paints without fused kernels: Triton is not installed", self.name)
-            return None
+        """The program for fused kernels; None, and that is said, where there are none for this style."""
         from engines.program import Program
 
-        return Program(model, self.torch_device, fused=True)
+        try:
+            return Program(model, self.torch_device, fused=True)
+        except ImportError as error:
+            reason = f"Triton is not installed ({error})"
+        except Exception as error:  # of a graph that is not as its passes expect
+            reason = first_line(error)
+        log.warning("%s paints without fused kernels: %s", self.name, reason)
+        return None
 
     def _plain_painters(self, shape: tuple[int, ...], inputs: Inputs) -> "list[_Painter]":
         kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
@@ -258,7 +260,8 @@ class TorchEngine(Engine):
                 painters: list[_Painter] = [
                     _OnCuda(compiled, shape, inputs, device) for _ in range(self.streams)
                 ]
-                frame = np.broadcast_to(built_in((shape[2], shape[1]))[2], shape)
+                noise = built_in((shape[2], shape[1]))[2]
+                frame = np.stack([np.roll(noise, index, 0) for index in range(shape[0])])
                 expected = _OnCuda(self._program, shape, inputs, device)(frame, inputs)
             agrees, difference = agreement(painters[0](frame, inputs), expected, self.precision)
             if agrees:

@@ -4,7 +4,9 @@ import os
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 # Before the kernels are made.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -17,6 +19,7 @@ from engines import Look, Style  # noqa: E402
 from engines.convolution import Tile, convolve, geometry, pack, paint, tile_for  # noqa: E402
 from engines.parity import agreement  # noqa: E402
 from engines.program import Compiled, Program  # noqa: E402
+from tests.test_program import ints, node  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -174,3 +177,223 @@ def test_what_a_compiler_is_given_is_the_program(live, monkeypatch):
     assert options == {"fullgraph": True, "dynamic": False}
     ours = Counter(str(node.target) for node in graph.graph.nodes if "fauve" in str(node.target))
     assert ours == {"fauve.convolve.default": 13, "fauve.paint.default": 1}
+
+
+def half(*shape, seed, scale=1.0):
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float16)
+
+
+def program_of(nodes, weights, *, fused):
+    """Of a graph in float16 from "seen" [n, h, w, 3] and its planes "x" to "stylized"."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            node("Cast", "image", outputs=["seen"], to=TensorProto.FLOAT16),
+            node("Cast", "strength", outputs=["half_strength"], to=TensorProto.FLOAT16),
+            node("Transpose", "seen", outputs=["planes"], perm=[0, 3, 1, 2]),
+            node("Mul", "planes", "small", outputs=["x"]),
+            *nodes,
+        ],
+        "graph",
+        [
+            value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
+            value("mix", TensorProto.FLOAT, [3]),
+            value("strength", TensorProto.FLOAT, [1]),
+            value("origin", TensorProto.INT64, [2]),
+        ],
+        [onnx.ValueInfoProto(name="stylized")],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in {**weights, "small": np.float16(1 / 128)}.items()
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    known = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    return Program(known.SerializeToString(), CPU, fused=fused)
+
+
+def both_ways(nodes, weights, pictures):
+    """What the graph gives as it is and fused, and the kinds of the fused one's nodes."""
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (pictures, 10, 14, 3), np.uint8))
+    inputs = {"mix": torch.ones(3), "strength": torch.tensor([0.5]), "origin": torch.zeros(2).long()}
+    made = []
+    for fused in (False, True):
+        program = program_of(nodes, weights, fused=fused)
+        settled = program.settle(image, inputs)
+        made.append(settled.picture(image, settled.look(inputs)).float())
+    return *made, Counter(each.kind for each in program._nodes)
+
+
+HIDDEN = [node("Conv", "x", "w3", "b", outputs=["conv"]), node("Relu", "conv", outputs=["h"])]
+"""16 channels "h" of the picture."""
+
+PADDED = [node("Pad", "h", "edge", outputs=["padded"], mode="edge")]
+
+CANVAS = [
+    node("Shape", "h", outputs=["sides"], start=2),
+    node("Mul", "canvas", "half_strength", outputs=["covered"]),
+    node("Slice", "covered", "first", "sides", "axes", outputs=["cut"]),
+    node("Pad", "cut", "edge", outputs=["bordered"], mode="edge"),
+    node("Conv", "bordered", "w", "b", outputs=["under"]),
+]
+"""A convolution "under" of what the look decides, of the picture's size."""
+
+ALIKE = {
+    "a bias left out": [*HIDDEN, *PADDED, node("Conv", "padded", "w", "", outputs=["stylized"])],
+    "a sum with itself": [
+        *HIDDEN,
+        *PADDED,
+        node("Conv", "padded", "w", "b", outputs=["a"]),
+        node("Add", "a", "a", outputs=["stylized"]),
+    ],
+    "a sum with a row": [
+        *HIDDEN,
+        *PADDED,
+        node("Conv", "padded", "w", "b", outputs=["a"]),
+        # Of a height that is not known, how many rows a slice has is not known either.
+        node("Slice", "h", "zero", "one", "two", outputs=["row"]),
+        node("Add", "a", "row", outputs=["stylized"]),
+    ],
+    "a sum of one picture with several": [
+        *HIDDEN,
+        node("ReduceMean", "h", "zero", outputs=["mean"]),
+        node("Pad", "mean", "edge", outputs=["padded"], mode="edge"),
+        node("Conv", "padded", "w", "b", outputs=["a"]),
+        node("Add", "a", "h", outputs=["stylized"]),
+    ],
+    "a convolution of the look": [
+        *HIDDEN,
+        *CANVAS,
+        node("Add", "under", "h", outputs=["sum"]),
+        node("Mul", "sum", "h", outputs=["stylized"]),
+    ],
+    "padding read twice": [
+        *HIDDEN,
+        *PADDED,
+        node("Conv", "padded", "w", "b", outputs=["a"]),
+        node("Pad", "a", "edge", outputs=["larger"], mode="edge"),
+        node("Add", "larger", "padded", outputs=["stylized"]),
+    ],
+    "padding that is uneven": [
+        *HIDDEN,
+        node("Pad", "h", "uneven", outputs=["padded"], mode="edge"),
+        node("Conv", "padded", "w", "b", outputs=["stylized"]),
+    ],
+    "padding of channels": [
+        node("Pad", "x", "deep", outputs=["padded"], mode="edge"),
+        node("Conv", "padded", "w", "b", outputs=["stylized"]),
+    ],
+    "two of three channels": [
+        node("Conv", "x", "w3", "b", outputs=["a"]),
+        node("Conv", "x", "w3", "b", outputs=["c"]),
+        node("Relu", "c", outputs=["d"]),
+        node("Add", "a", "d", outputs=["e"]),
+        node("Relu", "e", outputs=["stylized"]),
+    ],
+    "one of a line": [
+        node("Reshape", "x", "flat", outputs=["line"]),
+        node("Conv", "line", "w1", "b", outputs=["stylized"]),
+    ],
+}
+"""Graphs, not all of which are of a kind that the kernels know."""
+
+ALIKE_WEIGHTS = {
+    "w": half(16, 16, 3, 3, seed=1, scale=0.08),
+    "w3": half(16, 3, 3, 3, seed=2, scale=0.2),
+    "w1": half(16, 3, 3, seed=3, scale=0.2),
+    "b": half(16, seed=4),
+    "canvas": half(1, 16, 20, 20, seed=5),
+    "edge": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "uneven": ints(0, 0, 1, 1, 0, 0, 2, 2),
+    "deep": ints(0, 13, 1, 1, 0, 0, 1, 1),
+    "flat": ints(0, 3, -1),
+    "first": ints(0, 0),
+    "axes": ints(2, 3),
+    "zero": ints(0),
+    "one": ints(1),
+    "two": ints(2),
+}
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("case", ALIKE)
+def test_what_is_fused_computes_the_same(case, pictures):
+    plain, fused, _ = both_ways(ALIKE[case], ALIKE_WEIGHTS, pictures)
+    assert fused.shape == plain.shape
+    assert (fused - plain).abs().max() <= 0.005 * plain.abs().max()
+
+
+def test_what_the_look_alone_decides_is_not_convolved_for_each_picture():
+    nodes = [*HIDDEN, *CANVAS, node("Add", "under", "h", outputs=["sum"]), node("Mul", "sum", "h")]
+    nodes[-1].output[0] = "stylized"
+    program = program_of(nodes, ALIKE_WEIGHTS, fused=True)
+    depends = program._depends()
+    convolved = [depends[each.outputs[0]] for each in program._nodes if each.kind == "FusedConv"]
+    assert sorted(convolved) == [1, 2]
+
+
+def generator(*, strength="half_strength", low="black", block="two_by_six", few=False):
+    """The end of our own generators, or nearly."""
+    hidden = ["Pad", "half_size", "edge"] if not few else ["Pad", "light", "edge"]
+    return [
+        node("Conv", "x", "w_half", "b", outputs=["half_size"], strides=[2, 2]),
+        node("Conv", "x", "w_light", "b_light", outputs=["light"], strides=[2, 2]),
+        node(*hidden, outputs=["padded"], mode="reflect" if few else "edge"),
+        node("Conv", "padded", "w_few" if few else "w_squares", "b_squares", outputs=["squares"]),
+        node("Pad", "light", "edge", outputs=["light_padded"], mode="reflect"),
+        node("Conv", "light_padded", "w_base", "b_base", outputs=["base"]),
+        node("Add", "squares", "base", outputs=["sum"]),
+        node("Transpose", "sum", outputs=["last"], perm=[0, 2, 3, 1]),
+        node("Reshape", "last", block, outputs=["blocks"]),
+        node("Transpose", "blocks", outputs=["rows"], perm=[0, 1, 3, 2, 4]),
+        node("Shape", "image", outputs=["sizes"]),
+        node("Reshape", "rows", "sizes", outputs=["painting"]),
+        node("Sub", "painting", "seen", outputs=["apart"]),
+        node("Mul", strength, "apart", outputs=["mixed"]),
+        node("Add", "seen", "mixed", outputs=["blended"]),
+        node("Round", "blended", outputs=["rounded"]),
+        node("Clip", "rounded", low, "white", outputs=["clipped"]),
+        node("Cast", "clipped", outputs=["stylized"], to=TensorProto.UINT8),
+    ]
+
+
+GENERATOR_WEIGHTS = {
+    "w_half": half(16, 3, 2, 2, seed=1),
+    "b": half(16, seed=2),
+    "w_light": half(4, 3, 2, 2, seed=3),
+    "b_light": half(4, seed=4),
+    "w_squares": half(12, 16, 3, 3, seed=5),
+    "w_few": half(12, 4, 3, 3, seed=6, scale=5),
+    "b_squares": half(12, seed=7),
+    "w_base": half(12, 4, 3, 3, seed=8, scale=5),
+    "b_base": half(12, seed=9, scale=20) + np.float16(100),
+    "edge": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "two_by_six": ints(0, 0, 0, 2, 6),
+    "three_by_four": ints(0, 0, 0, 3, 4),
+    "four_by_three": ints(0, 0, 0, 4, 3),
+    "black": np.float16(0),
+    "grey": np.float16(100),
+    "white": np.float16(255),
+    "tints": np.array([0, 0.5, 1], np.float16),
+    "mask": np.linspace(0, 1, 14).astype(np.float16).reshape(1, 1, 14, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "painted"),
+    [
+        ({}, 1),
+        ({"low": "grey"}, 0),
+        ({"strength": "tints"}, 0),
+        ({"strength": "mask"}, 0),
+        ({"block": "three_by_four"}, 0),
+        ({"block": "four_by_three"}, 0),
+        ({"few": True}, 0),
+    ],
+    ids=str,
+)
+def test_the_end_of_a_graph_that_is_nearly_ours_paints_the_same(changed, painted):
+    plain, fused, kinds = both_ways(generator(**changed), GENERATOR_WEIGHTS, 2)
+    assert kinds["PaintConv"] == painted
+    assert (fused - plain).abs().max() <= 1
+    assert plain.std() > 0

@@ -39,7 +39,7 @@ ONLY_IN = {
         "pipeline/planes.py",
         "benchmarks",
     ),
-    "triton": ("engines/torch.py", "engines/convolution.py"),
+    "triton": ("engines/convolution.py",),
     "tensorrt": ("engines/tensorrt.py",),
     "pycuda": ("engines/tensorrt.py",),
     "cuda": ("engines/tensorrt.py",),
