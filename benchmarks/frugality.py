@@ -24,13 +24,14 @@ from torch import Tensor, nn
 
 from benchmarks.machine import write_results
 from training.ahead import batches, workers_for
+from training.batch import Batch
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import Pictures, held_out, image_files
-from training.device import tried_convolutions
+from training.device import device_of, tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
 from training.networks import Generator
 from training.recipe import load_recipe
-from training.stylization import Batch, Material, StyleTraining, device_of
+from training.stylization import Material, StyleTraining
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "pointillism.toml"
 

@@ -67,8 +67,9 @@ def test_no_more_draw_than_shared_memory_has_room_for(material, monkeypatch, cap
     training = StyleTraining(RECIPE, material, torch.device("cpu"))
     room = 2 * (ahead.AHEAD + 1) * training.batch(1).nbytes()
     usage = namedtuple("usage", "free")
-    for free, fit in ((room, 2), (room // 2, 1), (room // 4, 0)):
+    for free, processes, fit in ((room, 1, 2), (room // 2, 1, 1), (room // 4, 1, 0), (room, 2, 1)):
         monkeypatch.setattr(ahead.shutil, "disk_usage", lambda path, free=free: usage(free))
+        monkeypatch.setattr(ahead, "world", lambda processes=processes: processes)
         with caplog.at_level(logging.WARNING, "fauve"):
             assert len(list(batches(training, 1, 2, 3))) == 2
         assert f"{fit} of 3 workers" in caplog.text

@@ -24,13 +24,14 @@ from tests.videos import make_video
 from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
 from training.cycle import CycleTraining
 from training.data import Clips, Pictures, clip_frames, held_out, read_image
+from training.device import autocast_of
 from training.export import export_pack
 from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shading
 from training.inspection import HEIGHT, LABEL, inspect
 from training.losses import gram
 from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
-from training.stylization import Material, StyleTraining, autocast_of, schedule
+from training.stylization import Material, StyleTraining, schedule
 from training.train import sheet_pictures, train
 from training.tuning import tune, write_recipe
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from training.batch import Batch
 from training.distributed import world
-from training.stylization import Batch, StyleTraining
+from training.stylization import StyleTraining
 
 log = logging.getLogger("fauve")
 
@@ -73,8 +74,8 @@ def _with_room(batch: Batch, workers: int) -> int:
     """How many of `workers` can hand over their batches by shared memory, of which containers have little."""
     if not SHARED_MEMORY.exists():
         return workers
-    # The one that is being drawn or read besides.
-    each = (AHEAD + 1) * batch.nbytes()
+    # The one that is being drawn or read besides; and every process of the training has its workers.
+    each = (AHEAD + 1) * batch.nbytes() * world()
     fit = min(workers, shutil.disk_usage(SHARED_MEMORY).free // each)
     if fit < workers:
         log.warning("%s has room for the batches of %d of %d workers", SHARED_MEMORY, fit, workers)

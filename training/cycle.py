@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from training import losses
+from training.batch import Batch
 from training.networks import Generator
 from training.recipe import Recipe
 from training.regularisation import History
-from training.stylization import Batch, Material, StyleTraining, paint, rate_groups, update_average
+from training.stylization import Material, StyleTraining, paint, rate_groups, update_average
 
 
 class CycleTraining(StyleTraining):

@@ -1,9 +1,9 @@
 """One step of training: a generator learns to paint, a discriminator to tell its pictures from paintings."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import losses
+from training.batch import Batch, View, from_distance
 from training.checkpoint import load_trunk
-from training.data import Clips, Pictures, expose, image_files, read_image, resize_shorter
+from training.data import Clips, Pictures, expose
+from training.device import autocast_of
 from training.distributed import average_gradients, share
-from training.features import NETWORKS, Pretrained, pretrained
+from training.features import NETWORKS, pretrained
 from training.flow import (
     FLOWS,
-    Pair,
     synthetic_pair,
     turned_pair,
     warp,
@@ -29,38 +30,10 @@ from training.flow import (
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
 from training.recipe import Recipe, stored_recipe
 from training.regularisation import History, augment
+from training.targets import Features, Targets, regions, statistics_of
 
-Features = list[Tensor]
 TURNED_DISTANCE = 4
 """From which a picture and the same turned are compared."""
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-
-
-def autocast_of(choice: str, device: torch.device) -> torch.dtype | None:
-    """What convolutions compute in on `device` by a recipe's `autocast`, None for float32.
-
-    A processor without instructions for bfloat16 takes ten times as long in it.
-    """
-    if choice != "auto":
-        return AUTOCAST[choice]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else None
-
-
-def device_of(choice: str) -> torch.device:
-    """The device of "cpu", "cuda", or "auto" for CUDA where there is one.
-
-    Raises:
-        ValueError: CUDA is asked for and not there.
-    """
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch finds no CUDA here; take cpu")
-    return torch.device(choice)
 
 
 @dataclass(frozen=True)
@@ -78,142 +51,6 @@ class Material:
     paintings: Path
     clips: Path | None = None
     weights: Path | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """A square of the pictures, looked at from a distance."""
-
-    distance: int
-    """By which the square is made smaller."""
-    top: int
-    left: int
-    side: int
-    """Of what is seen, in pixels."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """What is seen of `image` [n, c, h, w], [n, c, side, side]."""
-        reach = self.side * self.distance
-        seen = image[..., self.top : self.top + reach, self.left : self.left + reach]
-        return from_distance(seen, self.distance)
-
-
-def from_distance(image: Tensor, distance: int) -> Tensor:
-    """`image` [n, c, h, w] as it looks from `distance` times as far away."""
-    return F.avg_pool2d(image, distance) if distance > 1 else image
-
-
-def regions(recipe: Recipe, image: Tensor, busy: Tensor | float = losses.BUSY) -> Tensor:
-    """The regions of `image` that are compared apart, [n, r, h, w]: one of it all, or calm and busy."""
-    return losses.regions(image, busy) if recipe.guided else torch.ones_like(image[:, :1])
-
-
-def statistics_of(recipe: Recipe, features: Features, regions: Features) -> Features:
-    """What of `features` the recipe compares, in each region, [n, r, ...] at each layer."""
-    return losses.statistics(features, regions, losses.STATISTICS[recipe.style_statistic])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees; the first axis of everything is the picture's."""
-
-    pair: Pair
-    """The photographs, and the same scene a moment later, or turned."""
-    noisy: Tensor
-    """The photographs with sensor noise."""
-    real: Tensor
-    """A crop of a painting of each picture's style."""
-    mismatched: Tensor
-    """What is no painting of each picture's style: the photograph, or a crop of a painting of another one."""
-    styles: Tensor
-    mix: Tensor
-    strength: Tensor
-    views: tuple[View, ...]
-    """What the pretrained networks see of the painted pictures, nearest first."""
-    rng: torch.Generator
-    turned: bool = False
-    """Whether the second scene of `pair` is the first one turned, and the canvas with it."""
-
-    @property
-    def photo(self) -> Tensor:
-        return self.pair.before
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with `change` done to each of its tensors."""
-        values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
-        changed: dict[str, Any] = {name: change(x) for name, x in values if isinstance(x, Tensor)}
-        return replace(self, pair=self.pair.each(change), **changed)
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`, which need not have it yet."""
-        return self.each(lambda x: x.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        """The batch in memory that CUDA reads on its own; the name is what torch's loader asks for."""
-        return self.each(Tensor.pin_memory)
-
-    def nbytes(self) -> int:
-        """How much memory it takes."""
-        sizes: list[int] = []
-
-        def weighed(x: Tensor) -> Tensor:
-            sizes.append(x.nbytes)
-            return x
-
-        self.each(weighed)
-        return sum(sizes)
-
-
-class Targets:
-    """What the styles are measured against: statistics of their paintings, and paintings that are real."""
-
-    def __init__(
-        self, recipe: Recipe, paintings: Path, networks: Mapping[str, Pretrained], device: torch.device
-    ) -> None:
-        self.recipe = recipe
-        self.weights = torch.tensor([style.weight for style in recipe.styles]).to(device)
-        self.reals: list[Pictures] = []
-        seen: dict[str, list[Features]] = {name: [] for name in networks}
-        for style in recipe.styles:
-            size = style.painting_size or recipe.painting_size
-            files = [paintings / name for name in (style.painting, *style.reals)]
-            copied = image_files(files) if style.movement else files[:1]
-            works = [resize_shorter(read_image(path), size)[None].to(device).float() / 255 for path in copied]
-            for name, network in networks.items():
-                each = [self._statistics_in(network, work) for work in works]
-                seen[name].append([torch.stack(layer).mean(0) for layer in zip(*each, strict=True)])
-            self.reals.append(Pictures(list(files), size))
-        self._statistics = {
-            name: [torch.cat(layer) for layer in zip(*of_styles, strict=True)]
-            for name, of_styles in seen.items()
-        }
-
-    def _statistics_in(self, network: Pretrained, painting: Tensor) -> Features:
-        """The statistics of `painting` [1, 3, h, w] at each layer of `network`, from each distance."""
-        found: Features = []
-        for view in (from_distance(painting, distance) for distance in self.recipe.distances):
-            with torch.no_grad():
-                features = network(view)
-            # By what is calm for this painting: half of it.
-            parts = regions(self.recipe, view, losses.local_variance(view).median().sqrt())
-            found += statistics_of(self.recipe, features, [parts] * len(features))
-        return found
-
-    def statistics(self, network: str, styles: Tensor) -> Features:
-        """The statistics of the paintings of `styles` [n] at each layer of `network`, [n, r, ...]."""
-        return [layer.index_select(0, styles) for layer in self._statistics[network]]
-
-    def paintings(self, styles: Tensor, rng: torch.Generator) -> Tensor:
-        """A crop of a painting of each of `styles` [n], [n, 3, size, size]."""
-        size = self.recipe.crop
-        return torch.cat([self.reals[style].crops(1, size, rng, zoom=(0.8, 1.25)) for style in styles])
-
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """The style of each picture of a batch, [batch]: as many different ones as there are."""
-        learned = torch.tensor([index for index, style in enumerate(self.recipe.styles) if style.learn])
-        rounds = -(-self.recipe.batch // len(learned))
-        drawn = [learned[torch.randperm(len(learned), generator=rng)] for _ in range(rounds)]
-        return torch.cat(drawn)[: self.recipe.batch]
 
 
 class StyleTraining:

@@ -19,10 +19,10 @@ from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
 from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter
-from training.device import tried_convolutions
+from training.device import device_of, tried_convolutions
 from training.distributed import any_of_all, processes, rank, world
 from training.recipe import Recipe
-from training.stylization import Material, StyleTraining, device_of, paint
+from training.stylization import Material, StyleTraining, paint
 
 Progress = Callable[[int, dict[str, float]], None]
 

@@ -12,12 +12,14 @@ import tomli_w
 import torch
 
 from training import losses
+from training.batch import Batch
 from training.cycle import training_of
 from training.data import Pictures, held_out, image_files
+from training.device import device_of
 from training.features import NETWORKS
 from training.flow import synthetic_pair, warp
 from training.recipe import Recipe
-from training.stylization import Batch, Material, StyleTraining, content_layer, device_of
+from training.stylization import Material, StyleTraining, content_layer
 
 log = logging.getLogger("fauve")
 
