@@ -134,8 +134,9 @@ def _read(path: Path) -> Contents:
                 continue
             for frame in decoded:
                 first = first or frame
-                shown = timeline.show(frame.pts, frame.duration or usual_duration(video))
-                frames.append((None if frame.pts is None else shown, frame.duration or 0))
+                duration = frame.duration or usual_duration(video)
+                shown = timeline.show(frame.pts, duration)
+                frames.append((None if frame.pts is None else shown, duration))
         if first is None:
             raise SourceError(f"{path}: none of its frames can be decoded")
         for index, whole in samples.items():
@@ -146,7 +147,7 @@ def _read(path: Path) -> Contents:
         if orientation.transpose:
             size, aspect = (first.height, first.width), 1 / aspect
         last, duration = frames[-1]
-        ends = [] if last is None or not duration else [(last + duration) * video.time_base]
+        ends = [] if last is None else [(last + duration) * video.time_base]
         if video.duration:
             ends.append(((video.start_time or 0) + video.duration) * video.time_base)
         if container.duration:
@@ -356,9 +357,9 @@ def _track_differences(kind: str, source: Contents, output: Contents) -> list[st
                 found += _moved(where, times, b.times, b.time_base)
             continue
         if a.codec != b.codec and a.codec not in output.holds:
-            if a.times and b.times and abs(a.times[-1] - b.times[-1]) > Fraction(1, 10):
+            if abs(a.ends[-1] - b.ends[-1]) > Fraction(1, 10):
                 found.append(
-                    f"{where}: ends at {float(a.times[-1]):.2f} s, re-encoded at {float(b.times[-1]):.2f} s"
+                    f"{where}: ends at {float(a.ends[-1]):.2f} s, re-encoded at {float(b.ends[-1]):.2f} s"
                 )
             continue
         # A container without edit lists has no place for what is not to be heard.

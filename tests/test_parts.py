@@ -1,5 +1,6 @@
 """Renders in parts: joined, resumed and divided, they are what an undisturbed one is."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -575,3 +576,16 @@ def test_stretches_at_another_rate_give_what_the_whole_gives(long_video, rate):
             pieces += [(frame.pts, frame.image) for frame in source]
     assert [pts for pts, _ in pieces] == [pts for pts, _ in whole]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(whole, pieces, strict=True))
+
+
+def test_a_folder_that_takes_no_files_is_not_called_missing(tmp_path, monkeypatch):
+    """As /proc is: whatever is made there, the system knows no such file."""
+
+    def refused(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(SinkError, match=r"a\.mp4: cannot be written: No such file"):
+        Parts(tmp_path / "a.mp4").begin({}, resume=False, force=False)
+    with pytest.raises(SinkError, match="there is no folder"):
+        Parts(tmp_path / "none" / "a.mp4").begin({}, resume=False, force=False)

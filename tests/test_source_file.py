@@ -10,12 +10,14 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.codec.context import Flags
 from av.codec.hwaccel import HWAccel
 
 from pipeline.colour import Colour
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.file import FileSource
+from pipeline.sources.hdr import ToneMapper
 from pipeline.sources.index import read_index
 from pipeline.sources.timeline import Timeline
 from pipeline.verify import differences, read_contents
@@ -376,6 +378,50 @@ def test_a_size_that_changes_is_brought_back_and_said(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
+def one_stream(tmp_path, *parts):
+    """Raw H.264 or HEVC of several videos, one after the other."""
+    path = tmp_path / f"all{parts[0].suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def images(path):
+    return [frame.image for frame in read(path)[1]]
+
+
+def test_a_matrix_and_a_range_that_change_are_each_read_as_their_own(tmp_path):
+    tags = {"a": (1, 1, 1, 1), "b": (6, 2, 6, 6)}
+    parts = [
+        make_video(tmp_path / f"{name}.h264", frames=4, audio=False, colour=colour)
+        for name, colour in tags.items()
+    ]
+    whole = images(one_stream(tmp_path, *parts))
+    assert len(whole) == 8
+    for image, index in zip(whole, [0, 1, 2, 3] * 2, strict=True):
+        assert np.abs(image.astype(int) - picture(index)).mean() < 2.5
+
+
+def test_interlaced_video_that_changes_its_pixel_format_is_read_right(tmp_path):
+    parts = []
+    for number, pixels in enumerate(("yuv420p", "yuv422p10le")):
+        part = tmp_path / f"{number}.h264"
+        with av.open(str(part), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+            stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+            stream.codec_context.options = {"preset": "ultrafast", "crf": "4", "x264-params": "tff=1"}
+            for index in range(4):
+                frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24").reformat(format=pixels)
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        parts.append(part)
+    whole = images(one_stream(tmp_path, *parts))
+    assert len(whole) == 8
+    for image in whole:
+        assert np.abs(image.astype(int) - picture(0)).mean() < 4
+
+
 def pq(nits):
     """The signal of a luminance (SMPTE ST 2084)."""
     y = (np.asarray(nits) / 10000) ** 0.1593017578125
@@ -426,6 +472,37 @@ def test_high_dynamic_range_is_tone_mapped_and_said(tmp_path, transfer, signal, 
         assert 90 < grey[4] < 150, "100 nits, the white of the old range, is a middle tone"
 
 
+@pytest.mark.parametrize("first", ["standard", "high"])
+def test_what_is_high_of_a_film_that_changes_is_tone_mapped(tmp_path, monkeypatch, caplog, first):
+    made, mapped = [], []
+
+    class Quick(ToneMapper):
+        """What takes FFmpeg seconds to prepare."""
+
+        def __init__(self, like, time_base):
+            self._form = (like.width, like.height, like.format.name)
+            made.append(like.width)
+
+        def map(self, frame):
+            mapped.append((frame.width, frame.color_trc))
+            return frame.reformat(format="gbrp")
+
+    monkeypatch.setattr("pipeline.sources.file.ToneMapper", Quick)
+    signal = pq([0, 10, 100, 1000])
+    high, wide = (hdr_video(tmp_path / f"{n}.hevc", 16, np.tile(signal, n)) for n in (1, 2))
+    standard = hdr_video(tmp_path / "standard.hevc", 1, signal)
+    path = one_stream(tmp_path, *((standard, high, wide) if first == "standard" else (high, wide, standard)))
+    assert len(images(path)) == 9
+    assert made == [64, 128]
+    assert mapped == [(64, 16)] * 3 + [(128, 16)] * 3
+    assert "is HDR" in caplog.text
+    if first == "high":
+        with FileSource(path) as source:
+            source.keep_hdr()
+            with pytest.raises(SourceError, match="changes its range at"):
+                list(source)
+
+
 def test_dolby_vision_that_nobody_else_can_show_is_refused(tmp_path):
     path = make_video(tmp_path / "a.mp4", codec="libx265", frames=5, audio=False)
     path.write_bytes(path.read_bytes().replace(b"hev1", b"dvh1"))
@@ -446,6 +523,19 @@ def test_a_recording_that_jumps_back_goes_on(tmp_path, caplog):
     assert all(a < b for a, b in pairwise(times))
     assert abs((times[-1] - times[0]) - (frames[-1].time - frames[0].time)) < Fraction(1, 10)
     assert "jumps back in time 2 times" in caplog.text
+
+
+def test_pictures_shown_for_long_in_matroska_are_no_jump(tmp_path, caplog):
+    """The first of them have no time of decoding there, and B-frames are decoded before they are shown."""
+    times = [12800 * 5 * index for index in range(8)]
+    path = make_video(tmp_path / "slides.mkv", times, audio=False)
+    with av.open(str(path)) as container:
+        decoded = [packet.dts for packet in container.demux() if packet.size]
+    assert decoded[0] is None
+    assert decoded[-1] is not None
+    assert [frame.time for frame in read(path)[1]] == [5 * index for index in range(8)]
+    assert read_index(path).times == tuple(5000 * index for index in range(8))
+    assert caplog.text == ""
 
 
 def test_a_recording_that_jumps_back_by_little_goes_on_too(tmp_path, caplog):

@@ -1,5 +1,6 @@
 """What travels beside the picture: kept where the container can hold it, named where it cannot."""
 
+import io
 import re
 import subprocess
 from dataclasses import replace
@@ -14,6 +15,7 @@ from av.stream import Disposition
 
 from pipeline.frame import Frame
 from pipeline.sinks.file import FileSink
+from pipeline.sinks.tracks import codecs_of
 from pipeline.sources.file import FileSource
 from pipeline.verify import differences, read_contents
 from tests.videos import copy, make_video, picture, read_video
@@ -362,6 +364,74 @@ def test_metadata_in_a_broken_encoding_does_not_stop_it(tmp_path):
     after = read_video(tmp_path / "out.mp4")
     assert len(after.images) == 5
     assert np.abs(after.images[0].astype(int) - picture(0)).mean() < 4
+
+
+def film(path, codec, picture="libx264"):
+    """A clip with a sound that PyAV cannot encode by itself, made by FFmpeg's program."""
+    inputs = ("-f", "lavfi", "-i", "testsrc2=s=96x64:d=0.6", "-f", "lavfi", "-i", "sine=440:r=48000:d=0.6")
+    subprocess.run(
+        [
+            *(imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *inputs),
+            *("-c:v", picture, "-c:a", codec, "-strict", "-2", str(path)),
+        ],
+        check=True,
+    )
+    return path
+
+
+@pytest.mark.parametrize("codec", ["dca", "truehd"])
+def test_sound_of_a_blu_ray_is_copied_as_it_is(tmp_path, codec, caplog):
+    path = film(tmp_path / "in.mkv", codec)
+    copy(path, tmp_path / "out.mkv")
+    before, after = read_video(path), read_video(tmp_path / "out.mkv")
+    assert [(at, content) for at, *_, content in after.packets] == [
+        (at, content) for at, *_, content in before.packets
+    ]
+    assert len(after.packets) > 5
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("truehd", "mp4"), ("truehd", "mov"), ("flac", "mov"), ("libopus", "mov")]
+)
+def test_sound_that_the_muxer_refuses_is_encoded_anew(tmp_path, codec, suffix, caplog):
+    path = film(tmp_path / "in.mkv", codec)
+    copy(path, tmp_path / f"out.{suffix}")
+    assert "is re-encoded by aac" in caplog.text
+    assert differences(read_contents(path), read_contents(tmp_path / f"out.{suffix}")) == []
+
+
+def test_an_end_that_only_the_sound_of_the_source_tells_is_no_difference(tmp_path):
+    path = film(tmp_path / "in.wmv", "wmav2", "wmv2")
+    copy(path, tmp_path / "out.mp4")
+    assert differences(read_contents(path), read_contents(tmp_path / "out.mp4")) == []
+
+
+@pytest.mark.parametrize("codec", ["dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle"])
+def test_subtitles_that_are_pictures_stay_in_matroska(codec):
+    with av.open(io.BytesIO(), "w", format="matroska") as container:
+        assert codec in codecs_of(container)
+
+
+def test_a_subtitle_that_stays_until_another_comes_goes_into_mp4(tmp_path):
+    plain = make_video(tmp_path / "plain.mp4", audio=False)
+    path = tmp_path / "in.mkv"
+    with av.open(str(plain)) as film, av.open(str(path), "w") as out:
+        video = out.add_stream_from_template(film.streams.video[0])
+        words = out.add_stream("dvdsub")
+        for packet in film.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+        for at in (0, 200):
+            sign = av.Packet(bytes(38))
+            sign.pts = sign.dts = at
+            sign.duration, sign.time_base, sign.stream = (1 << 32) - 1, Fraction(1, 1000), words
+            out.mux(sign)
+    copy(path, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        signs = [(packet.pts, packet.duration) for packet in container.demux(subtitles=0) if packet.size]
+    assert signs == [(0, 200), (200, 1000)]
 
 
 @pytest.mark.parametrize("codec", ["aac", "mp2", "libmp3lame", "ac3", "flac", "libopus", "pcm_s16le"])

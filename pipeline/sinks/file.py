@@ -63,11 +63,10 @@ class FileSink(Sink):
 
     def _make_temporary(self) -> Path:
         refuse_existing(self.path, self._force)
+        refuse_missing_folder(self.path)
         temporary = beside(self.path, f".{secrets.token_hex(4)}{self.path.suffix}")
         try:
             temporary.touch(exist_ok=False)
-        except FileNotFoundError as error:
-            raise SinkError(f"{self.path}: there is no folder {self.path.parent}") from error
         except OSError as error:
             raise SinkError(f"{self.path}: cannot be written: {error.strerror}") from error
         return temporary

@@ -26,7 +26,7 @@ from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.container import Container
 from pipeline.sinks.encoders import Encoding, VideoEncoder
-from pipeline.sinks.file import beside
+from pipeline.sinks.file import beside, refuse_missing_folder
 
 GRID = 120
 """Frames in a part: what is lost when a render is killed, against what a key frame costs."""
@@ -90,6 +90,7 @@ class Parts:
             SinkError: an earlier run left parts and neither is given, or they are of another render; or the
                 folder cannot be made.
         """
+        refuse_missing_folder(self.output)
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -108,8 +109,6 @@ class Parts:
                 write_journal(self.folder / JOURNAL, journal)
         except Timeout:
             raise SinkError(f"{self.output}: another run is writing it") from None
-        except FileNotFoundError as error:
-            raise SinkError(f"{self.output}: there is no folder {self.output.parent}") from error
         except SinkError:
             self.end()
             raise

@@ -3,10 +3,13 @@
 import logging
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
+import av
 import av.error
 from av.audio.resampler import AudioResampler
+from av.format import Flags
 from av.subtitles.subtitle import SubtitleSet
 
 from pipeline.frame import Track
@@ -32,6 +35,13 @@ BROADCAST = frozenset(
 """What transport streams hold; FFmpeg's muxer does not tell."""
 
 
+REFUSED = {"mp4": {"truehd"}, "mov": {"truehd", "flac", "opus", "vp9", "av1"}}
+"""What muxers refuse although FFmpeg tells that they hold it."""
+
+LONGEST = (1 << 31) - 1
+"""Ticks that a packet may last in .mp4 and .mov; subtitles that stay until others come last longer."""
+
+
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "mov_text", "text"})
 """Subtitles that are text and no pictures."""
 
@@ -41,7 +51,20 @@ SUBTITLES = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm":
 
 def codecs_of(container: Any) -> frozenset[str]:
     """FFmpeg's names of the codecs that a container which is being written can hold."""
-    return BROADCAST if container.format.name == "mpegts" else frozenset(container.supported_codecs)
+    if container.format.name == "mpegts":
+        return BROADCAST
+    # PyAV lists decoders and encoders, and theirs are other names than those of codecs: DTS is read by "dca".
+    refused = REFUSED.get(container.format.name, set())
+    return frozenset(map(_codec_of, container.supported_codecs)) - refused
+
+
+@cache
+def _codec_of(name: str) -> str:
+    """FFmpeg's name of the codec that the decoder or encoder `name` is for."""
+    try:
+        return av.Codec(name, "r").canonical_name
+    except ValueError:
+        return av.Codec(name, "w").canonical_name
 
 
 class CopiedTrack:
@@ -59,19 +82,25 @@ class CopiedTrack:
         self.moved = 0
         """Packets whose time had to be moved, because it did not rise."""
         self._last: int | None = None
+        # Two packets of sound may not come at once, but where the container rounds their times (TrueHD has
+        # 1200 a second); of subtitles and data they may.
+        strict = not container.format.flags & Flags.ts_nonstrict.value
+        self._step = int(strict and self.stream.type == "audio")
+        self._longest = LONGEST if container.format.name in ("mp4", "mov") else None
 
     def packets(self, packet: Any) -> Sequence[Any]:
         """What to mux for `packet` of the source."""
         packet.stream = self.stream
         if packet.dts is None:
             packet.dts = packet.pts
-        # Two packets of sound may not come at once; of subtitles and data they may.
-        step = self.stream.type == "audio"
-        if self._last is not None and packet.dts is not None and packet.dts < self._last + step:
-            packet.dts = self._last + step
+        if self._last is not None and packet.dts is not None and packet.dts < self._last + self._step:
+            packet.dts = self._last + self._step
             packet.pts = max(packet.pts or packet.dts, packet.dts)
             self.moved += 1
         self._last = packet.dts
+        if self._longest is not None and (packet.duration or 0) > self._longest:
+            # The muxer has it last until the next; the very last is seen for a second.
+            packet.duration = round(1 / packet.time_base)
         return [packet]
 
     def flush(self) -> Sequence[Any]:

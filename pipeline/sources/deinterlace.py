@@ -20,7 +20,7 @@ class Deinterlacer:
     """
 
     def __init__(self, like: av.VideoFrame, time_base: Fraction) -> None:
-        self.size = (like.width, like.height)
+        self._form = (like.width, like.height, like.format.name)
         self._graph = Graph()
         source = self._graph.add_buffer(
             width=like.width, height=like.height, format=like.format, time_base=time_base
@@ -30,6 +30,10 @@ class Deinterlacer:
         bwdif.link_to(self._graph.add("buffersink"))
         self._graph.configure()
         self._stamps: deque[tuple[int | None, int | None]] = deque()
+
+    def takes(self, frame: av.VideoFrame) -> bool:
+        """Whether `frame` has the size and pixel format that this was made for."""
+        return (frame.width, frame.height, frame.format.name) == self._form
 
     def push(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
         """Take a frame, or None for the end, and return those that are ready."""

@@ -339,7 +339,7 @@ class FileSource(Source):
         if frame is None:
             return self._deinterlacer.push(None) if self._deinterlacer is not None else []
         left: list[av.VideoFrame] = []
-        if self._deinterlacer is not None and self._deinterlacer.size != (frame.width, frame.height):
+        if self._deinterlacer is not None and not self._deinterlacer.takes(frame):
             left, self._deinterlacer = self._deinterlacer.push(None), None
         if self._deinterlacer is None and frame.interlaced_frame:
             if not self._said_interlaced:
@@ -374,11 +374,16 @@ class FileSource(Source):
     def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
         high: Any = None
         if self._luminance is not None:
+            if frame.color_trc != self._transfer:
+                at = float(pts * self._video.time_base)
+                raise SourceError(f"{self.path}: changes its range at {at:.2f} s; leave out --hdr keep")
             high = self._orientation.upright(self._luminance.read(frame))
-        if self._tone_mapper is not None:
+        if frame.color_trc in (PQ, HLG):
             if high is None and not self._said_hdr:
                 log.warning("%s is HDR; it is tone-mapped to BT.709 and painted in standard range", self.path)
                 self._said_hdr = True
+            if self._tone_mapper is None or not self._tone_mapper.takes(frame):
+                self._tone_mapper = ToneMapper(frame, self._video.time_base)
             frame = self._tone_mapper.map(frame)
         image = self._orientation.upright(self._image(frame))
         gain: Gain | None = None if high is None else gain_of(high, image, self._transfer)
@@ -406,7 +411,7 @@ class FileSource(Source):
         # A film may change its format on the way.
         if self._window is not None and grey_bits(frame) == self._grey_bits:
             return self._window.apply(grey_values(frame))
-        return self._decoded.image(frame, self._colour)
+        return self._decoded.image(frame, colour_of(frame))
 
     def close(self) -> None:
         """Give back the file."""

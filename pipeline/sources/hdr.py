@@ -30,6 +30,7 @@ class ToneMapper:
     """
 
     def __init__(self, like: av.VideoFrame, time_base: Any) -> None:
+        self._form = (like.width, like.height, like.format.name)
         self._graph = Graph()
         source = self._graph.add_buffer(
             width=like.width, height=like.height, format=like.format, time_base=time_base
@@ -40,6 +41,10 @@ class ToneMapper:
         scale.link_to(pixels)
         pixels.link_to(self._graph.add("buffersink"))
         self._graph.configure()
+
+    def takes(self, frame: av.VideoFrame) -> bool:
+        """Whether `frame` has the size and pixel format that this was made for."""
+        return (frame.width, frame.height, frame.format.name) == self._form
 
     def map(self, frame: av.VideoFrame) -> av.VideoFrame:
         """`frame` in BT.709, of the same size and at the same time."""

@@ -38,6 +38,8 @@ class Timeline:
         index, time = packet.stream_index, at * packet.time_base
         offset = self._offsets.get(index, Fraction(0))
         exact = packet.dts is not None and packet.stream.type in ("video", "audio")
+        # The first pictures of Matroska tell only when they are shown, long after the next is decoded.
+        early = packet.dts is None and packet.stream.type == "video" and index not in self._decoded
 
         def falls(offset: Fraction) -> bool:
             if exact and index in self._decoded and time + offset < self._decoded[index] - SHORT_JUMP:
@@ -53,7 +55,8 @@ class Timeline:
             self._decoded[index] = time + offset
         # Subtitles may overlap for long, and that is no jump.
         lasts = 0 if packet.stream.type == "subtitle" else (packet.duration or 0) * packet.time_base
-        self._ends[index] = max(self._ends.get(index, time + offset), time + offset + lasts)
+        if not early:
+            self._ends[index] = max(self._ends.get(index, time + offset), time + offset + lasts)
         shown = time if packet.pts is None else max(time, packet.pts * packet.time_base)
         self._end = max(self._end, shown + offset + lasts)
         if offset:
