@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from platformdirs import user_config_path
 
 from pipeline.errors import SinkError
+from pipeline.serving import in_url
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -94,9 +95,9 @@ class Access:
 
     def url(self, port: int, path: str = "") -> str:
         """The address to give to a browser."""
-        host = reachable(self._host)
-        host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{port}/{path}" + (f"?token={self._token}" if self._token else "")
+        return f"http://{in_url(reachable(self._host))}:{port}/{path}" + (
+            f"?token={self._token}" if self._token else ""
+        )
 
     def allows(self, query: str, headers: Headers) -> bool:
         """Whether a request with this query and these headers is answered."""

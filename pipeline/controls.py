@@ -132,6 +132,10 @@ class Controls:
         Raises:
             SinkError: there is a file already, or it cannot be written.
         """
+        try:
+            path.exists()
+        except OSError as error:  # such as a name that is too long
+            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
         refuse_existing(path, force)
         with self._lock:
             # The largest share first: replayed, none may be the last one that goes.

@@ -14,6 +14,7 @@ from pipeline.frame import VideoInfo
 from pipeline.governor import Governor
 from pipeline.keyboard import Keyboard, press
 from pipeline.midi import Midi
+from pipeline.serving import in_url
 from pipeline.sinks import Sink
 from pipeline.sinks.recording import FORMATS as RECORDINGS
 from pipeline.sinks.speaker import SpeakerSink
@@ -227,7 +228,7 @@ class LiveRun:
 
         osc = Osc(self.controls, host, port, reply)
         self._closing.callback(osc.close)
-        return f"{host}:{osc.port}"
+        return f"{in_url(host)}:{osc.port}"
 
     def listen_to_midi(self, name: str, mapping: Path | None) -> str:
         """Take MIDI messages; says from where."""

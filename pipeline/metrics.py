@@ -8,6 +8,9 @@ from typing import Any
 from pipeline.access import Access
 from pipeline.serving import PageServer
 
+ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+"""How the format has what would end a label's value."""
+
 
 def exposition(status: dict[str, Any]) -> str:
     """The status of a live run as metrics."""
@@ -37,8 +40,7 @@ def exposition(status: dict[str, Any]) -> str:
     metric("working_height", "gauge", "Height that is painted at, in pixels.", [("", status["height"])])
     metric("up", "gauge", "1 while source, engine and sinks work.", [("", int(not status["problem"]))])
     sinks = [
-        ('{sink="' + name.replace("\\", "\\\\").replace('"', '\\"') + '"', counted)
-        for name, counted in status["sinks"].items()
+        ('{sink="' + name.translate(ESCAPES) + '"', counted) for name, counted in status["sinks"].items()
     ]
     for key, kind, text in (
         ("frames", "counter", "Frames that a sink passed on."),
@@ -76,7 +78,8 @@ class Metrics:
                 if path != "/metrics" or not access.allows(query, self.headers):
                     self.send_error(404 if path != "/metrics" else 403)
                     return
-                content = exposition(status()).encode()
+                # The name of a file can be any bytes.
+                content = exposition(status()).encode(errors="replace")
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
                 self.send_header("Content-Length", str(len(content)))

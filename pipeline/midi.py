@@ -83,9 +83,9 @@ class Midi:
         if self._file is None:
             return {}
         refuse_missing_folder(self._file)
-        if not self._file.exists():
-            return {}
         try:
+            if not self._file.exists():
+                return {}
             content = json.loads(self._file.read_text("utf-8"))
             return {str(key): str(control) for key, control in content.items()}
         except (OSError, ValueError, AttributeError) as error:

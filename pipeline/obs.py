@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 
 from engines import Image, Size
 from pipeline.errors import SinkError
+from pipeline.serving import in_url
 
 T = TypeVar("T")
 
@@ -27,8 +30,11 @@ AT_ONCE = 3
 MOVES_WITHIN = 10.0
 """Seconds until the picture in OBS must move."""
 
+MOVES_ALREADY = 1.5
+"""Seconds within which it moves where somebody paints."""
+
 LOCAL_PORT = 48_731
-"""UDP port between fauve and an OBS on the same machine."""
+"""UDP port between fauve and an OBS on the same machine; of TCP, whoever paints into that OBS holds it."""
 
 RTMP_PORT = 1935
 
@@ -75,11 +81,6 @@ def rtmp_link(host: str) -> Link:
     return Link(f"rtmp://{in_url(host)}{path}", {**COMMON, **settings})
 
 
-def in_url(host: str) -> str:
-    """`host` as URLs have it: an address of IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
 def by_hand(host: str) -> str:
     """The same in three clicks, for people who would rather do it themselves."""
     settings = link(host).settings
@@ -90,6 +91,11 @@ def by_hand(host: str) -> str:
         f'FFmpeg Options "{settings["ffmpeg_options"]}", Network Buffering 0 MB.\n'
         f"3. OK; then: fauve live camera:0 -o {link(host).output}"
     )
+
+
+async def _there(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
+    """Whether OBS has a Media Source of fauve's."""
+    return any(one["inputName"] == NAME for one in (await call("GetInputList"))["inputs"])
 
 
 class Obs:
@@ -105,8 +111,30 @@ class Obs:
         self.host = host
         self.made = False
         """Whether `connect` made the Media Source, which was not there before."""
+        self._where = f"OBS at {in_url(host)}:{port}"
         self._port = port
         self._password = password
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep two from painting into the same OBS: each would cut up the other's picture, or cut it off.
+
+        Raises:
+            SinkError: somebody does already; as `connect`.
+        """
+        painted = f"{self._where}: is painted into already; end the other fauve obs connect first"
+        with contextlib.ExitStack() as stack:
+            if link(self.host) != nut_link():
+                # Whoever was cut off leaves a picture that stands still, and may come back.
+                if self._talk(_there) and self.moves(MOVES_ALREADY):
+                    raise SinkError(painted)
+            else:
+                # OBS has the UDP port of that number. Who is killed lets go of this one.
+                try:
+                    stack.enter_context(socket.create_server(("127.0.0.1", LOCAL_PORT)))
+                except OSError as error:
+                    raise SinkError(painted) from error
+            yield
 
     def connect(self, how: Link | None = None) -> Link:
         """Make or update the Media Source in the scene that is shown; how to send to it.
@@ -120,9 +148,8 @@ class Obs:
         how = link(self.host) if how is None else how
 
         async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> Link:
-            inputs = await call("GetInputList")
             scene = (await call("GetCurrentProgramScene"))["currentProgramSceneName"]
-            if any(one["inputName"] == NAME for one in inputs["inputs"]):
+            if await _there(call):
                 await call("SetInputSettings", inputName=NAME, inputSettings=how.settings, overlay=True)
                 items = (await call("GetSceneItemList", sceneName=scene))["sceneItems"]
                 # It may be shown from within a group or another scene, too.
@@ -164,16 +191,12 @@ class Obs:
         """
 
         async def work(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
-            async def there() -> bool:
-                inputs = (await call("GetInputList"))["inputs"]
-                return any(one["inputName"] == NAME for one in inputs)
-
-            if not await there():
+            if not await _there(call):
                 return False
             await call("RemoveInput", inputName=NAME)
             # OBS takes it away when nobody shows it any more.
             for _ in range(50):
-                if not await there():
+                if not await _there(call):
                     break
                 await asyncio.sleep(0.1)
             return True
@@ -245,7 +268,7 @@ class Obs:
             import simpleobsws
         except ImportError as error:
             raise SinkError('fauve obs needs pip install "fauve[live]"') from error
-        where = f"OBS at {in_url(self.host)}:{self._port}"
+        where = self._where
 
         async def talk() -> T:
             client = simpleobsws.WebSocketClient(f"ws://{in_url(self.host)}:{self._port}", self._password)

@@ -12,10 +12,12 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from pipeline.controls import SWITCHES, Controls
 from pipeline.errors import SinkError
+from pipeline.serving import in_url
 
 log = logging.getLogger("fauve")
 
@@ -23,6 +25,10 @@ ROOT = "/fauve/"
 
 TELL_EVERY = 0.02
 """Seconds between two tellings of the state, so that a thousand changes a second cost no pictures."""
+
+COMPLAINTS, COMPLAINTS_WITHIN = 10, 10.0
+"""Lines about what cannot be done, and the seconds in which there are no more: a fader sends 100 messages a
+second, whatever is wrong with them."""
 
 RECEIVED = 1 << 20
 """Bytes of messages that may wait, as far as the system allows it."""
@@ -35,7 +41,7 @@ class Osc:
         reply: (host, port) that the state is sent to after each change; None tells only who asks.
 
     Raises:
-        SinkError: the port is taken, or python-osc is not installed.
+        SinkError: the port is taken, `reply` means no address, or python-osc is not installed.
     """
 
     def __init__(self, controls: Controls, host: str, port: int, reply: tuple[str, int] | None) -> None:
@@ -49,7 +55,10 @@ class Osc:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
         self._message = build_msg
-        take = self._take
+        self._complained: deque[float] = deque(maxlen=COMPLAINTS)
+        """When, in seconds of `time.monotonic`."""
+        self._untold = 0
+        take, complain = self._take, self._complain
 
         class Taker(Dispatcher):
             # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
@@ -63,21 +72,31 @@ class Osc:
 
         class Server(BlockingOSCUDPServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
-                error = sys.exception()
-                log.warning("OSC from %s: a packet that cannot be read: %s", client_address[0], error)
+                complain(f"from {client_address[0]}: a packet that cannot be read: {sys.exception()}")
 
         try:
             # In one thread: messages take effect in the order in which they come.
             self._server = Server((host, port), Taker())
         except OSError as error:
-            raise SinkError(f"--osc {host}:{port}: cannot listen there: {error.strerror}") from error
+            raise SinkError(f"--osc {in_url(host)}:{port}: cannot listen there: {error.strerror}") from error
+        listener = None if reply is None else self._resolved(*reply)
         self.port = int(self._server.server_address[1])
         self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
         threading.Thread(target=self._server.serve_forever, name="osc", daemon=True).start()
         self._changed, self._closed = threading.Event(), False
-        if reply is not None:
+        if listener is not None:
             controls.listen(lambda state: self._changed.set())
-            threading.Thread(target=self._tell_changes, args=(reply,), name="osc out", daemon=True).start()
+            threading.Thread(target=self._tell_changes, args=(listener,), name="osc out", daemon=True).start()
+
+    def _resolved(self, host: str, port: int) -> Any:
+        """The address that a host's name means for the socket that listens, which is of one family."""
+        family = self._server.socket.family
+        try:
+            return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=socket.AI_V4MAPPED)[0][4]
+        except OSError as error:
+            self._server.server_close()
+            to = f"--osc-reply {in_url(host)}:{port}"
+            raise SinkError(f"{to}: cannot be sent to from where --osc listens: {error.strerror}") from error
 
     def _take(self, sender: tuple[str, int], address: str, *values: Any) -> None:
         if not address.startswith(ROOT):
@@ -91,9 +110,20 @@ class Osc:
             elif name in (*SWITCHES, "panic"):
                 self._controls.toggle(name)
             else:
-                log.warning("OSC %s from %s comes without a value", address, sender[0])
+                self._complain(f"{address} from {sender[0]} comes without a value")
         except ValueError as error:
-            log.warning("OSC %s from %s: %s", address, sender[0], error)
+            self._complain(f"{address} from {sender[0]}: {error}")
+
+    def _complain(self, text: str) -> None:
+        """Say what is wrong, unless much has been said of late."""
+        now = time.monotonic()
+        if len(self._complained) == COMPLAINTS and now - self._complained[0] < COMPLAINTS_WITHIN:
+            self._untold += 1
+            return
+        self._complained.append(now)
+        more = f" (and {self._untold} more messages before)" if self._untold else ""
+        self._untold = 0
+        log.warning("OSC %s%s", text, more)
 
     def _tell_changes(self, listener: tuple[str, int]) -> None:
         while not self._closed:

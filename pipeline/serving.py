@@ -1,9 +1,16 @@
 """Where pages and metrics are served: at an address of either family, IPv4 or IPv6."""
 
 import socket
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from pipeline.errors import SinkError
+
+
+def in_url(host: str) -> str:
+    """`host` as URLs have it: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def listening(option: str, host: str, port: int) -> socket.socket:
@@ -25,7 +32,7 @@ def listening(option: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         # Python adds the address, which is said already.
         why = str(error.strerror).partition(" (while")[0]
-        raise SinkError(f"{option} {host}:{port}: cannot be served there: {why}") from error
+        raise SinkError(f"{option} {in_url(host)}:{port}: cannot be served there: {why}") from error
 
 
 class PageServer(ThreadingHTTPServer):
@@ -47,3 +54,8 @@ class PageServer(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening(option, host, port)
         self.server_port = self.socket.getsockname()[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, unless it is that whoever asked has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)

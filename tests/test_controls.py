@@ -278,6 +278,11 @@ def test_a_disk_that_is_full_at_the_beginning_is_one_line(controls):
     assert os.path.exists("/dev/full")
 
 
+def test_a_record_whose_name_is_too_long_is_one_line(controls, tmp_path):
+    with pytest.raises(SinkError, match=r"xx: cannot be written: File name too long$"):
+        controls.record(tmp_path / ("x" * 300))
+
+
 def test_a_record_that_is_there_is_kept_unless_it_may_be_replaced(controls, tmp_path):
     path = tmp_path / "show.jsonl"
     path.write_text("the first evening")

@@ -183,7 +183,7 @@ def test_a_recording_can_be_played_after_a_kill(tmp_path, pack, suffix):
 def test_ctrl_c_ends_it_at_once_and_closes_the_recording(tmp_path, pack):
     path = tmp_path / "show.mp4"
     process = start("test:", *SIZE, "-s", pack, "-o", path, "--json")
-    time.sleep(4)
+    until_painted(process, 30)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     done, _ = report(process)
@@ -252,7 +252,8 @@ import signal, threading
 from pipeline.commands import live
 
 stop = threading.Event()
-with live._interrupted(stop):
+with live._interrupted(stop) as begin:
+    begin()
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
     assert stop.is_set()
@@ -262,6 +263,29 @@ with live._interrupted(stop):
     except KeyboardInterrupt as error:
         print(error)
 """
+
+
+SWALLOWED = """
+import contextlib, signal, threading
+from pipeline.commands import live
+
+stop = threading.Event()
+with live._interrupted(stop) as begin:
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+        print("goes on")
+    try:
+        begin()
+        print("begins")
+    except KeyboardInterrupt:
+        print("ends")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+def test_a_signal_that_a_library_swallows_while_it_is_loaded_ends_the_run():
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
@@ -427,9 +451,9 @@ def test_what_a_server_complains_of_all_evening_is_not_kept(monkeypatch):
     )
     monkeypatch.setattr(StreamSink, "_relay_command", lambda self: [sys.executable, "-c", complaints])
     sink = open_sink("udp://127.0.0.1:9", PatternSource((64, 64)).info)
-    wait_until(lambda: sink._errors)
-    assert sink._errors.splitlines()[-1] == b"complaint 99999"
-    assert len(sink._errors) < 1000
+    words = sink._words.lines(within=60)
+    assert words[-1] == "complaint 99999"
+    assert len(words) == 10
     sink.abort()
 
 
@@ -823,6 +847,27 @@ def test_a_file_without_a_picture_is_not_begun_again_at_once(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script")
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (["[srt @ 0x5] Connection to srt://a:1 failed: Connection timed out"] * 2, "nobody sends there"),
+        (["[srt @ 0x5] Connection setup failure: unable to create/configure SRT socket"], "Address in use"),
+        (["[libsrt @ 0x5] [srt @ 0x6] Port missing in uri", "[in#0 @ 0x7] Error"], "Port missing in uri"),
+    ],
+)
+def test_why_srt_cannot_be_received_is_one_line(tmp_path, monkeypatch, capfd, said, reason):
+    general = {"nobody sends there": "Connection timed out", "Port missing in uri": "Invalid argument"}
+    last = f"Error opening input files: {general.get(reason, reason)}"
+    script = tmp_path / "ffmpeg"
+    script.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in [*said, last]) + "exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("pipeline.sources.live.ffmpeg", lambda address: str(script))
+    with pytest.raises(SourceError, match=f"^srt://a:1: cannot be opened: {reason}$"):
+        SrtProgram("srt://a:1").open()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script")
 def test_the_program_that_receives_srt_ends_before_the_next_one_begins(tmp_path, monkeypatch):
     script = tmp_path / "ffmpeg"
     script.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -907,6 +952,8 @@ def test_hls_is_written(tmp_path, pack):
         (["test:", "-o", "x.mkv", "--latency", "fast"], ["80ms"]),
         (["test:", "-o", "x.mkv", "--bitrate", "inf"], ["4M"]),
         (["listen:ftp://a", "-o", "x.mkv"], ["listen"]),
+        (["test:", "-o", "x.mkv", "-o", "./x.mkv"], ["x.mkv: is given twice"]),
+        (["test:", "-o", "x" * 252 + ".mkv"], ["xx.mkv: cannot be written: File name too long"]),
     ],
 )
 def test_what_goes_wrong_is_one_line(tmp_path, pack, arguments, words):
@@ -934,6 +981,29 @@ def test_a_recording_replaces_another_with_its_first_picture(tmp_path, end):
     getattr(sink, end)()
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() != b"precious"
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_recording_is_said(tmp_path, monkeypatch):
+    path, pattern = tmp_path / "show.mp4", PatternSource((320, 180), sound=False)
+    sink = open_sink(str(path), pattern.info)
+    for number in range(10):
+        sink.write(Frame(pattern.picture(number), 3000 * number, 3000, pattern.info.time_base))
+    close = sink._muxer.close
+
+    def closes_without_room():
+        close()
+        os.truncate(path, path.stat().st_size // 2)
+
+    monkeypatch.setattr(sink._muxer, "close", closes_without_room)
+    with pytest.raises(SinkError, match=r"show.mp4: the last seconds are missing: the disk is full$"):
+        sink.close()
+
+
+@pytest.mark.parametrize(("size", "frames"), [((640, 360), 64), ((1920, 1080), 64), ((3840, 2160), 16)])
+def test_what_waits_for_a_recording_fits_in_memory_and_is_soon_encoded(tmp_path, size, frames):
+    sink = open_sink(str(tmp_path / "show.mkv"), PatternSource(size).info)
+    sink.abort()
+    assert sink.waiting == frames
 
 
 def test_a_recording_is_not_overwritten(tmp_path, pack):

@@ -163,6 +163,27 @@ def test_no_obs_is_one_line():
     assert_one_line(fauve("obs", "connect", "--port", free_port(), "test:"), "does not answer", "start OBS")
 
 
+def test_two_do_not_paint_into_one_obs():
+    pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
+    port = free_port()
+    with Obs(port=port).alone():
+        result = fauve("obs", "connect", "--port", port, "test:")
+    assert_one_line(result, f"OBS at 127.0.0.1:{port}: is painted into already; end the other")
+    with Obs(port=port).alone():
+        pass
+
+
+def test_two_do_not_paint_into_an_obs_of_another_machine(monkeypatch):
+    seen = {"there": True, "moves": True}
+    monkeypatch.setattr(Obs, "_talk", lambda self, work: seen["there"])
+    monkeypatch.setattr(Obs, "moves", lambda self, within: seen["moves"])
+    with pytest.raises(SinkError, match="is painted into already"), Obs("10.0.0.1").alone():
+        pass
+    seen["moves"] = False
+    with Obs("10.0.0.1").alone():
+        pass
+
+
 def test_addresses_of_ipv6_have_brackets():
     pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
     assert link("fe80::1").output == "rtmp://[fe80::1]:1935/live/fauve"

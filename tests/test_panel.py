@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import urllib.error
 import urllib.request
 from fractions import Fraction
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -587,13 +589,81 @@ def test_osc_takes_many_messages_in_order_and_tells_the_last(controls):
     assert len(heard) < 200
 
 
+def test_a_listener_that_osc_cannot_reach_is_one_line(controls):
+    from pipeline.osc import Osc
+
+    with pytest.raises(
+        SinkError, match=r"^--osc-reply \[::1\]:9: cannot be sent to from where --osc listens: "
+    ):
+        Osc(controls, "127.0.0.1", 0, ("::1", 9))
+
+
+def test_osc_at_an_address_of_ipv6_reaches_who_has_none(controls, ipv6):
+    from pipeline.osc import Osc
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        osc = Osc(controls, "::", 0, ear.getsockname())
+        controls.set("strength", 0.5)
+        assert ear.recv(1024).startswith(b"/fauve/")
+        osc.close()
+
+
+def test_a_thousand_messages_that_are_wrong_are_ten_lines(controls, caplog):
+    from pythonosc.udp_client import SimpleUDPClient
+
+    from pipeline.osc import Osc
+
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    try:
+        with SimpleUDPClient("127.0.0.1", osc.port) as client:
+            for number in range(1000):
+                client.send_message(f"/fauve/{number}", 7.0)
+                if number % 50 == 49:
+                    wait_for(lambda number=number: osc._untold == number - 9)
+            assert len(caplog.records) == 10
+            osc._complained.clear()
+            client.send_message("/fauve/strength", 7.0)
+            wait_for(lambda: not osc._untold)
+    finally:
+        osc.close()
+    assert caplog.messages[-1].endswith("not 7 (and 990 more messages before)")
+
+
+def test_whoever_asks_and_has_gone_is_not_told_of(capfd):
+    metrics, page = Metrics(lambda: STATUS, "127.0.0.1", 0), PreviewPage()
+    try:
+        for url, asked in (
+            (metrics.url, b"GET /met"),
+            (page.url, b"GET /stream HTTP/1.1\r\nHost: ::1\r\n\r\n"),
+        ):
+            with socket.create_connection(("127.0.0.1", urlsplit(url).port)) as asking:
+                # Closed like that, the connection is reset.
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                asking.sendall(asked)
+        time.sleep(0.2)
+    finally:
+        metrics.close()
+        page.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_metrics_of_a_file_whose_name_is_no_text():
+    metrics = Metrics(lambda: {**STATUS, "sinks": {"\udce4": STATUS["sinks"]["panel"]}}, "127.0.0.1", 0)
+    try:
+        assert b'{sink="?"}' in get(metrics.url)[1]
+    finally:
+        metrics.close()
+
+
 def test_metrics():
     text = exposition(STATUS)
     assert "# TYPE fauve_frames_in_total counter\nfauve_frames_in_total 90\n" in text
     assert 'fauve_latency_seconds{sink="panel",quantile="0.95"} 0.03\n' in text
     assert 'fauve_sink_dropped_total{sink="panel"} 0\n' in text
     assert "fauve_up 1\n" in text
-    assert exposition({**STATUS, "sinks": {'a"b': STATUS["sinks"]["panel"]}}).count('{sink="a\\"b"') == 7
+    assert exposition({**STATUS, "sinks": {'a"\nb': STATUS["sinks"]["panel"]}}).count('{sink="a\\"\\nb"') == 7
     assert "fauve_source_reconnects_total 1\n" in text
     assert 'fauve_sink_reconnects_total{sink="panel"} 2\n' in text
     assert "fauve_engine_restarts_total 0\n" in text

@@ -5,14 +5,19 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 
 import av
 import pytest
 
-from pipeline.sources.pattern import read_code
+from pipeline.errors import SinkError
+from pipeline.frame import Frame
+from pipeline.live import open_sink
+from pipeline.sinks.pane import opened, pressed
+from pipeline.sources.pattern import PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import needs
-from tests.test_cli import assert_one_line, fauve
+from tests.test_cli import fauve
 from tests.test_live import SIZE, nothing_keeps_running, report, start
 
 __all__ = ["nothing_keeps_running"]
@@ -83,15 +88,62 @@ def test_a_machine_without_a_display_is_one_line(pack, tmp_path):
     assert listed.stderr == ""
 
 
-@needs("Xvfb")
-def test_a_second_window_is_refused_before_anything_is_opened(display, pack, tmp_path):
-    path = tmp_path / "show.mkv"
-    windows = ["-o", "window:", "-o", "window:full@1"]
-    result = fauve(
-        "live", "test:", *SIZE, "-s", pack, "-o", path, *windows, env={**os.environ, "DISPLAY": display}
+@pytest.fixture
+def mortal():
+    """A screen, by its process and the name of its display, that may die."""
+    pytest.importorskip("pygame", reason='windows need the extra "live"')
+    reading, writing = os.pipe()
+    # It says which display it is when it is ready.
+    screen = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x180x24"],
+        stderr=subprocess.DEVNULL,
+        pass_fds=[writing],
     )
-    assert_one_line(result, "one window: at most")
-    assert not path.exists()
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        yield screen, f":{said.readline().strip()}"
+    screen.kill()
+    screen.wait()
+
+
+@needs("Xvfb")
+def test_a_display_that_dies_ends_its_windows_and_nothing_else(mortal, monkeypatch, capfd):
+    screen, display = mortal
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    pattern = PatternSource((64, 64))
+    windows = [open_sink(name, pattern.info) for name in ("window:", "window:full")]
+    frame = Frame(pattern.picture(0), 0, 3000, pattern.info.time_base)
+    for window in windows:
+        window.write(frame)
+    screen.kill()
+    screen.wait()
+    for window in windows:
+        with pytest.raises(
+            SinkError,
+            match=rf"^{window.name}: the window is gone; its display ended, or failed \(.*{display}.*\)$",
+        ):
+            # Xlib writes to a dead server until it has looked for an answer.
+            deque(map(window.write, [frame] * 100), 0)
+        window.abort()
+        window.abort()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore:no fast renderer")
+def test_the_keys_of_a_window(monkeypatch):
+    pygame = pytest.importorskip("pygame", reason='windows need the extra "live"')
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    opened(pygame, (64, 64), False, 0)
+    try:
+        pressed(pygame)
+        for key, text in ((pygame.K_UP, ""), (pygame.K_b, "b"), (pygame.K_DOWN, "")):
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, unicode=text))
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+        assert pressed(pygame) == ["up", "b", "down", "q"]
+        assert pressed(pygame) == []
+    finally:
+        pygame.display.quit()
 
 
 @needs("Xvfb")

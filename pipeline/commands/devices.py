@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.midi import input_names
-from pipeline.sinks.window import NOWHERE
+from pipeline.sinks.pane import NOWHERE
 
 
 @click.command()
@@ -78,7 +78,7 @@ def _screens() -> list[dict[str, str]]:
 def _displays() -> list[dict[str, str]]:
     # Nowhere there, and SDL's search for one would complain on standard error.
     shown = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    if sys.platform == "darwin" or not (shown or Path("/dev/dri").exists()):
+    if not (shown or Path("/dev/dri").exists()):
         return []
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:

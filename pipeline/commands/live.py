@@ -1,9 +1,11 @@
 """`fauve live`: what happens now, painted while it happens."""
 
 import contextlib
+import itertools
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import sys
@@ -216,8 +218,10 @@ def live(
     """
     if not (outputs or panel or preview):
         raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
-    if sum(output.startswith("window:") for output in outputs) > 1:
-        raise click.UsageError("SDL draws from one thread alone: give one window: at most, and --preview")
+    places = [Path(output).resolve() for output in outputs]
+    for output, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            raise click.UsageError(f"{output}: is given twice")
     if osc_reply and not osc:
         raise click.UsageError("--osc-reply needs --osc, whose socket it sends from")
     if crossfade > LONGEST_CROSSFADE:
@@ -230,13 +234,14 @@ def live(
         played = load_any(name, layout, value_range)
         return engines.load(engine, style=played, precision=precision, threads=threads, behind=True)
 
-    if record_controls:
-        for read in filter(None, (source, sound)):
-            refuse_itself(Path(read), record_controls)
-        if record_controls.resolve() in {Path(output).resolve() for output in outputs}:
-            raise click.BadParameter("is an output, too; give another name", param_hint="--record-controls")
+    if record_controls and record_controls.resolve() in places:
+        raise click.BadParameter("is an output, too; give another name", param_hint="--record-controls")
+    for read, written in itertools.product((source, sound), (*outputs, record_controls)):
+        # Of what is too long for a name, pathlib's would raise.
+        if read and written and os.path.exists(read) and os.path.exists(written):
+            refuse_itself(Path(read), Path(written))
     stop = threading.Event()
-    with contextlib.ExitStack() as stack:
+    with _interrupted(stop) as begin, contextlib.ExitStack() as stack:
         stack.callback(controls.close)
         own = not (no_audio or sound)
         picture = open_source(address(source), size=size, rate=fps, loop=loop, sound=own, timeout=timeout)
@@ -256,9 +261,6 @@ def live(
         sinks: list[Sink] = []
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
-        for read in filter(None, (source, sound)):
-            for output in outputs:
-                refuse_itself(Path(read), Path(output))
         for output in outputs:
             sinks.append(open_sink(output, camera.info, bits=bitrate, force=force))
             opened.callback(sinks[-1].abort)
@@ -282,8 +284,9 @@ def live(
             timer = threading.Timer(min(duration, threading.TIMEOUT_MAX), stop.set)
             timer.daemon = True
             timer.start()
+        begin()
         opened.pop_all()
-        with _interrupted(stop), _status(as_json, quiet) as show:
+        with _status(as_json, quiet) as show:
             report = run.run(show)
     if as_json:
         print(json.dumps({"event": "done", **report}), flush=True)
@@ -316,24 +319,36 @@ def address(source: str) -> str:
 
 
 @contextlib.contextmanager
-def _interrupted(stop: threading.Event) -> Any:
-    """Have Ctrl-C, and a polite kill, end the run properly; a second one ends it at once."""
+def _interrupted(stop: threading.Event) -> Iterator[Callable[[], None]]:
+    """Have Ctrl-C, and a polite kill, end the run properly; a second one, or one before it, ends it at once.
+
+    Gives what is to be called when it begins, which raises what a library has swallowed: KeyboardInterrupt
+    while OpenVINO is imported says that it is not installed.
+    """
     first = -math.inf
+    running = False
 
     def end(number: int, frame: Any) -> None:
         nonlocal first
-        now = time.monotonic()
-        if not stop.is_set():
-            first = now
-        elif now - first > SAME_SIGNAL:
-            raise KeyboardInterrupt("stopped at once")
+        now, again = time.monotonic(), stop.is_set()
+        if again and now - first <= SAME_SIGNAL:
+            return
+        first = now
         stop.set()
+        if again or not running:
+            raise KeyboardInterrupt("stopped at once" if running else "")
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    def begin() -> None:
+        nonlocal running
+        running = True
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield begin
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 

@@ -56,10 +56,11 @@ def connect(
     if source is None:
         raise click.UsageError("give a source to paint, such as camera:0")
     studio, how = Obs(host, port, password), link(host)
+    # What is refused leaves OBS as it is.
     with live.make_context("live", [source, "-o", how.output, *options], parent=context) as inner:
-        # What is refused leaves OBS as it is.
         if not address(source).startswith(("test:", "whip:", "srt:")):
             parse(address(source))
+        inner.with_resource(studio.alone())
         studio.connect(how)
         click.echo(f"OBS has a Media Source now, {how.settings['input']}", err=True)
         moving = threading.Event()

@@ -96,6 +96,8 @@ class Muxer:
     def __init__(
         self, name: str, target: Any, format: str, info: VideoInfo, encoding: LiveEncoding, **options: str
     ) -> None:
+        self.size = 0
+        """Bytes of the packets that were written so far."""
         self._name = name
         self._colour = encoding.colour(info.colour)
         self._first: Fraction | None = None
@@ -125,7 +127,7 @@ class Muxer:
         picture.pts, picture.time_base = frame.pts, frame.time_base
         picture.pict_type = PictureType.I if key else PictureType.NONE
         try:
-            self._container.mux(self._video.encode(picture))
+            self._mux(self._video.encode(picture))
         except av.error.FFmpegError as error:
             raise SinkError(f"{self._name}: cannot be written: {error.strerror}") from error
 
@@ -147,9 +149,13 @@ class Muxer:
             return
         self._sound_from = samples.pts + samples.samples
         try:
-            self._container.mux(self._audio.encode(samples))
+            self._mux(self._audio.encode(samples))
         except av.error.FFmpegError as error:
             raise SinkError(f"{self._name}: cannot be written: {error.strerror}") from error
+
+    def _mux(self, packets: list[Any]) -> None:
+        self.size += sum(packet.size for packet in packets)
+        self._container.mux(packets)
 
     def close(self) -> None:
         """Write what is left.
@@ -158,9 +164,9 @@ class Muxer:
             SinkError: it cannot be written.
         """
         try:
-            self._container.mux(self._video.encode(None))
+            self._mux(self._video.encode(None))
             if self._audio is not None:
-                self._container.mux(self._audio.encode(None))
+                self._mux(self._audio.encode(None))
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:
             raise SinkError(f"{self._name}: cannot be finished: {error}") from error

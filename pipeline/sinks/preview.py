@@ -1,6 +1,5 @@
 """The picture in the browser while it is painted."""
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -131,9 +130,7 @@ class PreviewPage:
                 if answer is None:
                     self.send_error(404)
                     return
-                # Who looked may have gone.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    answer()
+                answer()
 
             def _send(self, kind: str, content: bytes) -> None:
                 self.send_response(200)

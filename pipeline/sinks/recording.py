@@ -22,6 +22,11 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
 """FFmpeg's muxers that leave a playable file behind when they are killed, and how."""
 
 
+LONGEST, LARGEST = 64, 400_000_000
+"""Frames that wait at most, and their bytes: 64 of 4K would take 1.6 GB, and more time at the end than there
+is."""
+
+
 class RecordingSink(Sink):
     """Every painted frame in a file, through a queue deep enough for a disk that is busy for a second.
 
@@ -34,22 +39,25 @@ class RecordingSink(Sink):
         SinkError: there is a file already, or it cannot be written.
     """
 
-    waiting = 64
-
     def __init__(self, path: Path, info: VideoInfo, *, force: bool = False) -> None:
         self.name = str(path)
+        self.waiting = max(2, min(LONGEST, LARGEST // (info.width * info.height * 3)))
         if path.suffix.lower() not in FORMATS:
             raise SinkError(f"{path}: a recording ends with {', '.join(FORMATS)}")
-        refuse_existing(path, force)
-        if not path.parent.is_dir():
-            raise SinkError(f"{path}: there is no folder {path.parent}")
         self._path = path.resolve()
         self._empty = True
         self._earlier: Path | None = None
         muxer, options = FORMATS[path.suffix.lower()]
         encoding = LiveEncoding(latency=False, bits=40_000_000)
         try:
-            if path.is_file():
+            there = path.is_file()
+        except OSError as error:  # such as a name that is too long
+            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+        refuse_existing(path, force)
+        if not path.parent.is_dir():
+            raise SinkError(f"{path}: there is no folder {path.parent}")
+        try:
+            if there:
                 self._earlier = self._path.rename(beside(self._path, f".{secrets.token_hex(4)}.earlier"))
         except OSError as error:
             raise SinkError(f"{path}: cannot be replaced: {error.strerror}") from error
@@ -74,8 +82,11 @@ class RecordingSink(Sink):
         """Finish the file."""
         if self._empty:
             self.abort()
-        else:
-            self._muxer.close()
+            return
+        self._muxer.close()
+        # FFmpeg does not say that the last pictures of an .mp4, which it writes at the end, had no room.
+        if self._path.stat().st_size < self._muxer.size:
+            raise SinkError(f"{self.name}: the last seconds are missing: the disk is full")
 
     def abort(self) -> None:
         """Leave what was recorded: it can be played."""

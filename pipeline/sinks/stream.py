@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.last_words import LastWords
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
 from pipeline.sources.live import ffmpeg
@@ -32,9 +33,6 @@ ANSWER_WITHIN = 5.0
 
 ACCEPT_WITHIN = 10.0
 """The same for one that is asked to accept the stream, the start of the child included."""
-
-LAST_WORDS = 10
-"""Lines of a child's errors that are kept."""
 
 SOUND_TO_TELL = 400_000
 """Bytes of sound, a second of it, that are encoded before the server has accepted."""
@@ -132,7 +130,6 @@ class StreamSink(Sink):
         self._busy_since: float | None = None
         self._asked_at = 0.0
         self._closed = threading.Event()
-        self._errors = b""
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self._start()
 
@@ -148,7 +145,6 @@ class StreamSink(Sink):
         return [*module, target.url, target.format, json.dumps({**INTERLEAVING, **target.options})]
 
     def _start(self) -> None:
-        self._errors = b""
         self._sent = False
         self._told = 0
         self._waits = True
@@ -163,8 +159,8 @@ class StreamSink(Sink):
             start_new_session=os.name == "posix",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        for work, name in ((self._listen, "relay"), (self._hear_errors, "errors")):
-            threading.Thread(target=work, args=(self._child,), name=name, daemon=True).start()
+        self._words = LastWords(self._child.stderr)
+        threading.Thread(target=self._listen, args=(self._child,), name="relay", daemon=True).start()
         self._busy_since = time.monotonic()
         try:
             self._muxer = Muxer(
@@ -187,14 +183,6 @@ class StreamSink(Sink):
                     self._failures = 0
             # FFmpeg's program goes on reporting, and would wait for a reader.
             deque(said, 0)
-
-    def _hear_errors(self, child: "subprocess.Popen[bytes]") -> None:
-        """Keep the child's last words."""
-        assert child.stderr is not None
-        with child.stderr as said:
-            words = b"".join(deque(said, LAST_WORDS))
-        if child is self._child:
-            self._errors = words
 
     def _watch(self) -> None:
         """Kill a child that takes nothing any more, or that the server does not accept."""
@@ -261,7 +249,8 @@ class StreamSink(Sink):
         self._failures += 1
         self._not_before = time.monotonic() + pause
         self.connected = False
-        words = self._errors.decode("utf-8", "replace").strip().splitlines()
+        # Its last words say why.
+        words = self._words.lines()
         # Without the address of an object that FFmpeg begins its lines with.
         self.lost = re.sub(r"^\[[^]]*\] ", "", words[-1]) if words else "it does not answer"
         if self._said != self.lost or self._failures == 1:
@@ -276,11 +265,6 @@ class StreamSink(Sink):
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(1)
-        # Its last words, which say why.
-        for _ in range(10):
-            if self._errors:
-                break
-            time.sleep(0.01)
         if muxer is not None:
             muxer.abort()
         with contextlib.suppress(OSError):

@@ -1,28 +1,40 @@
 """A window, or a whole screen, by SDL."""
 
+import contextlib
+import json
+import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
+import numpy as np
+
+from engines import Image
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.last_words import LastWords
 from pipeline.sinks import Sink
 
-NOWHERE = ("offscreen", "dummy")
-"""SDL's drivers that show nothing."""
+ENDS_WITHIN = 1.0
+"""Seconds that a window gets to close."""
 
 
 class WindowSink(Sink):
     """The painted picture in a window: window:, window:full for the whole screen, window:full@1 for another.
 
-    Made and fed by the thread that writes, as SDL wants it. F11 goes over to the whole screen and back.
+    F11 goes over to the whole screen and back. It belongs to a child process, so that a display which dies
+    takes nothing else along.
 
     Args:
         address: as above.
 
     Raises:
-        SinkError: no such window, or pygame-ce is not installed; by `write`, there is no such display.
+        SinkError: no such window, or pygame-ce is not installed; by `write`, there is no such display, or it
+            is there no more.
     """
 
     def __init__(self, address: str, info: VideoInfo) -> None:
@@ -32,70 +44,71 @@ class WindowSink(Sink):
         how, _, display = address.removeprefix("window:").partition("@")
         if how not in ("", "full") or (display and not display.isdecimal()):
             raise SinkError(f"{address}: there is window:, window:full and window:full@1")
-        self._full = how == "full"
-        self._display = int(display or 0)
-        self._size = (info.width, info.height)
-        self._screen: Any = None
-        if sys.platform == "darwin":
-            raise SinkError(
-                f"{address}: macOS lets only a program's first thread have windows; use --preview"
-            )
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        if find_spec("pygame") is None:
+            raise SinkError(f'{address}: needs pip install "fauve[live]"')
+        shape = (info.height, info.width, 3)
+        # Twice through a pipe, a picture of 1920x1080 would be seen 10 ms later.
         try:
-            import pygame
-        except ImportError as error:
-            raise SinkError(f'{address}: needs pip install "fauve[live]"') from error
-        self._pygame: Any = pygame
-
-    def _open(self) -> None:
-        pygame = self._pygame
-        try:
-            pygame.display.init()
-            # Without a display SDL goes over to these by itself, and shows the picture nowhere.
-            if pygame.display.get_driver() in NOWHERE and not os.environ.get("SDL_VIDEODRIVER"):
-                raise SinkError(
-                    f"{self.name}: there is no display here (Linux: DISPLAY or WAYLAND_DISPLAY says which)"
-                )
-            if self._display >= pygame.display.get_num_displays():
-                count = pygame.display.get_num_displays()
-                raise SinkError(
-                    f"{self.name}: there is no display {self._display}; there are {count}, from 0"
-                )
-            # SDL scales to the screen and keeps the shape.
-            flags = pygame.SCALED | pygame.RESIZABLE | (pygame.FULLSCREEN if self._full else 0)
-            self._screen = pygame.display.set_mode(self._size, flags, display=self._display)
-        except pygame.error as error:
-            raise SinkError(f"{self.name}: no window can be opened: {error}") from error
-        pygame.display.set_caption("fauve")
-        pygame.mouse.set_visible(not self._full)
+            self._memory = SharedMemory(create=True, size=math.prod(shape))
+        except OSError as error:
+            raise SinkError(f"{address}: there is no memory for it to share: {error.strerror}") from error
+        self._picture: Image | None = np.ndarray(shape, np.uint8, self._memory.buf)
+        numbers = (info.width, info.height, int(how == "full"), int(display or 0))
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.sinks.pane", self._memory.name, *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"},
+            # Ctrl-C is for us; the child ends when its input does.
+            start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        self._words = LastWords(self._child.stderr)
 
     def write(self, frame: Frame) -> None:
         """Show one frame, and take the keys that were pressed since the last one."""
-        pygame = self._pygame
-        if self._screen is None:
-            self._open()
-        surface = pygame.image.frombuffer(frame.image.tobytes(), self._size, "RGB")
-        self._screen.blit(surface, (0, 0))
-        pygame.display.flip()
-        for event in pygame.event.get():
-            if event.type == pygame.QUIT:
-                self.pressed("q")
-            elif event.type == pygame.KEYDOWN and event.key == pygame.K_F11:
-                self._full = not self._full
-                pygame.display.toggle_fullscreen()
-                pygame.mouse.set_visible(not self._full)
-            elif event.type == pygame.KEYDOWN:
-                arrows = {pygame.K_UP: "up", pygame.K_DOWN: "down"}
-                self.pressed(arrows.get(event.key, event.unicode))
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        assert self._picture is not None, "it is not closed"
+        np.copyto(self._picture, frame.image)
+        try:
+            self._child.stdin.write(b"\n")
+            self._child.stdin.flush()
+            answer = self._child.stdout.readline()
+        except OSError:
+            answer = b""
+        said = json.loads(answer) if answer else self._last_words()
+        if isinstance(said, str):
+            raise SinkError(f"{self.name}: {said}")
+        for key in said:
+            self.pressed(key)
+
+    def _last_words(self) -> str:
+        # Xlib goes on in indented lines with what helps nobody.
+        words = [line for line in self._words.lines(ENDS_WITHIN) if not line[0].isspace()]
+        return "the window is gone; its display ended, or failed" + (f" ({words[-1]})" if words else "")
 
     def mux(self, packet: Any) -> None:
         """A window is silent."""
 
     def close(self) -> None:
         """Close the window."""
-        if self._screen is not None:
-            self._screen = None
-            self._pygame.display.quit()
+        if self._picture is None:
+            return
+        self._picture = None
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
+        try:
+            self._child.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._child.stdout.close()
+        self._memory.close()
+        self._memory.unlink()
 
     def abort(self) -> None:
         """Close the window."""

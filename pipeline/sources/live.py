@@ -4,6 +4,7 @@ import atexit
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from engines import Image, Size
 from pipeline.channel import Cancelled, Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.last_words import LastWords
 from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.counted import CountedSound
@@ -156,7 +158,8 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         # sound first, and sees the picture from its next key frame on.
         options |= {"analyzeduration": "3000000" if kind.startswith("rtmp") else "500000"}
         return Input(address, None, options)
-    if not Path(address).exists():
+    # Of a name that is too long for one, pathlib's would raise.
+    if not os.path.exists(address):
         raise SourceError(
             f"{address}: no such file; inputs are files, camera:0, screen:, test:, listen:, whip: and URLs"
         )
@@ -277,6 +280,16 @@ def ffmpeg(what: str) -> str:
     return str(get_ffmpeg_exe())
 
 
+def srt_reason(words: list[str]) -> str:
+    """Why SRT cannot be opened, by the last words of FFmpeg's program."""
+    reason = words[-1].rpartition("Error opening input files: ")[2] if words else "Connection timed out"
+    if reason == "Connection timed out":
+        return NOBODY
+    # These come of anything; the first line, after the names of FFmpeg's objects, says of what.
+    vague = reason in ("Input/output error", "Invalid argument")
+    return re.sub(r"^(\[[^]]*\] )+", "", words[0]) if vague else reason
+
+
 class SrtProgram:
     """The FFmpeg program that receives SRT, one at a time: the next one needs the port of the one before.
 
@@ -300,13 +313,17 @@ class SrtProgram:
         command = [ffmpeg(self._address), "-loglevel", "error", "-fflags", "nobuffer"]
         command += ["-timeout", str(round(1e6 * self._timeout)), "-i", self._address]
         self._process = subprocess.Popen(
-            [*command, "-c", "copy", "-f", "nut", "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [*command, "-c", "copy", "-f", "nut", "-"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
+        words = LastWords(self._process.stderr)
         try:
             return av.open(self._process.stdout, format="nut", metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
             self._kill()
-            raise SourceError(f"{self._address}: cannot be opened: {NOBODY}") from error
+            raise SourceError(f"{self._address}: cannot be opened: {srt_reason(words.lines())}") from error
 
     def _kill(self) -> None:
         if self._process is not None:
