@@ -296,7 +296,7 @@ class Obs:
                 if int(version.partition(".")[0]) < OLDEST:
                     raise SinkError(f"{where}: is OBS {version}; from OBS {OLDEST} on this works")
                 return await work(call)
-            except (simpleobsws.MessageTimeout, ConnectionError) as error:
+            except (simpleobsws.MessageTimeout, simpleobsws.NotIdentifiedError, ConnectionError) as error:
                 raise SinkError(f"{where}: does not answer any more") from error
             finally:
                 await client.disconnect()

@@ -147,6 +147,8 @@ def test_a_source_of_another_scene_is_added_to_the_one_that_is_shown(obs):
         assert item["sceneItemTransform"]["boundsType"] == "OBS_BOUNDS_SCALE_INNER"
     finally:
         ask("SetCurrentProgramScene", sceneName=before)
+        # It fades over first; OBS was seen to crash when the scene was taken from under that.
+        time.sleep(1)
         ask("RemoveScene", sceneName="other")
     assert studio.remove()
 
