@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, library
 
 LARGEST_CHANNELS = 256
 """Beyond, a convolution is bound by arithmetic, and cuDNN's are better."""
@@ -377,7 +377,7 @@ def convolve(
     return convolved
 
 
-@torch.library.custom_op("fauve::convolve", mutates_args=())
+@library.custom_op("fauve::convolve", mutates_args=())
 def _operator(
     x: Tensor,
     weight: Tensor,
@@ -393,7 +393,7 @@ def _operator(
     block_y, block_x, block_n, block_k, warps, stages, unrolled = tile
     n, channels, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
-    y: Tensor = _empty(x, weight, bias, other, geometry, tile, outputs, relu, relu_sum)
+    y: Tensor = _unwritten(x, geometry, tile, outputs, relu, relu_sum)
     if other is not None:
         other = other.contiguous(memory_format=torch.channels_last)
     phases, _, inner, filled_columns = weight.shape
@@ -414,17 +414,9 @@ def _operator(
 
 
 @_operator.register_fake
-def _empty(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    other: Tensor | None,
-    geometry: list[int],
-    tile: list[int],
-    outputs: int,
-    relu: bool,
-    relu_sum: bool,
-) -> Tensor:
+def _unwritten(x: Tensor, *given: Any) -> Tensor:
+    """What `_operator` returns for these, as long as nothing is written to it."""
+    *_, geometry, _, outputs, _, _ = given
     _, _, _, _, transposed, rows, columns, _, _ = geometry
     shape = (len(x), outputs, *(side * (2 if transposed else 1) for side in (rows, columns)))
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -455,7 +447,7 @@ def paint(
     return painted
 
 
-@torch.library.custom_op("fauve::paint", mutates_args=())
+@library.custom_op("fauve::paint", mutates_args=())
 def _paint_operator(
     x: Tensor,
     weight: Tensor,
@@ -485,15 +477,7 @@ def _paint_operator(
 
 
 @_paint_operator.register_fake
-def _unpainted(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    base: Tensor,
-    base_weight: Tensor,
-    base_bias: Tensor,
-    image: Tensor,
-    strength: Tensor,
-    geometry: list[int],
-) -> Tensor:
+def _unpainted(*given: Any) -> Tensor:
+    """What `_paint_operator` returns for these, as long as nothing is written to it."""
+    *_, image, _, _ = given
     return torch.empty_like(image, memory_format=torch.contiguous_format)

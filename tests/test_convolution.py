@@ -4,9 +4,8 @@ import os
 from collections import Counter
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 # Before the kernels are made.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -19,7 +18,7 @@ from engines import Look, Style  # noqa: E402
 from engines.convolution import Tile, convolve, geometry, pack, paint, tile_for  # noqa: E402
 from engines.parity import agreement  # noqa: E402
 from engines.program import Compiled, Program  # noqa: E402
-from tests.test_program import ints, node  # noqa: E402
+from tests.test_program import graph, ints, node  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -185,31 +184,14 @@ def half(*shape, seed, scale=1.0):
 
 def program_of(nodes, weights, *, fused):
     """Of a graph in float16 from "seen" [n, h, w, 3] and its planes "x" to "stylized"."""
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [
-            node("Cast", "image", outputs=["seen"], to=TensorProto.FLOAT16),
-            node("Cast", "strength", outputs=["half_strength"], to=TensorProto.FLOAT16),
-            node("Transpose", "seen", outputs=["planes"], perm=[0, 3, 1, 2]),
-            node("Mul", "planes", "small", outputs=["x"]),
-            *nodes,
-        ],
-        "graph",
-        [
-            value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
-            value("mix", TensorProto.FLOAT, [3]),
-            value("strength", TensorProto.FLOAT, [1]),
-            value("origin", TensorProto.INT64, [2]),
-        ],
-        [onnx.ValueInfoProto(name="stylized")],
-        [
-            numpy_helper.from_array(np.asarray(array), name)
-            for name, array in {**weights, "small": np.float16(1 / 128)}.items()
-        ],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    known = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    return Program(known.SerializeToString(), CPU, fused=fused)
+    begins = [
+        node("Cast", "image", outputs=["seen"], to=TensorProto.FLOAT16),
+        node("Cast", "strength", outputs=["half_strength"], to=TensorProto.FLOAT16),
+        node("Transpose", "seen", outputs=["planes"], perm=[0, 3, 1, 2]),
+        node("Mul", "planes", "small", outputs=["x"]),
+    ]
+    model = graph([*begins, *nodes], {**weights, "small": np.float16(1 / 128)}, 18)
+    return Program(model, CPU, fused=fused)
 
 
 def both_ways(nodes, weights, pictures):

@@ -15,37 +15,31 @@ from engines.style import Style
 SHAPE = (1, 9, 13, 3)
 
 
+def graph(nodes, constants, opset):
+    """A model of `nodes`, to "stylized", with the inputs and output of a pack; serialised."""
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
+        value("mix", TensorProto.FLOAT, [3]),
+        value("strength", TensorProto.FLOAT, [1]),
+        value("origin", TensorProto.INT64, [2]),
+    ]
+    known = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    made = helper.make_graph(nodes, "graph", inputs, [onnx.ValueInfoProto(name="stylized")], known)
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True).SerializeToString()
+
+
 def model(nodes, weights, opset):
     """`nodes` from the float planes "x" [1, 3, 9, 13] to "y", with the inputs and output of a pack."""
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("Mul", ["planes", "sixteenth"], ["small"]),
-            helper.make_node("Sub", ["small", "middle"], ["x"]),
-            *nodes,
-            helper.make_node("Identity", ["y"], ["stylized"]),
-        ],
-        "graph",
-        [
-            value("image", TensorProto.UINT8, ["n", "h", "w", 3]),
-            value("mix", TensorProto.FLOAT, [3]),
-            value("strength", TensorProto.FLOAT, [1]),
-            value("origin", TensorProto.INT64, [2]),
-        ],
-        [onnx.ValueInfoProto(name="stylized")],
-        [
-            numpy_helper.from_array(np.asarray(array), name)
-            for name, array in {
-                **weights,
-                "sixteenth": np.float32(1 / 16),
-                "middle": np.float32(7),
-            }.items()
-        ],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    return onnx.shape_inference.infer_shapes(proto, data_prop=True).SerializeToString()
+    begins = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["planes", "sixteenth"], ["small"]),
+        helper.make_node("Sub", ["small", "middle"], ["x"]),
+    ]
+    constants = {**weights, "sixteenth": np.float32(1 / 16), "middle": np.float32(7)}
+    return graph([*begins, *nodes, helper.make_node("Identity", ["y"], ["stylized"])], constants, opset)
 
 
 def both(nodes, weights, opset, strength=0.5, origin=(3, -7)):
