@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.errors import SinkError, SourceError
 from pipeline.sinks.container import FORMATS
-from pipeline.sources.demuxer import is_sequence, numbered
+from pipeline.sinks.images import writes_images
+from pipeline.sources.demuxer import NUMBER, is_sequence, numbered
 
 VIDEO_SUFFIXES = (
     *(
@@ -44,9 +45,9 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         output: a file's name for one file, a folder for more; made if missing.
 
     Raises:
-        SourceError: a folder without videos.
-        SinkError: a result would be the video itself, two would have one name, or several are to go into one
-            file, or the folder cannot be made.
+        SourceError: a folder without videos, or one that may not be read.
+        SinkError: a result would be the video itself, two would have one name, that of one picture would be
+            that of numbered ones, or several are to go into one file, or the folder cannot be made.
     """
     for path in (*videos, output):
         try:
@@ -65,6 +66,10 @@ def plan(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         kept = video.suffix.lower() in (*FORMATS, *PICTURE_SUFFIXES)
         suffix = video.suffix if kept else ROOMIEST
         result = output / (video.stem + suffix)
+        if writes_images(result) and NUMBER.search(result.name) and not is_sequence(video):
+            raise SinkError(
+                f"{result}: would be numbered pictures, because of the % in its name; rename {video}"
+            )
         # Disks there take names that differ in case alone for the same.
         name = str(result).casefold() if sys.platform in ("win32", "darwin") else str(result)
         if name in pairs:
@@ -104,7 +109,10 @@ def _files(videos: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        visible = sorted(file for file in path.iterdir() if file.name[0] != ".")
+        try:
+            visible = sorted(file for file in path.iterdir() if file.name[0] != ".")
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
         inside = [file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES]
         inside = inside or [file for file in visible if file.suffix.lower() in PICTURE_SUFFIXES]
         if not inside:

@@ -4,6 +4,7 @@ Imports nothing heavy: each verb loads what it needs when it runs.
 """
 
 import importlib
+import io
 import json
 import logging
 import os
@@ -92,6 +93,10 @@ def fauve(context: click.Context, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; errors with a cause are one line and exit code 2, others keep their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be UTF-8, nor any text what the terminal shows.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Where fauve was started in the background by a shell, Ctrl-C is ignored unless asked for.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A polite kill leaves no more behind than Ctrl-C does.

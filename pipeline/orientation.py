@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import av
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 A = TypeVar("A", bound=NDArray[Any])
@@ -77,7 +78,9 @@ def orientation_of(frame: av.VideoFrame, photograph: Path | None = None) -> Orie
 
 def exif_orientation(photograph: Path) -> Orientation:
     """The orientation in the EXIF of a picture file; upright if it has none."""
-    _, kinds, metadata = cv2.imreadWithMetadata(str(photograph), flags=cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    # OpenCV takes no names that are not UTF-8.
+    file = np.fromfile(photograph, np.uint8)
+    _, kinds, metadata = cv2.imdecodeWithMetadata(file, flags=cv2.IMREAD_REDUCED_GRAYSCALE_8)
     for kind, content in zip(kinds, metadata, strict=True):
         if kind == cv2.IMAGE_METADATA_EXIF:
             return EXIF.get(_tag(bytes(cast(Any, content)), 0x0112), Orientation())

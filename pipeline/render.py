@@ -1,10 +1,14 @@
 """One video file painted into another, with everything that was asked for."""
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine, Image, Look, Size
+from engines.parity import version
 from pipeline.device import DevicePainter, DeviceSource
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import LARGEST, PIECES, Farm
@@ -35,8 +40,9 @@ from pipeline.sinks.file import FileSink, put_in_place, refuse_existing
 from pipeline.sinks.images import ImageSink, holds_alpha, images_done, writes_images
 from pipeline.sinks.parts import Parts, PartSink, join
 from pipeline.sinks.preview import PreviewPage, PreviewSink
+from pipeline.sinks.tracks import held_by
 from pipeline.sources import Source
-from pipeline.sources.demuxer import is_sequence, numbered
+from pipeline.sources.demuxer import is_sequence, numbered, open_input, picture_stream
 from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
@@ -51,6 +57,9 @@ MEASURED = 60
 
 MOST_GIF = 100
 """Pictures a second in a .gif, which counts in hundredths of one."""
+
+MARK = "fauve "
+"""How the tag begins that tells what a painting was made with."""
 
 
 Opened = tuple[FileSource, Source, VideoInfo, Callable[[Image, Look], Image]]
@@ -239,16 +248,20 @@ class Render:
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
                 file.keep_hdr()
             file.see(self.window)
+            render = self
             if isinstance(self.look, Show):
-                self.look.begins = file.begins
+                # Videos that are painted at the same time share the show, and begin at times of their own.
+                show = copy(self.look)
+                show.begins = file.begins
+                render = dataclasses.replace(self, look=show)
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
             if writes_images(output):
-                stats = self._write_images(video, file, output, progress)
+                stats = render._write_images(video, file, output, progress)
             elif self._in_one_go(video, file, output):
-                stats = self._stream(video, file, output, progress)
+                stats = render._stream(video, file, output, progress)
             else:
-                stats = self._render(video, file, output, progress)
+                stats = render._render(video, file, output, progress)
         return {
             "video": str(video),
             "output": str(output),
@@ -279,17 +292,26 @@ class Render:
         if "-" in (str(video), str(output)) or muxer_of(output) in ANIMATIONS:
             return True
         # The alpha of VP9 travels beside its packets, and parts hold packets only.
-        return file.info.alpha and (self.codec or DEFAULT_CODEC.get(muxer_of(output))) == "vp9"
+        muxer = muxer_of(output)
+        codec = self._codec(file, muxer)
+        return file.info.alpha and codec == "vp9" and transparent(codec, muxer)
 
-    def _flatten(self, file: FileSource, output: Path, transparent: bool) -> tuple[int, int, int] | None:
-        """Lay a transparent video over the background, if its output cannot be `transparent`, and say so."""
-        if transparent or not file.info.alpha:
+    def _flatten(self, file: FileSource, output: Path, codec: str | None) -> tuple[int, int, int] | None:
+        """Lay a transparent video over the background, if its output cannot be transparent, and say so.
+
+        Args:
+            codec: None where each picture is a file.
+
+        Returns:
+            the background, or None if the video is not laid over it.
+        """
+        held = holds_alpha(output) if codec is None else transparent(codec, muxer_of(output))
+        if held or not file.info.alpha:
             return None
-        colour = "#{:02x}{:02x}{:02x}".format(*self.background)
+        others = [".png", ".tif"] if codec is None else _transparent_codecs(muxer_of(output))
         log.warning(
-            "%s: cannot be transparent, and is laid over %s; --codec prores, ffv1 or vp9 can be",
-            output,
-            colour,
+            "%s: cannot be transparent, and is laid over %s; %s can be",
+            *(output, "#{:02x}{:02x}{:02x}".format(*self.background), " and ".join(others)),
         )
         file.flatten(self.background)
         return self.background
@@ -303,7 +325,7 @@ class Render:
         piped = str(video) == "-"
         if piped and self.resume:
             raise SinkError(f"{output}: what comes from standard input cannot be resumed")
-        background = self._flatten(file, output, holds_alpha(output))
+        background = self._flatten(file, output, None)
         journal = self._journal(video, None)
         done = images_done(output, journal) if self.resume else 0
         segment = Segment()
@@ -335,7 +357,7 @@ class Render:
             sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
             try:
                 with progress(info) as shown:
-                    return run(
+                    run(
                         staged(source, self.look, video, prepare, self.rate, self._follows),
                         paint,
                         [sink, *self._preview()],
@@ -352,6 +374,8 @@ class Render:
                     if isinstance(error, KeyboardInterrupt):
                         raise KeyboardInterrupt("stopped") from None
                 raise
+        stats.damaged = elsewhere.damaged
+        return stats
 
     def _stream(
         self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -369,14 +393,19 @@ class Render:
                 f"--fps {MOST_GIF // 2}"
             )
         codec = self._codec(file, muxer)
-        encoder = ENCODERS.get(codec)
-        self._flatten(file, output, encoder is not None and encoder.alpha_pixels is not None)
+        background = self._flatten(file, output, codec)
         source = self._rated(file)
         info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
         if self._follows:
             source = Followed(source)
         sink = FileSink(
-            output, info, codec=codec, crf=self.crf, preset=self.preset, pixels=self.pixels, force=self.force
+            *(output, info),
+            codec=codec,
+            crf=self.crf,
+            preset=self.preset,
+            pixels=self.pixels,
+            force=self.force,
+            mark=self._mark(file, codec, background),
         )
         try:
             with progress(info) as shown:
@@ -404,8 +433,7 @@ class Render:
         info, _ = at_size(self._rated(file).info, file.info, self.engine, self.detail, self.size)
         muxer = muxer_of(output)
         codec = self._codec(file, muxer)
-        transparent = codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
-        background = self._flatten(file, output, transparent)
+        background = self._flatten(file, output, codec)
         info = dataclasses.replace(info, alpha=file.info.alpha)
         encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset, pixels=self.pixels)
         refuse_existing(output, self.force)
@@ -418,7 +446,8 @@ class Render:
         try:
             if self.decoder == "cuda":
                 painting = painting.kept_on_device(self.engine, self.page is not None)
-            container = Container(output, parts.joined, info, encoding)
+            mark = self._mark(file, codec, background)
+            container = Container(output, parts.joined, info, encoding, mark)
             try:
                 with progress(info) as shown:
                     stats = self._paint(painting, file.info.time_base, shown)
@@ -438,7 +467,8 @@ class Render:
             done = sum(len(part.packets) for part in parts)
             if done:
                 parts.end()
-                log.warning("%s: %d frames are done; --resume goes on from there", output, done)
+                options = "--resume --force" if output.exists() else "--resume"
+                log.warning("%s: %d frames are done; %s goes on from there", output, done, options)
             else:
                 parts.remove()
             raise
@@ -476,7 +506,9 @@ class Render:
         elif self.workers > 1 and len(segments) > 1:
             workers = min(self.workers, len(segments))
             threads = max(1, (os.cpu_count() or 1) // workers)
-            runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, threads)
+            runtime = Runtime(
+                self.engine.style, self.engine.name, self.engine.precision, threads, self.engine.kernels
+            )
             paint_in_processes(painting.paint, segments, runtime, stats, shown.show, workers)
         else:
             for segment in segments:
@@ -505,12 +537,13 @@ class Render:
         Args:
             encoding: None where each picture is a file.
         """
-        style = self.engine.style
+        engine, style = self.engine, self.engine.style
         return {
             "fauve": metadata.version("fauve"),
             "video": _identity(video),
             "style": [style.name, style.digest],
-            "engine": [self.engine.name, self.engine.precision, self.engine.device],
+            "engine": [engine.name, version(engine.name), engine.precision, engine.device],
+            "kernels": engine.kernels,
             "look": self.look.facts
             if isinstance(self.look, Show)
             else [dict(self.look.mix), self.look.strength],
@@ -525,12 +558,46 @@ class Render:
             "encoder": None if encoding is None else encoding.facts(),
         }
 
-    def differences(self, video: Path, output: Path) -> list[str]:
+    def _mark(self, file: FileSource, codec: str, background: tuple[int, int, int] | None) -> str:
+        """What tells paintings of `file` in this style, look and quality from all others."""
+        facts = [
+            self.engine.style.digest,
+            self.look.facts if isinstance(self.look, Show) else self._painted(),
+            *(self.detail, self._follows, background, file.info.colour.transfer),
+            None if self.window is None else dataclasses.astuple(self.window),
+            *(codec, ENCODERS[codec].settings(codec, self.crf, self.preset), self.pixels),
+        ]
+        return MARK + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def alike(self, video: Path, output: Path) -> bool | None:
+        """Whether `output` is in the style, look and quality that are asked for; None where it does not tell.
+
+        Raises:
+            SourceError: `video` cannot be read.
+        """
+        mark = _mark_of(output)
+        if mark is None:
+            return None
+        with FileSource(video, tracks=False, picture_rate=self.rate) as file:
+            if self.keep_hdr:
+                file.keep_hdr()
+            muxer = muxer_of(output)
+            codec = self._codec(file, muxer)
+            flat = file.info.alpha and not transparent(codec, muxer)
+            return mark == self._mark(file, codec, self.background if flat else None)
+
+    def differences(self, video: Path, output: Path, between: Callable[[], None] | None = None) -> list[str]:
         """What `output` lacks of the promise about `video`, as `fauve verify` finds it.
 
         A size or rate that was asked for is no difference; of another rate, the frames are only counted.
+
+        Args:
+            between: called now and then; what it raises comes out.
+
+        Raises:
+            SourceError: one of them cannot be read.
         """
-        before, after = read_contents(video), read_contents(output)
+        before, after = read_contents(video, self.rate, between), read_contents(output, between=between)
         if not self.audio:
             silent = tuple(track for track in before.tracks if track.kind != "audio")
             before = dataclasses.replace(before, tracks=silent)
@@ -539,13 +606,37 @@ class Render:
         found = []
         if self.rate is not None:
             count, counts = len(after.times), _frames_at(before, self.rate)
-            if min(abs(count - expected) for expected in counts) > 1:
+            fewer = after.merges and count < counts[0]
+            if not fewer and min(abs(count - expected) for expected in counts) > 1:
                 found.append(f"frames: {counts[0]} at {float(self.rate):g} fps, {count} in the output")
             before = dataclasses.replace(before, times=after.times, ends=after.ends)
         encoder = None if self.codec is None else ENCODERS.get(self.codec)
-        if encoder is not None and encoder.codec != after.codec:
+        if encoder is not None and encoder.codec != after.codec and not after.bare:
             found.append(f"codec: {encoder.codec} is asked for, the output is in {after.codec}")
         return found + differences(before, after)
+
+
+def transparent(codec: str, muxer: str) -> bool:
+    """Whether pictures of `codec`, a key of `ENCODERS`, can be transparent in files of FFmpeg's `muxer`."""
+    # Only Matroska has a place for the alpha of VP9, which travels beside its packets.
+    placed = codec != "vp9" or muxer in ("matroska", "webm")
+    return placed and codec in ENCODERS and ENCODERS[codec].alpha_pixels is not None
+
+
+def _transparent_codecs(muxer: str) -> list[str]:
+    """The options for what can be transparent in files of FFmpeg's `muxer`; other files, if nothing can."""
+    codecs = held_by(muxer) - ANIMATIONS
+    names = [name for name, each in ENCODERS.items() if each.codec in codecs and transparent(name, muxer)]
+    return [f"--codec {name}" for name in names] or [".mov", ".mkv"]
+
+
+def _mark_of(output: Path) -> str | None:
+    """What `output` was painted with, as `Render` has marked it; None if it is not."""
+    with contextlib.suppress(SourceError), open_input(output) as container:
+        tags = getattr(picture_stream(container), "metadata", {})
+        told: str = next((text for key, text in tags.items() if key.lower() == "encoder"), "")
+        return told if told.startswith(MARK) else None
+    return None
 
 
 def _frames_at(contents: Contents, rate: Fraction) -> list[int]:

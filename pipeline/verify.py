@@ -4,7 +4,8 @@ Reads both with FFmpeg's demuxers and decoders and nothing of the pipeline that 
 """
 
 import hashlib
-import io
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,14 +16,15 @@ import av.error
 
 from pipeline.colour import Colour, colour_of, is_yuv
 from pipeline.errors import SourceError
-from pipeline.hdr import HLG, PQ
+from pipeline.hdr import HLG, PQ, high_colour
 from pipeline.languages import same_language
 from pipeline.mastering import Mastering, mastering_of
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import ANIMATIONS, FORMATS
+from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.images import writes_images
-from pipeline.sinks.tracks import TEXT_SUBTITLES, codecs_of
-from pipeline.sources.demuxer import open_input, picture_stream, usual_duration
+from pipeline.sinks.tracks import TEXT_SUBTITLES, held_by
+from pipeline.sources.demuxer import is_sequence, open_input, picture_stream, usual_duration
 from pipeline.sources.timeline import Timeline
 
 KINDS = ("audio", "subtitle", "data")
@@ -83,24 +85,32 @@ class Contents:
     """Pictures, moving or not: such a file has no sound, colour tags, chapters or title."""
     timeless: bool = False
     """One picture or numbered ones, which have no times either."""
+    merges: bool = False
+    """Equal pictures in a row are one that is shown longer, as WebP has it."""
 
 
-def read_contents(path: str | Path) -> Contents:
+def read_contents(
+    path: str | Path, picture_rate: Fraction | None = None, between: Callable[[], None] | None = None
+) -> Contents:
     """Decode the pictures of `path` and read the packets beside them.
+
+    Args:
+        picture_rate: frames per second of a sequence of pictures, which has no times of its own.
+        between: called before each packet; what it raises ends the reading.
 
     Raises:
         SourceError: it cannot be read, or there is no picture in it.
     """
     try:
-        return _read(Path(path))
+        return _read(Path(path), picture_rate, between)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _read(path: Path) -> Contents:
-    with open_input(path) as container:
+def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None] | None) -> Contents:
+    with open_input(path, picture_rate) as container:
         video: Any = picture_stream(container)
         if video is None:
             raise SourceError(f"{path}: there is no video in it")
@@ -115,6 +125,8 @@ def _read(path: Path) -> Contents:
         first: Any = None
         timeline = Timeline()
         for packet in container.demux([video, *others]):
+            if between is not None:
+                between()
             # A recording that jumps back goes on, as it does when it is painted.
             timeline.place(packet)
             if packet.stream is not video:
@@ -154,9 +166,12 @@ def _read(path: Path) -> Contents:
             # Matroska counts its duration from 0, others from the first packet.
             for start in {0, container.start_time or 0}:
                 ends.append(Fraction(start + container.duration, av.time_base))
+        times = tuple(None if pts is None else pts * video.time_base for pts, _ in frames)
+        if is_sequence(path) and picture_rate is None:
+            times, ends = (None,) * len(times), []
         return Contents(
             time_base=video.time_base,
-            times=tuple(None if pts is None else pts * video.time_base for pts, _ in frames),
+            times=times,
             ends=tuple(ends),
             size=size,
             aspect=aspect,
@@ -179,6 +194,7 @@ def _read(path: Path) -> Contents:
             broadcast=container.format.name == "mpegts",
             bare=writes_images(path) or FORMATS.get(path.suffix.lower()) in ANIMATIONS,
             timeless=writes_images(path) or container.format.name.endswith("_pipe"),
+            merges=FORMATS.get(path.suffix.lower()) == "webp",
         )
 
 
@@ -225,10 +241,8 @@ def _payload(packet: Any) -> bytes:
 
 def _holds(suffix: str, demuxer: str) -> frozenset[str]:
     # A demuxer's name is a list of all that it reads, such as "matroska,webm"; the file's name tells which.
-    muxer = FORMATS.get(suffix)
     try:
-        with av.open(io.BytesIO(), "w", format=muxer or demuxer.partition(",")[0]) as container:
-            return codecs_of(container)
+        return held_by(FORMATS.get(suffix) or demuxer.partition(",")[0])
     except ValueError:
         return frozenset()
 
@@ -246,6 +260,8 @@ def differences(source: Contents, output: Contents) -> list[str]:
         source = _broadcast(source, output)
     if output.bare:
         source = _bare(source, output)
+    if output.merges:
+        source = _merged(source, output, tick)
     if len(output.times) != len(source.times):
         found.append(f"frames: {len(source.times)} in the source, {len(output.times)} in the output")
     else:
@@ -257,11 +273,14 @@ def differences(source: Contents, output: Contents) -> list[str]:
         found.append(f"end: at {before:.4f} s in the source, {after:.4f} s in the output")
     if output.orientation != Orientation():
         found.append("orientation: the output has a display matrix, so that players turn it once more")
-    # High dynamic range is brought to BT.709; everything else keeps its tags.
+    # High dynamic range is brought to BT.709; everything else keeps its tags, as far as the codec can tell.
     # Of high range either is right: tone-mapped, or its own.
-    high = (PQ, HLG)
-    mapped = source.colour.transfer in high and output.colour.transfer not in high
-    colour = Colour(1, 1, 1, 1) if mapped else source.colour
+    high, colour = (PQ, HLG), source.colour
+    if colour.transfer in high:
+        kept = output.colour.transfer in high
+        colour = high_colour(colour.transfer) if kept else Colour(1, 1, 1, 1)
+    made_by = (encoder for encoder in ENCODERS.values() if encoder.codec == output.codec)
+    colour = next((encoder.written(colour) for encoder in made_by), colour)
     if output.bare:
         colour = output.colour
     elif not (source.yuv and output.yuv):
@@ -319,6 +338,20 @@ def _bare(source: Contents, output: Contents) -> Contents:
     if output.timeless:
         source = replace(source, times=(None,) * len(source.times), ends=())
     return replace(source, tracks=(), chapters=(), title="")
+
+
+def _merged(source: Contents, output: Contents, tick: Fraction) -> Contents:
+    """`source` without the pictures that `output` may show as those before them, which are equal."""
+    left = deque(output.times)
+    if not left or None in source.times or _moved("", source.times[:1], output.times[:1], tick):
+        return source
+    kept = []
+    for time in source.times:
+        if left and not _moved("", [time], [left[0]], tick):
+            kept.append(time)
+            left.popleft()
+    # What is shown at a time of its own is no picture of the source.
+    return source if left else replace(source, times=tuple(kept))
 
 
 def _track_differences(kind: str, source: Contents, output: Contents) -> list[str]:

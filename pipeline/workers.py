@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import engines
-from engines import Engine, Style
+from engines import Engine, EngineUnavailable, Style
 from pipeline.errors import SinkError
 from pipeline.segments import Segment
 from pipeline.stats import Stats
@@ -28,16 +28,25 @@ class Runtime:
     name: str
     precision: str
     threads: int | None
+    kernels: str | None = None
+    """`Engine.kernels` that it must have; None takes any."""
 
     def load(self) -> Engine:
         """The engine, for as many frames as possible.
 
         Raises:
-            EngineError: it does not run there.
+            EngineError: it does not run there, or would paint otherwise.
         """
-        return engines.load(
+        engine = engines.load(
             self.name, style=self.style, precision=self.precision, threads=self.threads, hint="throughput"
         )
+        if self.kernels not in (None, engine.kernels):
+            engine.close()
+            raise EngineUnavailable(
+                f"{engine.name} has {self.kernels} kernels in one process and {engine.kernels} ones in "
+                f"another, which paint differently; take fewer --workers, or --precision float32"
+            )
+        return engine
 
 
 Paint = Callable[[Engine, Segment, Stats, Callable[[Stats], None] | None], None]

@@ -1,5 +1,7 @@
 """The command as people type it, in a process of its own."""
 
+import _thread
+import errno
 import json
 import os
 import pty
@@ -23,8 +25,8 @@ from pipeline.batch import plan
 from pipeline.commands.options import Dimensions, Rate
 from pipeline.commands.preview import preview, sample
 from pipeline.commands.run import run
-from pipeline.errors import SinkError
-from pipeline.sinks.parts import GRID
+from pipeline.errors import SinkError, SourceError
+from pipeline.sinks.parts import GRID, Parts
 from tests.packs import animegan, tiny_pack
 from tests.videos import bar, make_video, picture, read_video
 
@@ -506,6 +508,27 @@ def test_preview_of_a_picture_and_where_it_cannot_be_written(tmp_path, pack, cap
     assert "sheet.jpg: 1 frames, 4 columns" in capsys.readouterr().out
 
 
+def test_a_sheet_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline.commands.preview.bundled", list)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: full(os.devnull, b""))
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    (tmp_path / "sheet.png").write_text("precious")
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.png"), "--force"]
+    with (
+        preview.make_context("preview", arguments) as context,
+        pytest.raises(SinkError, match=r"sheet\.png: cannot be written: No space"),
+    ):
+        preview.invoke(context)
+    assert (tmp_path / "sheet.png").read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "sheet.png"]
+
+
 def test_a_sheet_names_the_pack_where_two_have_a_style_of_one_name(tmp_path, monkeypatch, pack):
     tiny_pack(tmp_path / "other")
     titles = []
@@ -635,6 +658,160 @@ def test_what_was_stopped_in_a_folder_goes_on_by_itself(tmp_path, pack, stops_af
     invoke(*asked)
     assert "a.mp4: 150 frames painted" in capsys.readouterr().out
     assert [len(read_video(tmp_path / "out" / name).times) for name in ("a.mp4", "b.mp4")] == [150, 5]
+
+
+def test_what_force_began_and_ctrl_c_stopped_goes_on(tmp_path, pack, stops_after, capsys, caplog):
+    video, output = make_video(tmp_path / "in.mp4", frames=150, audio=False), tmp_path / "out.mp4"
+    asked = [video, "-o", output, "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+    before = output.read_bytes()
+    stops_after(140)
+    with pytest.raises(KeyboardInterrupt):
+        invoke(*asked, "--strength", "0.5", "--force")
+    assert "120 frames are done; --resume --force goes on from there" in caplog.text
+    with pytest.raises(SinkError, match=r"120 frames of what is to replace it are painted; --resume --force"):
+        invoke(*asked, "--strength", "0.5", "--resume")
+    assert output.read_bytes() == before
+    stops_after(30)
+    invoke(*asked, "--strength", "0.5", "--resume", "--force")
+    assert "150 frames painted" in capsys.readouterr().out
+    assert len(read_video(output).times) == 150
+    assert output.read_bytes() != before
+    assert sorted(os.listdir(tmp_path)) == ["in.mp4", "out.mp4", "tiny"]
+
+
+def test_a_folder_that_is_painted_again_goes_on_with_what_is_left(tmp_path, pack, stops_after, capsys):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", frames=5, audio=False)
+    make_video(tmp_path / "in" / "b.mp4", frames=150, audio=False)
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+    other = [*asked, "--strength", "0.5", "--force"]
+    stops_after(5 + 140)
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 videos are done; --resume --force goes on"):
+        invoke(*other)
+    capsys.readouterr()
+    stops_after(30)
+    invoke(*other, "--resume")
+    told = capsys.readouterr().out
+    assert "a.mp4: finished before; --force without --resume paints it again" in told
+    assert "b.mp4: 150 frames painted" in told
+    assert [len(read_video(tmp_path / "out" / name).times) for name in ("a.mp4", "b.mp4")] == [5, 150]
+    # What is finished, but not so, is painted again.
+    stops_after(155)
+    invoke(*asked, "--force", "--resume")
+    assert "finished before" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm"])
+def test_a_folder_in_another_style_is_not_called_finished(tmp_path, pack, name, capsys):
+    (tmp_path / "in").mkdir()
+    make_video(
+        tmp_path / "in" / name, frames=5, audio=False, codec="libvpx-vp9" if name == "a.webm" else "libx264"
+    )
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+    before = (tmp_path / "out" / name).read_bytes()
+    default = [] if name == "a.webm" else ["--codec", "h264", "--crf", "20"]
+    for options in ([], default, ["--mix", "warm=1", "--detail", "1"]):
+        invoke(*asked, *options)
+        assert f"{name}: finished before; --force paints it again" in capsys.readouterr().out
+    for options in (["--mix", "cold=1"], ["--strength", "0.5"], ["--detail", "0.5"], ["--crf", "40"]):
+        with pytest.raises(
+            SinkError, match=rf"{name}: is there in another style, .*--force replaces it, .*-o"
+        ):
+            invoke(*asked, *options)
+    assert (tmp_path / "out" / name).read_bytes() == before
+    invoke(*asked, "--strength", "0.5", "--force")
+    invoke(*asked, "--strength", "0.5")
+    assert "finished before;" in capsys.readouterr().out
+
+
+def test_a_result_that_does_not_tell_its_style_is_finished_in_whatever_style(tmp_path, pack, capsys):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.ts", frames=5, audio=False)
+    make_video(tmp_path / "in" / "b.mp4", frames=5, audio=False)
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+    # As a fauve that left no mark painted it.
+    make_video(tmp_path / "out" / "b.mp4", frames=5, audio=False)
+    capsys.readouterr()
+    invoke(*asked, "--strength", "0.5")
+    told = capsys.readouterr().out
+    for name in ("a.ts", "b.mp4"):
+        assert f"{name}: finished before in whatever style; --force paints it again" in told
+
+
+def test_what_another_run_is_painting_again_is_left_alone(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", frames=5, audio=False)
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+    parts = Parts(tmp_path / "out" / "a.mp4")
+    parts.begin({}, resume=False, force=True)
+    (parts.folder / "0.packets").write_bytes(b"painted")
+    with pytest.raises(SinkError, match=r"a\.mp4: another run is writing it"):
+        invoke(*asked)
+    assert (parts.folder / "0.packets").read_bytes() == b"painted"
+    # What a run that was killed at the very end has left goes.
+    parts.end()
+    os.utime(tmp_path / "out" / "a.mp4")
+    invoke(*asked)
+    assert os.listdir(tmp_path / "out") == ["a.mp4"]
+
+
+@pytest.mark.parametrize("options", [[], ["--force", "--verify"]])
+def test_ctrl_c_stops_the_comparison_of_a_film_of_a_folder(tmp_path, pack, monkeypatch, options):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        make_video(tmp_path / "in" / f"{name}.mp4", frames=5, audio=False)
+    asked = [tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--engine", "onnxruntime"]
+    invoke(*asked)
+
+    ended = []
+
+    def endless(path, picture_rate=None, between=None):
+        _thread.interrupt_main()
+        try:
+            while True:
+                between()
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            ended.append(path.name)
+            raise
+
+    monkeypatch.setattr("pipeline.render.read_contents", endless)
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 videos are done"):
+        invoke(*asked, *options)
+    assert ended == ["a.mp4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names of text")
+def test_a_name_that_is_no_text(tmp_path, pack):
+    (tmp_path / "in").mkdir()
+    name = os.fsdecode(b"caf\xe9.mp4")
+    video, output = tmp_path / "in" / name, tmp_path / "out" / name
+    make_video(tmp_path / "in.mp4", frames=5).rename(video)
+    asked = ("run", tmp_path / "in", "-o", tmp_path / "out", "--style", pack)
+    shown = str(output).replace("\udce9", "\\udce9")
+    result = fauve(*asked)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{shown}: 5 frames painted")
+    again = fauve(*asked, "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == {"event": "finished before", "output": str(output)}
+    assert fauve("verify", video, output).stdout == f"{shown}: 5 frames, nothing differs\n"
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"caf\xe9.mp4"]
+    output.write_text("no film")
+    assert_one_line(fauve(*asked), "caf\\udce9.mp4: not a video")
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(SourceError, match="cannot be read: Permission denied"):
+        plan([tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(("platform", "same"), [("darwin", True), ("win32", True), ("linux", False)])

@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import engines
 from engines import Look
 from pipeline.controls import Controls
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
+from pipeline.progress import VideoProgress
+from pipeline.render import Render
 from pipeline.show import ROUNDED, Show, Staged
 from pipeline.sources import Source
+from tests.packs import tiny_pack
+from tests.videos import make_video, read_video
 
 STYLES = ("warm", "cold", "grey")
 
@@ -202,6 +207,29 @@ def test_a_show_is_painted_again_frame_by_frame_though_the_video_begins_at_anoth
     assert show.look_at(show.begins - Fraction(1, 50)).strength == 0
 
 
+def test_videos_that_are_painted_at_the_same_time_begin_a_show_at_their_own_times(tmp_path):
+    path = tmp_path / "show.jsonl"
+    path.write_text('{"time": 0.4, "control": "strength", "value": 0}\n')
+    style = tiny_pack(tmp_path / "tiny")
+    show = Show(path, style.styles)
+    late = make_video(tmp_path / "late.mp4", [12_800 + 512 * index for index in range(20)], audio=False)
+    with engines.load("onnxruntime", style=style) as engine:
+        render = Render(engine, show, codec="ffv1")
+
+        def progress(info):
+            # The other video of `--jobs 2` begins while this one is open.
+            render(early, tmp_path / "early.mkv", lambda info: VideoProgress())
+            return VideoProgress()
+
+        early = make_video(tmp_path / "early.mp4", frames=20, audio=False)
+        render(late, tmp_path / "late.mkv", progress)
+    for name in ("early", "late"):
+        before, after = read_video(tmp_path / f"{name}.mp4"), read_video(tmp_path / f"{name}.mkv")
+        pairs = zip(before.images, after.images, strict=True)
+        painted = [bool(np.abs(one.astype(int) - other).mean() > 10) for one, other in pairs]
+        assert painted == [True] * 10 + [False] * 10
+
+
 def test_a_show_is_painted_again(tmp_path):
     path = tmp_path / "show.jsonl"
     controls = Controls("pack", STYLES, Look(), crossfade=2.0)
@@ -236,6 +264,21 @@ def test_another_pack_keeps_the_weights_of_styles_that_it_has(controls):
     assert mix(controls, 1) == {"cold": 0.5, "new": 0}
     controls.swapped("third", ("red", "green"), Look({"green": 1}))
     assert mix(controls, 2) == {"red": 0, "green": 1}
+
+
+def test_a_pack_that_was_asked_for_by_a_style_shows_it_though_all_styles_are_the_same(controls):
+    controls.swapped("grey", STYLES, Look({"grey": 1}))
+    assert controls.state["pack"] == "grey"
+    assert mix(controls, 1) == {"warm": 0, "cold": 0, "grey": 1}
+    # As the pack itself, it keeps what is mixed.
+    controls.swapped("pack", STYLES, Look())
+    assert mix(controls, 2) == {"warm": 0, "cold": 0, "grey": 1}
+    # An engine that is loaded again is of no other pack.
+    controls.swapped("cold", STYLES, Look({"cold": 1}))
+    controls.set("mix/warm", 1)
+    controls.scene_at(Fraction(3))
+    controls.swapped("cold", STYLES, Look({"cold": 1}))
+    assert mix(controls, 4) == {"warm": 1, "cold": 1, "grey": 0}
 
 
 def test_a_pack_that_is_asked_for_is_played(controls):

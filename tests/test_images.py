@@ -1,7 +1,8 @@
 """Pictures, animations and what is transparent, in and out."""
 
+import json
 import os
-import struct
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +17,15 @@ from pipeline.batch import plan
 from pipeline.colour import Colour, over
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
+from pipeline.render import _transparent_codecs
+from pipeline.sinks.container import muxer_of
 from pipeline.sinks.images import ImageSink, images_done
 from pipeline.sources.demuxer import numbered
 from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve, invoke, stops_after
+from tests.test_orientation import exif
+from tests.test_source_file import rewritten
 from tests.videos import bar, make_video, picture, read_video
 
 __all__ = ["stops_after"]
@@ -100,18 +105,34 @@ def test_sixteen_bits_in_and_out(tmp_path, pack):
 def test_a_photograph_comes_out_as_its_exif_says(tmp_path, tag, order):
     """Turned and mirrored in all eight ways; 0 and 9 are none."""
     _, content = cv2.imencode(".jpg", picture(3, 96, 64)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
-    tiff = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(
-        order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, tag, 0, 0
-    )
-    body = b"Exif\0\0" + tiff
-    exif = b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
-    (tmp_path / "a.jpg").write_bytes(content[:2].tobytes() + exif + content[2:].tobytes())
+    tagged = content[:2].tobytes() + exif(order, 0x0112, tag) + content[2:].tobytes()
+    (tmp_path / "a.jpg").write_bytes(tagged)
     before = cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1]
     with FileSource(tmp_path / "a.jpg") as source:
         (after,) = [item.image for item in source if isinstance(item, Frame)]
     # OpenCV is the independent reader: it turns and mirrors what it reads.
     assert after.shape == before.shape == ((96, 64, 3) if 5 <= tag <= 8 else (64, 96, 3))
     assert np.abs(after.astype(int) - before).mean() < 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names of text")
+def test_names_that_are_no_text(tmp_path, pack):
+    """EXIF and animations are read by OpenCV, which takes UTF-8 alone."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    _, content = cv2.imencode(".jpg", picture(1)[..., ::-1])
+    turned = content[:2].tobytes() + exif("<", 0x0112, 6) + content[2:].tobytes()
+    (tmp_path / "a.jpg").write_bytes(turned)
+    video = make_video(tmp_path / "in.mp4", frames=5, audio=False)
+    run(video, "-o", tmp_path / "a.webp", "--style", pack, "--strength", "0")
+    for kind in ("jpg", "webp"):
+        (tmp_path / f"a.{kind}").rename(folder / os.fsdecode(b"caf\xe9." + kind.encode()))
+    result = run(folder, "-o", out, "--style", pack)
+    assert "caf\\udce9.jpg: 1 frames painted" in result.stdout
+    assert "caf\\udce9.webp: 5 frames painted" in result.stdout
+    assert sorted(os.listdir(os.fsencode(out))) == [b"caf\xe9.jpg", b"caf\xe9.webp"]
+    painted = np.frombuffer((out / os.fsdecode(b"caf\xe9.jpg")).read_bytes(), np.uint8)
+    assert cv2.imdecode(painted, cv2.IMREAD_COLOR).shape == (96, 64, 3)
 
 
 def test_more_frames_than_one_do_not_go_into_one_picture(tmp_path, video, pack):
@@ -289,6 +310,45 @@ def test_what_is_stopped_of_numbered_pictures_goes_on_beside_them(tmp_path, pack
     assert len(read_video(output).times) == 130
 
 
+def test_numbered_pictures_at_a_rate_are_finished_the_second_time(tmp_path, pack, capsys):
+    for index in range(1, 7):
+        cv2.imwrite(str(tmp_path / f"{index:04d}.png"), picture(index)[..., ::-1])
+    asked = (tmp_path / "%04d.png", "-o", tmp_path / "out.mp4", "--style", pack, "--engine", "onnxruntime")
+    invoke(*asked, "--fps", "24", "--resume")
+    invoke(*asked, "--fps", "24", "--resume")
+    assert "out.mp4: finished before" in capsys.readouterr().out
+    other = make_video(tmp_path / "12.mp4", frames=12, rate=48)
+    with pytest.raises(SinkError, match="frames: 12 at 48 fps, 6 in the output"):
+        invoke(other, *asked[1:], "--fps", "48", "--resume")
+    told = fauve("verify", tmp_path / "%04d.png", tmp_path / "out.mp4")
+    assert (told.returncode, told.stdout) == (0, f"{tmp_path / 'out.mp4'}: 6 frames, nothing differs\n")
+
+
+def test_damaged_packets_are_counted_when_pictures_are_written(tmp_path, pack):
+    video = make_video(tmp_path / "a.mkv", frames=40, audio=False)
+    damaged = rewritten(
+        video, tmp_path / "in.mkv", lambda n, data: bytes(len(data)) if n in (20, 21) else data
+    )
+    result = run(damaged, "-o", tmp_path / "%02d.png", "--style", pack, "--json")
+    done = json.loads(result.stdout.splitlines()[-1])
+    assert done["damaged_packets"] == 2
+    assert done["frames"] == len(list(tmp_path.glob("*.png"))) < 40
+
+
+def test_one_picture_of_a_folder_is_not_written_as_numbered_ones(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "50%done.png").touch()
+    with pytest.raises(
+        SinkError, match=r"out.50%done\.png: would be numbered pictures, .*; rename .*in.50%done"
+    ):
+        plan([tmp_path / "in"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "in" / "50%done.png").rename(tmp_path / "in" / "50%done.mp4")
+    assert plan([tmp_path / "in"], tmp_path / "out") == [
+        (tmp_path / "in" / "50%done.mp4", tmp_path / "out" / "50%done.mp4")
+    ]
+
+
 def test_a_folder_of_pictures(tmp_path, pack):
     (tmp_path / "in").mkdir()
     for kind in KINDS:
@@ -417,6 +477,37 @@ def test_where_it_cannot_be_transparent_it_is_laid_over_a_colour(tmp_path, ghost
     for index, image in enumerate(after.images):
         expected = over(picture(index, 128, 96), alpha_of(index), (255, 128, 0))
         assert np.abs(image.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize(("codec", "holds"), [("vp9", False), ("ffv1", True)])
+def test_an_mp4_is_transparent_in_the_codecs_that_it_keeps_an_alpha_of(tmp_path, ghost, pack, codec, holds):
+    options = ["--style", pack, "--strength", "0", "--background", "#ff8000", "--codec", codec]
+    result = run(ghost, "-o", tmp_path / "out.mp4", *options)
+    info, frames = frames_of(tmp_path / "out.mp4")
+    assert info.alpha == holds
+    assert len(frames) == CIRCLES
+    if holds:
+        assert result.stderr == ""
+        for index, frame in enumerate(frames):
+            assert np.abs(frame.alpha.astype(int) - alpha_of(index)).mean() < 2.5
+        return
+    assert "laid over #ff8000; --codec ffv1 can be" in result.stderr
+    for index, frame in enumerate(frames):
+        expected = over(picture(index, 128, 96), alpha_of(index), (255, 128, 0))
+        assert np.abs(frame.image.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("out.webm", "--codec vp9"),
+        ("out.mov", "--codec prores"),
+        ("out.mkv", "--codec vp9 and --codec prores and --codec ffv1"),
+        ("out.ts", ".mov and .mkv"),
+    ],
+)
+def test_only_what_the_container_holds_is_named(name, others):
+    assert " and ".join(_transparent_codecs(muxer_of(Path(name)))) == others
 
 
 def test_over():

@@ -1,12 +1,13 @@
 import itertools
 import struct
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sources.file import FileSource
-from tests.videos import make_video, turn
+from tests.videos import make_video, picture, turn
 
 TURNS = [
     (a, b, c, d)
@@ -52,6 +53,36 @@ def test_eight_there_are():
 def test_no_matrix_and_one_of_zeros_leave_it():
     assert orientation_of(type("Frame", (), {"side_data": {}})()) == Orientation()
     assert orientation_of(Turned(0, 0, 0, 0)) == Orientation()
+
+
+def exif(order="<", tag=0x010F, value=0):
+    """A marker segment of JPEG with one tag of EXIF."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    body = b"Exif\0\0" + head + struct.pack(order + "IHHHIHHI", 8, 1, tag, 3, 1, value, 0, 0)
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def test_a_film_of_photographs_is_turned_by_its_own_matrix(tmp_path):
+    """PyAV gives no side data of pictures with EXIF, and the file of a film has none."""
+    path = tmp_path / "in.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+            for packet in stream.encode(frame):
+                content = bytes(packet)
+                tagged = av.Packet(content[:2] + exif() + content[2:])
+                tagged.pts = tagged.dts = packet.pts
+                tagged.time_base, tagged.stream, tagged.is_keyframe = packet.time_base, stream, True
+                container.mux(tagged)
+    turn(path, (0, 1, -1, 0))
+    with FileSource(path) as source:
+        frames = list(source)
+    assert len(frames) == 3
+    assert frames[0].image.shape == (96, 64, 3)
+    expected = np.rot90(picture(0), -1)
+    assert np.abs(frames[0].image.astype(int) - expected).mean() < 8
 
 
 def test_a_slanted_matrix_is_rounded_to_a_quarter_turn():

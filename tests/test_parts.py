@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 
 import engines
-from engines import Look
+from engines import EngineUnavailable, Look
+from engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.colour import Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
@@ -38,7 +39,7 @@ from pipeline.sinks.parts import GRID, Part, Parts, PartSink, join, one_stream
 from pipeline.sources.file import FileSource
 from pipeline.sources.index import Index, read_index
 from pipeline.stats import Stats
-from pipeline.workers import paint_in_processes
+from pipeline.workers import Runtime, paint_in_processes
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve, invoke
 from tests.videos import bar, make_video, panned, picture, read_video
@@ -170,9 +171,27 @@ def test_what_was_painted_is_not_thrown_away_by_mistake(stopped):
     command, output = stopped
     assert_one_line(fauve(*command), "an earlier run has painted", "--resume", "--force")
     assert_one_line(fauve(*command, "--resume", "--strength", "0.5"), "look [{}, 1.0] and not [{}, 0.5]")
+    journal = output.with_name(".out.mp4.parts") / "journal.json"
+    kept = journal.read_text()
+    facts = json.loads(kept)
+    name, *device = facts["engine"]
+    journal.write_text(json.dumps({**facts, "engine": [name, "1.0", *device[1:]]}))
+    assert_one_line(fauve(*command, "--resume"), f"engine ['{name}', '1.0', ", f" and not {facts['engine']}")
+    journal.write_text(kept)
     assert not output.exists()
     assert fauve(*command, "--resume").returncode == 0
     assert len(read_video(output).times) == 900
+
+
+def test_a_worker_whose_kernels_are_others_is_an_error(pack, monkeypatch):
+    monkeypatch.setattr(OnnxRuntimeEngine, "kernels", "plain")
+    style = engines.load_style(pack)
+    for kernels in (None, "plain"):
+        Runtime(style, "onnxruntime", "float32", 1, kernels).load().close()
+    with pytest.raises(
+        EngineUnavailable, match="onnxruntime has fused kernels in one process and plain ones"
+    ):
+        Runtime(style, "onnxruntime", "float32", 1, "fused").load()
 
 
 def test_force_begins_anew(stopped):
@@ -438,7 +457,7 @@ def test_a_folder_of_one_video_goes_on_like_one_of_many(tmp_path, pack):
     assert "one.mp4: finished before; --force paints it again" in again.stdout
     for options, told in (
         (["--fps", "5"], r"frames: 4 at 5 fps, 20 in the output"),
-        (["--codec", "h265"], r"codec: hevc is asked for, the output is in h264"),
+        (["--codec", "h265"], r"one.mp4: is there in another style, strength, detail, codec or quality"),
     ):
         other = fauve(*asked, *options)
         assert other.returncode == 2

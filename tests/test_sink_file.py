@@ -13,7 +13,8 @@ from engines.cuda import gpus
 from pipeline.colour import BT709, FULL, LIMITED, Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
-from pipeline.sinks.file import FileSink
+from pipeline.sinks.file import FileSink, put_in_place
+from pipeline.sinks.images import ImageSink
 from pipeline.sources.file import FileSource
 from pipeline.verify import read_contents
 from tests.videos import bar, copy, make_video, picture, read_video
@@ -178,6 +179,61 @@ def test_a_file_that_is_there_stays_unless_forced(tmp_path):
     assert (tmp_path / "b.mp4").read_text() == "precious"
     sink.close()
     assert len(read_video(tmp_path / "b.mp4").images) == 1
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """What is done so that a power cut leaves it: inodes that are written out, and "named" for a rename."""
+    done: list[int | str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def written_out(descriptor):
+        done.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def named(*names):
+        done.append("named")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", written_out)
+    monkeypatch.setattr(os, "replace", named)
+    return done
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, on_disk):
+    (tmp_path / "a").write_bytes(b"film")
+    inode = (tmp_path / "a").stat().st_ino
+    put_in_place(tmp_path / "a", tmp_path / "b", force=False)
+    assert (tmp_path / "b").read_bytes() == b"film"
+    assert on_disk == [inode, "named", *([] if os.name == "nt" else [tmp_path.stat().st_ino])]
+
+
+@pytest.mark.parametrize("name", ["b%02d.png", "b.png"])
+def test_a_picture_is_on_the_disk_before_it_has_its_name(tmp_path, on_disk, name):
+    sink = ImageSink(tmp_path / name, {})
+    on_disk.clear()
+    for index in range(3 if "%" in name else 1):
+        sink.write(Frame(picture(index), index, 512, INFO.time_base))
+    sink.close()
+    written = [path.stat().st_ino for path in sorted(tmp_path.glob("b*.png"))]
+    assert len(written) == (3 if "%" in name else 1)
+    assert [inode for inode in on_disk if inode != tmp_path.stat().st_ino] == [
+        step for inode in written for step in (inode, "named")
+    ]
+
+
+@pytest.mark.parametrize("way", ["mp4", "m4v", "mov", "mkv", "webm"])
+def test_a_mark_stays_in_the_file_and_is_of_this_file_alone(tmp_path, way):
+    path, mark = tmp_path / f"b.{way}", "fauve 0123456789abcdef"
+    sink = FileSink(path, INFO, mark=mark)
+    sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    sink.close()
+    with av.open(str(path)) as container:
+        tags = container.streams.video[0].metadata
+        assert {key.lower(): text for key, text in tags.items()}["encoder"] == mark
+    copy(path, tmp_path / f"c.{way}")
+    with av.open(str(tmp_path / f"c.{way}")) as container:
+        assert mark not in container.streams.video[0].metadata.values()
 
 
 def test_a_file_that_appears_meanwhile_stays(tmp_path):

@@ -305,7 +305,7 @@ def test_a_damaged_packet_of_sound_that_is_re_encoded_is_left_out_and_counted(tm
             packet.stream = twin
             out.mux(packet)
     copy(path, tmp_path / "out.webm")
-    assert "track 1: 1 damaged packets of sound were left out" in caplog.text
+    assert "out.webm: track 1: 1 damaged packets of sound were left out" in caplog.text
     layout, samples, step = heard(tmp_path / "out.webm")
     assert layout == "mono"
     assert abs(samples - 93 * 1024) <= 2 * 1024
@@ -405,6 +405,31 @@ def test_an_end_that_only_the_sound_of_the_source_tells_is_no_difference(tmp_pat
     path = film(tmp_path / "in.wmv", "wmav2", "wmv2")
     copy(path, tmp_path / "out.mp4")
     assert differences(read_contents(path), read_contents(tmp_path / "out.mp4")) == []
+
+
+@pytest.mark.parametrize(("rate", "written"), [(192_000, 96_000), (22_254, 22_050)])
+def test_sound_of_a_rate_that_the_encoder_has_not_is_brought_to_the_nearest(tmp_path, rate, written):
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream("flac", rate=rate, layout="mono")
+        for index in range(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        for at in range(0, rate, 4000):
+            tone = (8000 * np.sin(np.arange(at, at + 4000) * 2 * np.pi * 440 / rate)).astype(np.int16)
+            samples = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = rate, at, Fraction(1, rate)
+            container.mux(sound.encode(samples))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    copy(path, tmp_path / "out.mov")
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.audio[0].sample_rate == written
+    _, samples, step = heard(tmp_path / "out.mov")
+    assert abs(samples - written) <= 4000
+    assert step < 0.1
+    assert differences(read_contents(path), read_contents(tmp_path / "out.mov")) == []
 
 
 @pytest.mark.parametrize("codec", ["dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle"])

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.colour import Colour
 from pipeline.errors import SourceError
+from pipeline.hdr import high_colour
 from pipeline.orientation import Orientation
 from pipeline.sinks.images import ImageSink
 from pipeline.sources.file import FileSource
@@ -152,6 +153,61 @@ def test_pictures_are_compared_by_what_they_hold(tmp_path, standard, kind):
         sink.write(next(iter(source)))
         sink.close()
     assert differences(read_contents(one), read_contents(tmp_path / f"out.{kind}")) == []
+
+
+def test_full_range_goes_into_prores_as_limited_range(tmp_path, caplog):
+    path = make_video(tmp_path / "in.mov", frames=4, colour=(1, 2, 1, 1), audio=False)
+    copy(path, tmp_path / "out.mov", codec="prores")
+    assert "prores holds limited range only" in caplog.text
+    before, after = read_contents(path), read_contents(tmp_path / "out.mov")
+    assert (before.colour.range, after.colour.range) == (2, 1)
+    assert differences(before, after) == []
+    # H.264 holds either.
+    copy(make_video(tmp_path / "lost.mov", frames=4, colour=(1, 1, 1, 1), audio=False), tmp_path / "lost.mp4")
+    lost = read_contents(tmp_path / "lost.mp4")
+    assert differences(before, lost) == ["colour range: 2 in the source, 1 in the output"]
+
+
+@pytest.mark.parametrize("colour", [Colour(9, 2, 9, 16), Colour(9, 1, 2, 16)])
+def test_high_range_is_compared_with_how_it_is_written(contents, colour):
+    source = dataclasses.replace(contents, colour=colour)
+    kept, mapped = (
+        dataclasses.replace(contents, colour=made) for made in (high_colour(16), Colour(1, 1, 1, 1))
+    )
+    assert differences(source, kept) == differences(source, mapped) == []
+    other = dataclasses.replace(contents, colour=high_colour(18))
+    assert differences(source, other) == ["colour transfer: 16 in the source, 18 in the output"]
+
+
+def still_in_the_middle(index, width=96, height=64):
+    return picture(5 if 5 <= index < 10 else index, width, height)
+
+
+def test_a_webp_may_show_equal_pictures_as_one(tmp_path):
+    path = make_video(
+        tmp_path / "in.mkv", frames=14, audio=False, codec="ffv1", pix_fmt="bgr0", shown=still_in_the_middle
+    )
+    copy(path, tmp_path / "out.webp", "stream")
+    before, after = read_contents(path), read_contents(tmp_path / "out.webp")
+    assert (len(before.times), len(after.times)) == (14, 10)
+    assert differences(before, after) == []
+    assert differences(before, dataclasses.replace(after, times=after.times[1:])) != []
+    moved = dataclasses.replace(after, times=shifted(after.times, 3, Fraction(1, 50)))
+    assert differences(before, moved) != []
+    apng = dataclasses.replace(after, merges=False)
+    assert "frames: 14 in the source, 10 in the output" in differences(before, apng)
+
+
+def test_reading_can_be_stopped_between_packets(tmp_path):
+    path = make_video(tmp_path / "in.mp4", frames=20)
+    left = iter(range(5))
+
+    def between():
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_contents(path, between=between)
 
 
 def test_files_that_cannot_be_read(tmp_path):

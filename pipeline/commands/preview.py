@@ -11,6 +11,7 @@ import numpy as np
 
 import engines
 from engines import Image, Look
+from engines.atomic_write import atomic_write
 from engines.style import bundled
 from pipeline.batch import refuse_itself
 from pipeline.commands.options import PATH, detail_option, engine_options, load_any, onnx_options
@@ -97,7 +98,7 @@ def preview(
             "--height"
         )
     try:
-        output.write_bytes(content.tobytes())
+        atomic_write(output, content.tobytes())
     except OSError as error:
         raise SinkError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"{output}: {len(images)} frames, {len(columns) - 1} columns of paintings")

@@ -143,7 +143,10 @@ log = logging.getLogger("fauve")
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Videos painted at the same time."
 )
 @click.option(
-    "-f", "--force", is_flag=True, help="Replace existing files, and start over where an earlier run stopped."
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Replace existing files, and start over where an earlier run stopped; with --resume, go on there.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress and result as lines of JSON.")
@@ -225,18 +228,20 @@ def run(
         elif not quiet:
             click.echo(text, err=piped)
 
-    def paint(video: Path, result: Path, progress: Callable[[VideoInfo], VideoProgress]) -> None:
-        if (resume or into_folder) and result.exists() and not force:
-            _finished_before(render, video, result)
-            tell(
-                f"{result}: finished before; --force paints it again",
-                event="finished before",
-                output=str(result),
-            )
-            return
+    def paint(
+        video: Path,
+        result: Path,
+        progress: Callable[[VideoInfo], VideoProgress],
+        between: Callable[[], None] | None = None,
+    ) -> None:
+        if result.exists() and (resume or (into_folder and not force)):
+            finished = _finished_before(render, video, result, between)
+            if finished is not None:
+                tell(f"{result}: {finished}", event="finished before", output=str(result))
+                return
         goes_on = resume or (into_folder and not force and Parts(result).folder.exists())
         report = dataclasses.replace(render, resume=goes_on)(video, result, progress)
-        found = render.differences(video, result) if check else []
+        found = render.differences(video, result, between) if check else []
         if found:
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
         tell(
@@ -286,7 +291,8 @@ def run(
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
             return
-        failures = _all(pairs, paint, shown, jobs, failed)
+        goes_on = "--resume --force goes on" if force and not resume else "the same command goes on"
+        failures = _all(pairs, paint, shown, jobs, failed, goes_on)
     if failures:
         click.echo(f"fauve: {failures} of {len(pairs)} videos failed", err=True)
         context.exit(2)
@@ -301,17 +307,30 @@ def _title(pack: Style, chosen: Look | Show) -> str:
 
 def _all(
     pairs: list[tuple[Path, Path]],
-    paint: Callable[[Path, Path, Callable[[VideoInfo], VideoProgress]], None],
+    paint: Callable[[Path, Path, Callable[[VideoInfo], VideoProgress], Callable[[], None]], None],
     shown: Progress,
     jobs: int,
     failed: Callable[[Path, Exception], None],
+    goes_on: str,
 ) -> int:
-    """Paint `jobs` of `pairs` at a time; one that fails does not stop the others. Returns how many failed."""
+    """Paint `jobs` of `pairs` at a time; one that fails does not stop the others. Returns how many failed.
+
+    Args:
+        goes_on: what to say of how to go on after Ctrl-C.
+    """
     stopped = threading.Event()
 
+    def stop_if_asked() -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+
     def paint_one(video: Path, result: Path) -> None:
-        if not stopped.is_set():
-            paint(video, result, lambda info: _Stoppable(shown.of(video.name, info.frames), stopped))
+        stop_if_asked()
+        paint(
+            *(video, result),
+            lambda info: _Stoppable(shown.of(video.name, info.frames), stop_if_asked),
+            stop_if_asked,
+        )
 
     failures = finished = 0
     with ThreadPoolExecutor(jobs) as pool:
@@ -334,7 +353,7 @@ def _all(
             stopped.set()
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(
-                    f"stopped; {finished} of {len(pairs)} videos are done; the same command goes on"
+                    f"stopped; {finished} of {len(pairs)} videos are done; {goes_on}"
                 ) from None
             raise
     return failures
@@ -348,9 +367,9 @@ def _unexpected(video: Path, error: Exception) -> Exception:
 class _Stoppable(VideoProgress):
     """Another progress, which stops its render when Ctrl-C has reached the one that waits for all."""
 
-    def __init__(self, shown: VideoProgress, stopped: threading.Event) -> None:
+    def __init__(self, shown: VideoProgress, stop_if_asked: Callable[[], None]) -> None:
         self._shown = shown
-        self._stopped = stopped
+        self._stop_if_asked = stop_if_asked
 
     def show(self, stats: Stats) -> None:
         self._stop_if_asked()
@@ -360,24 +379,39 @@ class _Stoppable(VideoProgress):
         self._stop_if_asked()
         self._shown.look_through(frames)
 
-    def _stop_if_asked(self) -> None:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
-
     def __exit__(self, *raised: Any) -> None:
         self._shown.__exit__(*raised)
 
 
-def _finished_before(render: Render, video: Path, result: Path) -> None:
-    """Make sure that `result` is what an earlier run made of `video`.
+def _finished_before(
+    render: Render, video: Path, result: Path, between: Callable[[], None] | None
+) -> str | None:
+    """What is told of `result` where it is what an earlier run made of `video`; None if it is painted again.
+
+    With --force, which may replace it, only what is painted as it is asked for now is left as it is.
+
+    Args:
+        between: called now and then; what it raises comes out.
 
     Raises:
-        SinkError: it is something else.
+        SinkError: it is something else and may not be replaced, or another run is writing it.
     """
-    found = render.differences(video, result)
-    if found:
-        raise SinkError(
-            f"{result}: is there and differs from {video} ({'; '.join(found)}); --force replaces it"
+    painted = Parts(result).replacing()
+    alike = render.alike(video, result)
+    if painted:
+        wrong = f"{painted} frames of what is to replace it are painted; --resume --force goes on from there"
+    elif alike is False:
+        wrong = (
+            "is there in another style, strength, detail, codec or quality; --force replaces it, another -o "
+            "keeps it"
         )
-    # A run that was killed at the very end has left them.
-    Parts(result).remove()
+    elif render.force and alike is None:
+        return None
+    elif found := render.differences(video, result, between):
+        wrong = f"is there and differs from {video} ({'; '.join(found)}); --force replaces it"
+    else:
+        style, again = "" if alike else " in whatever style", " without --resume" if render.force else ""
+        return f"finished before{style}; --force{again} paints it again"
+    if render.force:
+        return None
+    raise SinkError(f"{result}: {wrong}")

@@ -77,13 +77,17 @@ class Container:
         path: what messages call it; its end tells the format, as in `FORMATS`.
         target: what is written: a file, or None for standard output.
         info: of the source, which must still be open.
+        mark: what the picture's tag "encoder" says, 31 letters at most; kept by .mp4, .mov, .mkv and .webm.
 
     Raises:
         SinkError: the container or the encoder refuses what it is given.
     """
 
-    def __init__(self, path: Path, target: Path | None, info: VideoInfo, encoding: Encoding) -> None:
+    def __init__(
+        self, path: Path, target: Path | None, info: VideoInfo, encoding: Encoding, mark: str | None = None
+    ) -> None:
         self.path = path
+        self._mark = mark
         self._muxer = muxer_of(path)
         self._first: Any = None
         self._newest: Any = None
@@ -142,6 +146,8 @@ class Container:
         self._video.time_base = info.time_base
         if info.stream is not None:
             describe(self._video, info.stream)
+        if self._mark is not None:
+            self._video.metadata["encoder"] = self._mark
         self._tracks: dict[int, CopiedTrack | ReencodedTrack | ConvertedSubtitles] = {}
         covers = [track for track in info.tracks if track.kind == "cover"]
         for track in info.tracks:
@@ -193,7 +199,7 @@ class Container:
                 self._leave_out(track)
                 return
             codec = SOUND_CODEC.get(self._muxer, "aac")
-            self._tracks[track.index] = ReencodedTrack(self._container, track, codec)
+            self._tracks[track.index] = ReencodedTrack(self._container, track, codec, self.path)
             log.warning(
                 "%s: a %s file cannot hold %s sound; track %d is re-encoded by %s",
                 self.path,
@@ -206,7 +212,7 @@ class Container:
     def _converted(self, track: Track) -> bool:
         """Whether subtitles can be had in the kind that this container holds; they are then."""
         try:
-            subtitles = ConvertedSubtitles(self._container, track)
+            subtitles = ConvertedSubtitles(self._container, track, self.path)
         except ValueError:
             return False
         self._tracks[track.index] = subtitles

@@ -62,7 +62,7 @@ class Encoder:
     least_side: int = 1
     """Shortest side of a picture that it takes, in pixels."""
     nvidia: bool = False
-    """Whether an NVIDIA GPU encodes; written, and not run for want of one."""
+    """Whether an NVIDIA GPU encodes; written, not run on one."""
 
     def written(self, colour: Colour) -> Colour:
         """How it writes a video whose numbers mean colours as `colour` says."""

@@ -30,6 +30,7 @@ class FileSink(Sink):
         preset: effort, in the words of the encoder; None takes the codec's default.
         pixels: FFmpeg's name of a pixel format; None takes what suits the picture.
         force: replace a file that is there.
+        mark: what the file tells of how it was painted, as `Container` takes it.
 
     Raises:
         SinkError: there is a file already, the folder is not there or may not be written to, or the
@@ -46,6 +47,7 @@ class FileSink(Sink):
         preset: str | None = None,
         pixels: str | None = None,
         force: bool = False,
+        mark: str | None = None,
     ) -> None:
         self.path = Path(path)
         self._force = force
@@ -55,7 +57,7 @@ class FileSink(Sink):
         encoding = choose(name, info, muxer=muxer, crf=crf, preset=preset, pixels=pixels)
         self._temporary: Path | None = None if str(path) == "-" else self._make_temporary()
         try:
-            self._container = Container(self.path, self._temporary, info, encoding)
+            self._container = Container(self.path, self._temporary, info, encoding, mark)
             self._encoder = VideoEncoder(encoding, info, self._container.context)
         except BaseException:
             self._remove_temporary()
@@ -119,7 +121,7 @@ class FileSink(Sink):
 
 def beside(path: Path, suffix: str) -> Path:
     """A hidden name for what is kept beside `path` while it is made, short enough for a file system."""
-    name = path.name.encode()
+    name = os.fsencode(path.name)
     if len(name) + len(suffix) + 1 > LONGEST_NAME:
         return path.with_name(f".{hashlib.sha256(name).hexdigest()[:32]}{suffix}")
     return path.with_name(f".{path.name}{suffix}")
@@ -148,13 +150,22 @@ def refuse_missing_folder(path: Path) -> None:
 
 
 def put_in_place(temporary: Path, path: Path, force: bool) -> None:
-    """Give a finished file its name.
+    """Give a finished file its name, once a power cut can no longer empty it.
 
     Raises:
         SinkError: another file has come there meanwhile, or it cannot be renamed.
     """
     refuse_existing(path, force)
     try:
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise SinkError(f"{path}: cannot be put in place: {error.strerror}") from error
+    # The name must last, too, before what the file was made of goes; Windows opens no folders.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,7 +1,6 @@
 """Pictures: one for a video of one frame, or a numbered one for each frame."""
 
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.sinks import Sink
-from pipeline.sinks.file import beside, refuse_existing, refuse_missing_folder
+from pipeline.sinks.file import beside, put_in_place, refuse_existing, refuse_missing_folder
 from pipeline.sinks.parts import check_journal, write_journal
 from pipeline.sources.demuxer import NUMBER, is_sequence, numbered
 
@@ -152,11 +151,11 @@ class ImageSink(Sink):
             raise SinkError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} is too large for {path.suffix}")
         try:
             self._temporary.write_bytes(content.tobytes())
-            if self._sequence:
-                os.replace(self._temporary, path)
         except OSError as error:
             self.abort()
             raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+        if self._sequence:
+            put_in_place(self._temporary, path, force=True)
 
     def mux(self, packet: Any) -> None:
         """Pictures have no other tracks."""
@@ -165,7 +164,7 @@ class ImageSink(Sink):
         """Give one picture alone its name; those of a sequence have theirs.
 
         Raises:
-            SinkError: it cannot be written.
+            SinkError: it cannot be had there.
         """
         if self._sequence:
             left = [number for number in numbered(self.path) if number > self._number]
@@ -174,12 +173,8 @@ class ImageSink(Sink):
                     "%s: numbers from %d on are another run's; this one has %d",
                     *(self.path, left[0], self._number),
                 )
-        if self._sequence or not self._number:
-            return
-        try:
-            os.replace(self._temporary, self.path)
-        except OSError as error:
-            raise SinkError(f"{self.path}: cannot be written: {error.strerror}") from error
+        elif self._number:
+            put_in_place(self._temporary, self.path, self._force)
 
     def abort(self) -> None:
         """Remove what is not complete; the pictures of a sequence that are there stay."""

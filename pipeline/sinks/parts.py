@@ -93,7 +93,7 @@ class Parts:
         refuse_missing_folder(self.output)
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._acquire()
             done = sum(len(part.packets) for part in self)
             if done and resume:
                 check_journal(self.folder / JOURNAL, journal, self.output)
@@ -107,14 +107,39 @@ class Parts:
                 for path in self.folder.glob("*.*"):
                     path.unlink()
                 write_journal(self.folder / JOURNAL, journal)
-        except Timeout:
-            raise SinkError(f"{self.output}: another run is writing it") from None
         except SinkError:
             self.end()
             raise
         except OSError as error:
             self.end()
             raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise SinkError(f"{self.output}: another run is writing it") from None
+        except OSError as error:
+            raise SinkError(f"{self.output}: cannot be written: {error.strerror}") from error
+
+    def replacing(self) -> int:
+        """How many frames are painted of what was to replace the output; what a finished run left is removed.
+
+        Raises:
+            SinkError: another run is writing it.
+        """
+        if not self.folder.exists():
+            return 0
+        self._acquire()
+        try:
+            journal = self.folder / JOURNAL
+            begun = journal.exists() and journal.stat().st_mtime_ns > self.output.stat().st_mtime_ns
+            done = sum(len(part.packets) for part in self) if begun else 0
+            if not done:
+                self.remove()
+            return done
+        finally:
+            self.end()
 
     def __iter__(self) -> Iterator[Part]:
         """The finished parts, in the order in which they are shown."""

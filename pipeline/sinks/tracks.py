@@ -1,9 +1,11 @@
 """What becomes of the tracks beside the picture: copied packet for packet, or re-encoded where it must be."""
 
+import io
 import logging
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import av
@@ -56,6 +58,16 @@ def codecs_of(container: Any) -> frozenset[str]:
     # PyAV lists decoders and encoders, and theirs are other names than those of codecs: DTS is read by "dca".
     refused = REFUSED.get(container.format.name, set())
     return frozenset(map(_codec_of, container.supported_codecs)) - refused
+
+
+def held_by(muxer: str) -> frozenset[str]:
+    """FFmpeg's names of the codecs that files of its muxer `muxer` can hold.
+
+    Raises:
+        ValueError: there is no such muxer.
+    """
+    with av.open(io.BytesIO(), "w", format=muxer) as container:
+        return codecs_of(container)
 
 
 @cache
@@ -111,13 +123,17 @@ class CopiedTrack:
 class ReencodedTrack:
     """Sound that the container cannot hold, in the codec that suits it.
 
+    Args:
+        path: what messages call the file.
+
     Raises:
         ValueError: the container can hold no sound.
     """
 
-    def __init__(self, container: Any, track: Track, codec: str) -> None:
+    def __init__(self, container: Any, track: Track, codec: str, path: Path) -> None:
         source = track.template.codec_context
-        rate, layouts = source.sample_rate, USUAL_LAYOUTS
+        rates = av.Codec(codec, "w").audio_rates or [source.sample_rate]
+        rate, layouts = min(rates, key=lambda held: abs(held - source.sample_rate)), USUAL_LAYOUTS
         if codec == "libopus":
             rate, layouts = 48000, OPUS_LAYOUTS
         layout = layouts.get(source.channels, "stereo")
@@ -126,6 +142,7 @@ class ReencodedTrack:
         self.stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         describe(self.stream, track.template)
         self.moved = 0
+        self._path = path
         self._decoder = source
         self._index = track.index
         self._damaged = 0
@@ -170,7 +187,10 @@ class ReencodedTrack:
         left = list(self.packets(None))
         left += [out for even in (*self._rest(), None) for out in self.stream.encode(even)]
         if self._damaged:
-            log.warning("track %d: %d damaged packets of sound were left out", self._index, self._damaged)
+            log.warning(
+                "%s: track %d: %d damaged packets of sound were left out",
+                *(self._path, self._index, self._damaged),
+            )
         return left
 
 
@@ -179,15 +199,19 @@ class ConvertedSubtitles:
 
     Timed text (.mp4, .mov: 3GPP TS 26.245) shows one at a time: there, what overlaps is shown together.
 
+    Args:
+        path: what messages call the file.
+
     Raises:
         ValueError: the container holds no text, or the subtitles are pictures.
     """
 
-    def __init__(self, container: Any, track: Track) -> None:
+    def __init__(self, container: Any, track: Track, path: Path) -> None:
         codec = SUBTITLES.get(container.format.name)
         if codec is None or track.codec not in TEXT_SUBTITLES:
             raise ValueError(f"{container.format.name} does not hold {track.codec}")
         self.codec = codec
+        self._path = path
         self.stream: Any = container.add_stream(codec)
         describe(self.stream, track.template)
         self.moved = 0
@@ -211,7 +235,10 @@ class ConvertedSubtitles:
             packets = self._shown_until(packet.pts)
         except av.error.FFmpegError:
             at = float((packet.pts or 0) * packet.time_base)
-            log.warning("track %d: a damaged subtitle at %.2f s is left out", packet.stream_index, at)
+            log.warning(
+                "%s: track %d: a damaged subtitle at %.2f s is left out",
+                *(self._path, packet.stream_index, at),
+            )
             return []
         self._showing += [(end, rect.ass) for rect in shown.rects]
         return packets

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import av.error
 import cv2
+import numpy as np
 from av.codec.context import Flags
 from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
@@ -90,7 +91,7 @@ def _open_sequence(path: Path, rate: Fraction) -> Any:
 
 
 def open_on_nvidia(path: str | Path, picture_rate: Fraction | None = None, *, on_device: bool = False) -> Any:
-    """The same as `open_input`, with NVIDIA's decoder for what it can decode; not run, for want of one.
+    """The same as `open_input`, with NVIDIA's decoder for what it can decode; not run on one.
 
     FFmpeg decodes on the CPU what the GPU cannot.
 
@@ -171,14 +172,13 @@ def _moving_webp(path: str | Path) -> io.BytesIO | None:
     """
     if Path(path).suffix.lower() != ".webp":
         return None
-    with open(path, "rb") as file:
-        head = file.read(21)
+    content = Path(path).read_bytes()
     # RIFF, size, WEBP, then the extended header, whose second lowest flag tells of an animation.
-    if head[8:16] != b"WEBPVP8X" or not head[20] & 2:
+    if content[8:16] != b"WEBPVP8X" or not content[20] & 2:
         return None
     # What is wrong with it is said by us, in one line.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    read, animation = cv2.imreadanimation(str(path))
+    read, animation = cv2.imdecodeanimation(np.frombuffer(content, np.uint8))
     if not read or not animation.frames:
         raise ValueError("no frame in it can be decoded")
     film = io.BytesIO()

@@ -158,7 +158,9 @@ class FileSource(Source):
             codec = self._video.codec_context.name
             log.warning("%s: NVIDIA's decoder does not take this %s; the CPU decodes", self.path, codec)
         self._size = (first.width, first.height)
-        self._orientation = orientation_of(first, Path(self.path))
+        kind = self._container.format.name
+        photograph = Path(self.path) if kind == "image2" or kind.endswith("_pipe") else None
+        self._orientation = orientation_of(first, photograph)
         self._colour = colour_of(first)
         if self._video.codec_context.codec_tag in DOLBY_VISION and first.color_trc not in (PQ, HLG):
             raise SourceError(
