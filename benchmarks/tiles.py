@@ -52,15 +52,11 @@ def layers(size: Size) -> list[Layer]:
     inputs = {name: torch.from_numpy(value).cuda() for name, value in place.inputs.items()}
     with torch.no_grad():
         settled = Program(style.model("float16"), image.device, fused=True).settle(image, inputs)
-        values: dict[str, Any] = {**settled._static, **settled.look(inputs), "image": image}
         found: dict[Any, Layer] = {}
-        for step in settled._picture:
-            given = tuple(values[name] for name in step.inputs)
-            made = step.run(*given)
-            values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-            if isinstance(step.run, partial) and step.run.func is convolve:
+        for work, given in settled.steps(image, settled.look(inputs)):
+            if isinstance(work, partial) and work.func is convolve:
                 shapes = tuple(None if each is None else each.shape for each in given)
-                found.setdefault((shapes, step.run.keywords["given"]), (step.run, given))
+                found.setdefault((shapes, work.keywords["given"]), (work, given))
     return list(found.values())
 
 
@@ -75,7 +71,7 @@ def candidates(inner: int, columns: int) -> list[Tile]:
         # Of eight warps, each needs something to do.
         if columns % n or inner % k or k < min(inner, 64) or not fits or (warps == 8 and rows * n < 64 * 64):
             continue
-        tried.append(Tile(block, n, k, warps, stages, False))
+        tried.append(Tile(block, n, k, warps, stages))
     return tried
 
 

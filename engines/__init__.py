@@ -106,6 +106,7 @@ def load(
     behind: bool = False,
     anew: bool = False,
     build: bool = True,
+    stop: threading.Event | None = None,
 ) -> Engine:
     """The engine `name` with `style`, which paints what the reference paints.
 
@@ -124,6 +125,7 @@ def load(
         anew: compare with the reference even if that was done before.
         build: whether an engine that is asked for by name may take minutes to compile the style, at its first
             picture. "auto" takes it only if that was done before (`fauve engine build`), or behind another.
+        stop: gives up what is built when it is set.
 
     Raises:
         StyleError: the style cannot be used.
@@ -135,7 +137,7 @@ def load(
         style = load_style(style)
 
     def admitted(
-        name: str, precision: str, build: bool, stop: threading.Event | None = None, style: Style = style
+        name: str, precision: str, build: bool, stop: threading.Event | None = stop, style: Style = style
     ) -> Engine:
         engine = _engine(name, build, stop)(style, precision, threads, hint)
         try:

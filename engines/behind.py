@@ -125,9 +125,6 @@ class Behind(Engine):
             del self._calls[engine]
         engine.close()
 
-    def reset(self) -> None:
-        self._engine.reset()
-
     def close(self) -> None:
         self._closed.set()
         if self._loading is not None:

@@ -94,7 +94,6 @@ def _convolve(  # type: ignore[no-untyped-def]
     block_x: tl.constexpr,
     block_n: tl.constexpr,
     block_k: tl.constexpr,
-    unrolled: tl.constexpr,
 ):
     parts: tl.constexpr = filled_columns // block_n
     blocks: tl.constexpr = inner // block_k
@@ -112,18 +111,11 @@ def _convolve(  # type: ignore[no-untyped-def]
     from_y = at_y * stride + first + phase // 2
     from_x = at_x * stride + first + phase % 2
     total = tl.zeros((block_y * block_x, block_n), tl.float32)
-    if unrolled:
-        for step in tl.static_range(taps_y * taps_x * blocks):
-            total = _step(
-                total, x, weight, from_y, from_x, n, k, step, height, width,
-                channels, filled_columns, taps_x, blocks, row, block_k,
-            )  # fmt: skip
-    else:
-        for step in range(taps_y * taps_x * blocks):
-            total = _step(
-                total, x, weight, from_y, from_x, n, k, step, height, width,
-                channels, filled_columns, taps_x, blocks, row, block_k,
-            )  # fmt: skip
+    for step in range(taps_y * taps_x * blocks):
+        total = _step(
+            total, x, weight, from_y, from_x, n, k, step, height, width,
+            channels, filled_columns, taps_x, blocks, row, block_k,
+        )  # fmt: skip
     if squares:
         channel = n % outputs
         phases = n // outputs
@@ -326,7 +318,6 @@ class Tile:
     inner: int
     warps: int
     stages: int
-    unrolled: bool
 
 
 def tile_for(inner: int, columns: int, places: int, processors: int) -> Tile:
@@ -337,10 +328,10 @@ def tile_for(inner: int, columns: int, places: int, processors: int) -> Tile:
         processors: multiprocessors of the device, each of which should have one to compute.
     """
     if inner <= 32:
-        return Tile((4, 32), min(columns, 64), inner, 4, 4, False)
+        return Tile((4, 32), min(columns, 64), inner, 4, 4)
     if columns >= 128 and places >= 128 * processors:
-        return Tile((8, 16), 128, 64, 8, 3, False)
-    return Tile((8, 16) if columns < 128 else (4, 16), min(columns, 64), 64, 4, 4, False)
+        return Tile((8, 16), 128, 64, 8, 3)
+    return Tile((8, 16) if columns < 128 else (4, 16), min(columns, 64), 64, 4, 4)
 
 
 @cache
@@ -371,7 +362,7 @@ def convolve(
     convolved: Tensor = _operator(
         x, weight, bias, other,
         [*given.taps, given.stride, given.first, given.transposed, *given.size, given.squares, given.row],
-        [*tile.block, tile.columns, tile.inner, tile.warps, tile.stages, tile.unrolled],
+        [*tile.block, tile.columns, tile.inner, tile.warps, tile.stages],
         given.outputs, relu, relu_sum,
     )  # fmt: skip
     return convolved
@@ -390,7 +381,7 @@ def _operator(
     relu_sum: bool,
 ) -> Tensor:
     taps_y, taps_x, stride, first, transposed, rows, columns, squares, row = geometry
-    block_y, block_x, block_n, block_k, warps, stages, unrolled = tile
+    block_y, block_x, block_n, block_k, warps, stages = tile
     n, channels, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
     y: Tensor = _unwritten(x, geometry, tile, outputs, relu, relu_sum)
@@ -408,7 +399,7 @@ def _operator(
         transposed=transposed, squares=squares, row=row,
         relu=relu, summed=other is not None, relu_sum=relu_sum,
         block_y=block_y, block_x=block_x, block_n=block_n, block_k=block_k,
-        unrolled=unrolled, num_warps=warps, num_stages=stages,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return y
 

@@ -8,8 +8,8 @@ from functools import cache
 DRIVER = {"win32": "nvcuda.dll"}.get(sys.platform, "libcuda.so.1")
 
 CAPTURING = threading.Lock()
-"""Held while a CUDA graph is captured: PyTorch waits for the whole device before it captures, and nobody may
-while another stream of the context is captured."""
+"""Held while a CUDA graph is captured, and by who waits for the whole device, which nobody may while a stream
+of the context is captured: PyTorch does before it captures, and its compiler when it measures kernels."""
 
 
 @cache

@@ -34,6 +34,9 @@ class Engine(ABC):
     precision: str
     """The precision that executes: "float32", "bfloat16", "float16" or "int8"."""
 
+    kernels: str = ""
+    """Which ones paint, where what is installed beside the runtime decides that: "fused" or "plain"."""
+
     streams: int = 1
     """How many calls may run at the same time, each in a thread of its own."""
 
@@ -87,9 +90,6 @@ class Engine(ABC):
         Args:
             inputs: what it takes beside the batch, by name.
         """
-
-    def reset(self) -> None:
-        """Forget earlier frames, at a cut or a seek; nothing to do for a feed-forward style."""
 
     @abstractmethod
     def close(self) -> None:

@@ -33,7 +33,11 @@ class InferenceError(EngineError):
     """The engine failed on a picture."""
 
 
-def first_line(error: Exception) -> str:
-    """What `error` says first, for a message of one line: runtimes tell their stack below. Else its kind."""
-    said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__
+def first_line(said: Exception | str) -> str:
+    """The first line of an exception or text, for a message of one line: runtimes tell their stack below.
+
+    Of an exception that says nothing, its kind.
+    """
+    lines = str(said).strip().splitlines()
+    silent = "it gives no reason" if isinstance(said, str) else type(said).__name__
+    return lines[0] if lines else silent

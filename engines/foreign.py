@@ -83,7 +83,6 @@ def _wrapped(content: bytes, path: Path, layout: Layout | None, value_range: Val
         multiple=MULTIPLE,
         native_height=NATIVE_HEIGHT,
         size=size,
-        capabilities={"mix": False, "strength": False},
         credits=(Credit(path.stem, path.name, "unknown", 0, "unknown"),),
         notes=(
             f"{layout.upper()} ({said['layout']}), values in {input_range} ({said['range']}), {sizes}; "

@@ -19,6 +19,15 @@ PROVIDERS = {
 }
 """Execution provider and the package that brings it, by the name users type."""
 
+DISTRIBUTIONS = (
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+)
+"""Those that bring the module `onnxruntime`, beside the one of that name."""
+
 
 class OnnxRuntimeEngine(Engine):
     """A style pack in ONNX Runtime.

@@ -1,8 +1,12 @@
 """OpenVINO: the engine of choice on CPUs, and the one for Intel's GPUs and NPUs."""
 
+import contextlib
+import logging
+import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,8 @@ from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
 from engines.look import Look
 from engines.remembered import recall, remember, version_of
 from engines.style import Inputs, Size, Style
+
+log = logging.getLogger("fauve")
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What OpenVINO calls those that it makes of a float32 model. An int8 model is one of its own."""
@@ -69,6 +75,9 @@ class OpenVinoEngine(Engine):
         try:
             import openvino
         except ImportError as error:
+            # Ctrl-C during the import reaches us so.
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise error.__cause__ from None
             raise EngineUnavailable(f"OpenVINO is not installed ({error}): pip install openvino") from error
         with _TYPES:
             openvino.Type.u8.to_dtype()
@@ -111,7 +120,9 @@ class OpenVinoEngine(Engine):
             "requests", OrderedDict()
         )
         if shape not in requests:
-            requests[shape] = self._model(shape).create_infer_request()
+            model = self._model(shape)
+            with self._making(shape):
+                requests[shape] = model.create_infer_request()
             if len(requests) > FADING_SIZES:
                 requests.popitem(last=False)
         return requests[shape]
@@ -123,8 +134,9 @@ class OpenVinoEngine(Engine):
                 self._compiled.move_to_end(shape)
                 return self._compiled[shape]
             compiled = self._compile("int8" if self._int8 else "float32", shape)
-            executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            self.streams = self._streams(compiled)
+            with self._making(shape):
+                executed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+                self.streams = self._streams(compiled)
             named = {short: name for name, short in PRECISIONS.items()}.get(executed, executed)
             self.precision = "int8" if self._int8 else named
             self._compiled[shape] = compiled
@@ -134,10 +146,16 @@ class OpenVinoEngine(Engine):
 
     def _compile(self, model: str, shape: tuple[int, ...]) -> Any:
         """The pack's model of that precision, compiled for `shape`."""
-        try:
+        with self._making(shape):
             graph = self._core.read_model(self.style.model(model))
             graph.reshape({"image": shape})
             return self._core.compile_model(graph, self._target, self._options)
+
+    @contextlib.contextmanager
+    def _making(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say what OpenVINO refuses to make for pictures of `shape` as engines do."""
+        try:
+            yield
         except RuntimeError as error:
             size = f"{shape[2]}x{shape[1]}"
             raise EngineBuildError(
@@ -153,21 +171,29 @@ class OpenVinoEngine(Engine):
 
     def _int8_pays(self) -> bool:
         """Whether the int8 model is the faster one on this CPU: tried once, and remembered."""
-        key = [version_of("fauve"), version_of("openvino"), self.device, self.style.digest]
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+        versions = [version_of("fauve"), version_of("openvino")]
+        key = [*versions, self.device, limit, self._options, self.style.digest]
         known = recall("int8", key)
         if known is not None and isinstance(known.get("pays"), bool):
             return bool(known["pays"])
         shape = self._shape(TRIED)
         inputs = self.style.place((shape[2], shape[1]), Look(dict.fromkeys(self.style.styles, 1.0))).inputs
         picture = {"image": np.zeros(shape, np.uint8), **inputs}
-        requests = {name: self._compile(name, shape).create_infer_request() for name in ("float32", "int8")}
-        seconds = dict.fromkeys(requests, float("inf"))
-        # In turn, so that what else the machine does befalls both.
-        for _ in range(TRIES):
-            for name, request in requests.items():
-                began = time.perf_counter()
-                request.infer(picture)
-                seconds[name] = min(seconds[name], time.perf_counter() - began)
+        seconds = dict.fromkeys(("float32", "int8"), float("inf"))
+        try:
+            requests = {name: self._compile(name, shape).create_infer_request() for name in seconds}
+            # In turn, so that what else the machine does befalls both.
+            for _ in range(TRIES):
+                for name, request in requests.items():
+                    began = time.perf_counter()
+                    request.infer(picture)
+                    seconds[name] = min(seconds[name], time.perf_counter() - began)
+        except RuntimeError as error:
+            log.warning(
+                "%s does without the int8 model of %s: %s", self.name, self.style.name, _last_line(error)
+            )
+            return False
         pays = seconds["int8"] < WORTH * seconds["float32"]
         took = {f"{name}_ms": round(1000 * each, 2) for name, each in seconds.items()}
         remember("int8", key, {"pays": pays, **took, "size": "{}x{}".format(*TRIED), "device": self.device})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.engine import Engine, Image
 from engines.errors import EngineError
 from engines.look import Look
-from engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+from engines.onnxruntime import DISTRIBUTIONS, OnnxRuntimeEngine
 from engines.remembered import recall, remember, version_of
 from engines.style import Size
 
@@ -156,10 +156,16 @@ def _words(difference: float, precision: str) -> str:
 
 
 def version(name: str) -> str:
-    """The installed version of the runtime of the engine `name`; empty if there is none by that name."""
-    runtime, _, device = name.partition(":")
-    package = PROVIDERS.get(device or "cpu", ("", runtime))[1] if runtime == "onnxruntime" else runtime
-    return version_of(package)
+    """The installed version of the runtime of the engine `name`; empty if there is none by that name.
+
+    Of one that several distributions bring or complete, the versions of those that are installed.
+    """
+    runtime = name.partition(":")[0]
+    others = {"onnxruntime": DISTRIBUTIONS, "torch:cuda": ("triton", "triton-windows")}
+    found = {
+        each: version_of(each) for each in (runtime, *others.get(name if name in others else runtime, ()))
+    }
+    return ", ".join(v if each == runtime else f"{each} {v}" for each, v in found.items() if v)
 
 
 def _key(engine: Engine) -> list[object]:
@@ -169,5 +175,5 @@ def _key(engine: Engine) -> list[object]:
         for name, content in sorted(engine.style.files.items())
         if name != "preview.jpg"
     }
-    facts = [version_of("fauve"), engine.name, version(engine.name), engine.device, engine.precision]
-    return [EDITION, *facts, files]
+    versions = [version_of("fauve"), version(engine.name), version("onnxruntime")]
+    return [EDITION, *versions, engine.name, engine.device, engine.precision, files]

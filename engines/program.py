@@ -7,7 +7,7 @@ CUDA graph needs it. Semantics are those of https://onnx.ai/onnx/operators, for 
 pictures are made of.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -62,16 +62,20 @@ class Program:
     Args:
         model: ONNX model under the packs' contract, serialised.
         device: torch's device.
+        fused: take the convolutions of `engines.convolution` where they fit, with what stands around them.
 
     Raises:
-        EngineUnavailable: it has an operator that `MAKERS` does not know; names it.
+        EngineUnavailable: it has an operator that is not known here; names it.
+        ImportError: `fused`, and Triton is not installed.
         ValueError: it is no sound ONNX model.
     """
 
     def __init__(self, model: bytes, device: torch.device, *, fused: bool = False) -> None:
         proto = onnx.load_model_from_string(model)
         onnx.checker.check_model(proto)
-        unknown = sorted({node.op_type for node in proto.graph.node} - MAKERS.keys())
+        # ONNX's own have no domain; the other name of it, ai.onnx, the checker does not take.
+        kinds = {".".join(filter(None, [node.domain, node.op_type])) for node in proto.graph.node}
+        unknown = sorted(kinds - (MAKERS.keys() - OWN))
         if unknown:
             raise EngineUnavailable(f"torch does not know the operator {', '.join(unknown)}")
         self.device = device
@@ -82,12 +86,13 @@ class Program:
             Node(
                 node.op_type,
                 tuple(node.input),
-                tuple(node.output),
+                # One that is left out has no name, as an input that is left out.
+                tuple(name or f"/left out/{number}/{at}" for at, name in enumerate(node.output)),
                 # Before opset 18, equal parts were as many as there are outputs.
                 ({"num_outputs": len(node.output)} if node.op_type == "Split" else {})
                 | {attribute.name: _attribute(attribute) for attribute in node.attribute},
             )
-            for node in proto.graph.node
+            for number, node in enumerate(proto.graph.node)
         ]
         shapes = _shapes(proto)
         self._fold_affines(shapes)
@@ -350,11 +355,14 @@ class Program:
             run = MAKERS[node.kind](node.attributes, *taken)
             made = run(*taken)
             made = made if isinstance(made, tuple) else (made,)
+            outputs = node.outputs[: len(made)]
+            if {*last, "stylized"}.intersection(node.outputs[len(made) :]):
+                raise UnsupportedNode(f"{node.kind} with {len(node.outputs)} outputs")
             if reached == STATIC:
                 made = tuple(self._placed(value) for value in made)
             else:
-                parts[reached - 1].append(_Step(run, node.inputs, node.outputs))
-            values.update(zip(node.outputs, made, strict=True))
+                parts[reached - 1].append(_Step(run, node.inputs, outputs))
+            values.update(zip(outputs, made, strict=True))
             for name in node.inputs:
                 if last[name] is node and depends[name] == PICTURE and name != "image":
                     values[name] = None
@@ -385,6 +393,15 @@ class Settled:
         values = {**self._static, **inputs}
         _run(self._look, values)
         return {name: values[name] for name in (*self._handed_on, *inputs)}
+
+    def steps(
+        self, image: Tensor, look: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
+        """Paint as `picture` does, step by step: each operation, and what it is about to be given."""
+        values = {**self._static, **look, "image": image}
+        for step in self._picture:
+            yield step.run, tuple(values[name] for name in step.inputs)
+            _run([step], values)
 
     def picture(self, image: Tensor, look: Mapping[str, Tensor]) -> Tensor:
         """Paint `image` uint8 [n, h, w, 3] with what `look` gave; uint8 [n, h, w, 3]."""
@@ -1030,7 +1047,22 @@ MAKERS: dict[str, Maker] = {
         torch.tensor(attributes["scales"]) if scales is None else scales,
     ),
 }
-"""By the operator's name in ONNX. ScaleConv, ScaleConvTranspose and Shift are our own: a folded affine."""
+"""By the operator's name in ONNX, and our own."""
+
+OWN = frozenset(
+    {
+        "ChannelsLast",
+        "FillChannel",
+        "FusedConv",
+        "PackConv",
+        "PaintConv",
+        "ScaleConv",
+        "ScaleConvTranspose",
+        "Shift",
+        "SumConv",
+    }
+)
+"""What operators are folded and fused into: no graph has them."""
 
 MIXING = frozenset({"Add", "Div", "Gather", "Mod", "Mul", "Sub"})
 """Operators of two values that must lie on one device."""

@@ -105,12 +105,8 @@ class Style:
     """What the graph needs width and height to be multiples of."""
     native_height: int = 480
     """Shorter side of the picture, in pixels, at which the strokes look as they should."""
-    run_in: int = 0
-    """Frames that a recurrent style must see before a picture counts; 0 for a feed-forward one."""
     size: Size | None = None
     """The only size that the graph takes, None for any."""
-    capabilities: Mapping[str, bool] = field(default_factory=dict)
-    """Whether "mix" and "strength" are the graph's own; strength that is not is a blend with the input."""
     license: str = "unknown"
     credits: tuple[Credit, ...] = ()
     recipe: str = ""
@@ -218,11 +214,6 @@ class Style:
             raise StyleError(f"{self.name}: {GOLDEN} does not hold two uint8 pictures of one size")
         return Golden(image, look, stylized)
 
-    @property
-    def preview(self) -> bytes | None:
-        """A JPEG picture of the style, if the pack has one."""
-        return self.files.get("preview.jpg")
-
 
 def bundled() -> list[str]:
     """Names of the styles that come with fauve, sorted."""
@@ -240,10 +231,8 @@ def write_pack(
     multiple: int,
     native_height: int,
     license: str,
-    capabilities: Mapping[str, bool],
     recipe: str = "",
     card: Mapping[str, Any] | None = None,
-    run_in: int = 0,
     force: bool = False,
 ) -> Style:
     """Write a pack to `folder`, whole or not at all, and read it back.
@@ -266,8 +255,6 @@ def write_pack(
         "models": dict(models),
         "multiple": multiple,
         "native_height": native_height,
-        "run_in": run_in,
-        "capabilities": dict(capabilities),
         "license": license,
         "recipe": recipe,
         "card": dict(card or {}),
@@ -530,8 +517,6 @@ def _parse(contents: Mapping[str, bytes], where: str) -> Style:
         models=models,
         multiple=multiple,
         native_height=native_height,
-        run_in=entry("run_in", int, 0),
-        capabilities=entry("capabilities", dict, {}),
         license=entry("license", str, "unknown"),
         credits=credits,
         recipe=entry("recipe", str, ""),

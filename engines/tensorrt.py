@@ -1,7 +1,7 @@
 """TensorRT: NVIDIA's compiler. It takes a minute or more to build a plan for a style, and the plan is kept.
 
 Written against the API of TensorRT 10.13 to 11, pycuda and CUDA's driver, and checked against their bindings.
-Not run: no NVIDIA GPU was at hand.
+Not tested on hardware.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
-from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError
+from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, first_line
 from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target, area
 from engines.style import Inputs, Size, Style
 from engines.tensorrt_graph import without_bytes, working_memory
@@ -80,7 +80,7 @@ class Gpu:
             # Else pycuda's destructor would treat it as one of its own making, and complain.
             atexit.register(self._context.detach)
         except cuda.Error as error:
-            raise EngineUnavailable(f"tensorrt: the GPU cannot be used: {_line(str(error))}") from error
+            raise EngineUnavailable(f"tensorrt: the GPU cannot be used: {first_line(error)}") from error
 
     @contextmanager
     def current(self, kind: type[EngineError], doing: str) -> Iterator[None]:
@@ -95,7 +95,7 @@ class Gpu:
                 f"what else uses the GPU, or paint at a smaller size"
             ) from error
         except cuda.Error as error:
-            raise kind(f"tensorrt: {doing}: {_line(str(error))}") from error
+            raise kind(f"tensorrt: {doing}: {first_line(error)}") from error
         finally:
             cuda.Context.pop()
 
@@ -333,7 +333,7 @@ class _Execution:
         try:
             self._graph = _Graph(self._stream, self._enqueue)
         except (RuntimeError, cuda.Error) as error:  # ours, or of the driver's bindings
-            log.warning("tensorrt runs without a CUDA graph, a little slower: %s", _line(str(error)))
+            log.warning("tensorrt runs without a CUDA graph, a little slower: %s", first_line(error))
 
     def _must(self, done: bool) -> None:
         if not done:
@@ -400,11 +400,11 @@ class Messages(trt.ILogger):  # type: ignore[misc]
         if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
             self._errors.append(msg)
         elif severity == trt.ILogger.Severity.WARNING:
-            log.info("tensorrt: %s", _line(msg))
+            log.info("tensorrt: %s", first_line(msg))
 
     def reason(self) -> str:
         """The first error since the last `forget`: those that follow are its consequences."""
-        return _line(self._errors[0]) if self._errors else "it gives no reason"
+        return first_line("".join(self._errors[:1]))
 
     def forget(self) -> None:
         """Begin anew."""
@@ -628,8 +628,4 @@ def _parser_error(parser: Any, messages: Messages) -> str:
     if not parser.num_errors:
         return messages.reason()
     error = parser.get_error(0)
-    return f"{error.node_operator()} {error.node_name()!r}: {_line(error.desc())}"
-
-
-def _line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "it gives no reason"
+    return f"{error.node_operator()} {error.node_name()!r}: {first_line(error.desc())}"

@@ -12,8 +12,9 @@ side stream, so that with several streams one picture's copies overlap with anot
 
 In float16, pictures of `SMALLEST` pixels or more are painted by fused kernels, several times as fast: those
 of `engines.convolution`, and what PyTorch's compiler makes of the arithmetic between. That takes seconds. For
-throughput they are waited for, and so all pictures of a file are painted alike; else cuDNN and PyTorch's own
-kernels paint until the others are ready.
+throughput they are waited for, so that all pictures of a file are painted alike, in every process that paints
+some: whether there are fused kernels is settled when the engine is loaded, and if they fail later, that is an
+error. Else cuDNN and PyTorch's own kernels paint until the others are ready, or in their place.
 """
 
 import logging
@@ -24,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -34,7 +36,7 @@ from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.look import Look
-from engines.parity import agreement, built_in
+from engines.parity import agreement
 from engines.style import Inputs, Style
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class TorchEngine(Engine):
         device: "cuda" or "cpu"; "" takes an NVIDIA GPU if there is one.
         precision: "auto" (float16 on CUDA if the pack has it), "float32" or "float16".
         threads: CPU threads, of torch in the whole process; None leaves it to torch.
-        hint: "throughput" keeps `STREAMS` pictures in flight on CUDA.
+        hint: "throughput" keeps `STREAMS` pictures in flight on CUDA, and paints the same in every process.
 
     Raises:
         EngineUnavailable: torch, the device or the precision is not here, or the graph has an operator that
@@ -126,11 +128,13 @@ class TorchEngine(Engine):
         self.precision = precision
         self.streams = STREAMS if cuda and hint == "throughput" else 1
         self._waits = hint == "throughput"
-        self._fused = self._fusing(style.model(precision)) if cuda and precision == "float16" else None
         self._compiling, self._closed = threading.Lock(), threading.Event()
         self._painters: OrderedDict[tuple[int, ...], queue.LifoQueue[_Painter]] = OrderedDict()
         self._preparing, self._listing = threading.Lock(), threading.Lock()
         self._streams: deque[torch.cuda.Stream] = deque()
+        self._fused = self._fusing(style.model(precision)) if cuda and precision == "float16" else None
+        if cuda:
+            self.kernels = "plain" if self._fused is None else "fused"
 
     @contextmanager
     def own_stream(self) -> Iterator[None]:
@@ -148,9 +152,12 @@ class TorchEngine(Engine):
         except IndexError:
             stream = _stream_of(self, self.torch_device)
         try:
+            # Of a stream, PyTorch would wait in a loop that takes a CPU core.
+            done = cast("Any", torch.cuda.Event)(blocking=True)
             with torch.cuda.stream(stream):
                 yield
-            stream.synchronize()
+            done.record(stream)
+            done.synchronize()
         finally:
             self._streams.append(stream)
 
@@ -200,10 +207,13 @@ class TorchEngine(Engine):
 
     def _prepared(self, shape: tuple[int, ...]) -> "queue.LifoQueue[_Painter]":
         """What paints pictures of `shape` [n, h, w, 3], made at its first use."""
+        import torch
+
         if (known := self._known(shape)) is not None:
             return known
-        # Whoever paints at another size goes on meanwhile.
-        with self._preparing:
+        # Whoever paints at another size goes on meanwhile. What is made in inference mode could not be
+        # written to by callers that are not in it.
+        with self._preparing, torch.inference_mode(False):
             if (known := self._known(shape)) is not None:
                 return known
             inputs = self.style.place(
@@ -220,26 +230,35 @@ class TorchEngine(Engine):
                     target=self._fuse, args=(made, shape, inputs), name=name, daemon=True
                 ).start()
             with self._listing:
-                self._painters[shape] = made
+                if not self._closed.is_set():
+                    self._painters[shape] = made
                 if len(self._painters) > SIZES:
                     self._painters.popitem(last=False)
             return made
 
     def _fusing(self, model: bytes) -> "Program | None":
         """The program for fused kernels; None, and that is said, where there are none for this style."""
+        import torch
+
         from engines.program import Program
 
         try:
-            return Program(model, self.torch_device, fused=True)
+            program = Program(model, self.torch_device, fused=True)
+            if self._waits:
+                # That nothing can be compiled, as without a C compiler, is to be known before a film begins.
+                with CAPTURING, torch.no_grad(), self.own_stream():
+                    torch.compile(lambda x: x + 1)(torch.zeros(1, device=self.torch_device))
+            return program
         except ImportError as error:
             reason = f"Triton is not installed ({error})"
-        except Exception as error:  # of a graph that is not as its passes expect
+        except Exception as error:  # of a graph that is not as its passes expect, or of the compiler
             reason = first_line(error)
         log.warning("%s paints without fused kernels: %s", self.name, reason)
         return None
 
     def _plain_painters(self, shape: tuple[int, ...], inputs: Inputs) -> "list[_Painter]":
-        kind: type[_Painter] = _OnCuda if self.torch_device.type == "cuda" else _OnCpu
+        cuda = self.torch_device.type == "cuda"
+        kind: Callable[..., _Painter] = partial(_OnCuda, alike=self._waits) if cuda else _OnCpu
         try:
             return [kind(self._program, shape, inputs, self.torch_device) for _ in range(self.streams)]
         except Exception as error:  # what an operator raises that was given something else than it knows
@@ -250,7 +269,11 @@ class TorchEngine(Engine):
 
     def _fusing_painters(self, shape: tuple[int, ...], inputs: Inputs) -> "list[_Painter]":
         """What paints pictures of `shape` by fused kernels, if these paint what the others do; else nothing,
-        and why."""
+        and that is said.
+
+        Raises:
+            EngineBuildError: they fail, and other processes of the same render may paint by them.
+        """
         size, device = f"{shape[2]}x{shape[1]}", self.torch_device
         try:
             with self._compiling:
@@ -258,10 +281,9 @@ class TorchEngine(Engine):
                     return []
                 compiled = self._compiled(shape, inputs)
                 painters: list[_Painter] = [
-                    _OnCuda(compiled, shape, inputs, device) for _ in range(self.streams)
+                    _OnCuda(compiled, shape, inputs, device, alike=self._waits) for _ in range(self.streams)
                 ]
-                noise = built_in((shape[2], shape[1]))[2]
-                frame = np.stack([np.roll(noise, index, 0) for index in range(shape[0])])
+                frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
                 expected = _OnCuda(self._program, shape, inputs, device)(frame, inputs)
             agrees, difference = agreement(painters[0](frame, inputs), expected, self.precision)
             if agrees:
@@ -269,6 +291,11 @@ class TorchEngine(Engine):
             reason = f"they paint something else ({difference})"
         except Exception as error:  # of a compiler, in a thread of its own
             reason = first_line(error)
+        if self._waits:
+            raise EngineBuildError(
+                f"{self.name} cannot paint {self.style.name} at {size} by fused kernels: {reason}; "
+                f"--precision float32 needs none"
+            )
         if not self._closed.is_set():
             log.warning("%s paints %s without fused kernels: %s", self.name, size, reason)
         return []
@@ -288,7 +315,8 @@ class TorchEngine(Engine):
         from engines.program import Compiled
 
         assert self._fused is not None
-        with torch.no_grad(), self.own_stream():
+        # The compiler waits for the whole device when it measures which of its kernels are fastest.
+        with CAPTURING, torch.no_grad(), self.own_stream():
             image = torch.zeros(shape, dtype=torch.uint8, device=self.torch_device)
             given = {name: torch.from_numpy(value).to(self.torch_device) for name, value in inputs.items()}
             return Compiled(self._fused.settle(image, given), image, given)
@@ -300,9 +328,17 @@ class TorchEngine(Engine):
             return self._painters.get(shape)
 
     def close(self) -> None:
+        import torch
+
         self._closed.set()
-        with self._preparing, self._listing:
+        with self._listing:
             self._painters.clear()
+        # Who compiles for seconds is not waited for: PyTorch itself empties its cache before memory runs out.
+        if self.torch_device.type == "cuda" and CAPTURING.acquire(blocking=False):
+            try:
+                torch.cuda.empty_cache()
+            finally:
+                CAPTURING.release()
 
 
 class _Painter(ABC):
@@ -361,8 +397,20 @@ class _OnCpu(_Painter):
 
 
 class _OnCuda(_Painter):
+    """Replays CUDA graphs.
+
+    Args:
+        alike: take the algorithms that each process takes, and not those that are measured to be fastest.
+    """
+
     def __init__(
-        self, program: "Program | Compiled", shape: tuple[int, ...], inputs: Inputs, device: "torch.device"
+        self,
+        program: "Program | Compiled",
+        shape: tuple[int, ...],
+        inputs: Inputs,
+        device: "torch.device",
+        *,
+        alike: bool = False,
     ) -> None:
         super().__init__(program, shape, inputs, device)
         torch = self._torch
@@ -375,10 +423,13 @@ class _OnCuda(_Painter):
         # On other streams the weights were made, when the engine was, and now what is zeroed.
         self._stream.wait_stream(torch.cuda.default_stream(device))
         self._stream.wait_stream(torch.cuda.current_stream(device))
-        self._done, self._copied = torch.cuda.Event(), torch.cuda.Event()
+        # The one that is waited for with each picture leaves its CPU core to others.
+        self._done, self._copied = torch.cuda.Event(blocking=True), torch.cuda.Event()
         self._copied.record(self._stream)
         # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=not alike, deterministic=alike, allow_tf32=False
+        )
         with CAPTURING, torch.no_grad(), exact:
             with torch.cuda.stream(self._stream):
                 # Kept, because the graphs read what lies in it.

@@ -2,7 +2,7 @@
 
 Each frame's image is `planes.Planes`, and everything from decoder to encoder is PyTorch, so that the same
 arithmetic runs on any device: it is that of `scaling`, within `planes.TOLERANCE`. Packets, times and other
-tracks are PyAV's, as ever. Run on the CPU, over NV12 there; on CUDA written and not run, for want of one.
+tracks are PyAV's, as ever. Run on the CPU, over NV12 there; not run on a GPU.
 """
 
 from fractions import Fraction
@@ -110,7 +110,7 @@ class DevicePainter:
         import torch
 
         # On the default stream it would wait for the decoder, and for what other threads paint.
-        with self._engine.own_stream(), torch.inference_mode():
+        with self._engine.own_stream(), torch.no_grad():
             image = rgb(planes, self._from_yuv)
             if planes.y.shape != self._size[::-1]:
                 image = resized(image, self._size)

@@ -7,13 +7,14 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from engines import Engine
 from engines.cpu import instruction_sets
+from engines.parity import version
+from engines.remembered import version_of
 from pipeline.errors import SinkError
 from pipeline.segments import Segment
 from pipeline.sinks.parts import Parts
@@ -168,11 +169,11 @@ def _load(runtime: Runtime) -> Engine:
 def _facts(runtime: Runtime) -> str:
     """What the pictures of a machine depend on."""
     with runtime.load() as engine:
-        version = metadata.version(engine.name.partition(":")[0])
         sets = " ".join(instruction_sets())
         if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
             sets += f" limited to {limit}"
-        return f"{engine.name} {version} {engine.precision}, fauve {metadata.version('fauve')}, {sets}"
+        paints = " ".join(filter(None, [engine.name, version(engine.name), engine.precision, engine.kernels]))
+        return f"{paints}, fauve {version_of('fauve')}, {sets}"
 
 
 class _Heard(logging.Handler):

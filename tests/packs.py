@@ -114,7 +114,6 @@ def tiny_pack(folder: Path, *, multiple: int = 8, native_height: int = 96, carri
         multiple=multiple,
         native_height=native_height,
         license="CC0-1.0",
-        capabilities={"mix": True, "strength": True},
     )
 
 

@@ -337,6 +337,19 @@ def test_a_gpu_keeps_its_frames(on_gpu, tmp_path, caplog, staying):
 
 
 @pytest.mark.gpu
+def test_a_gpu_measures_both_ways_with_one_engine(on_gpu, tmp_path):
+    """What is prepared for the first way, which leaves the frames there, paints those of the other."""
+    video = gpu_video(tmp_path / "in.mp4", frames=90)
+    _, expected, sound = painted(on_gpu, video, tmp_path / "host.mp4", "cpu")
+    report, frames, same = painted(on_gpu, video, tmp_path / "device.mp4", "cuda")
+    assert (report["frames"], len(frames), same) == (90, 90, sound)
+    assert max(furthest(a.image, b.image) for a, b in zip(frames, expected, strict=True)) <= 2 * TOLERANCE
+    with engines.load("torch:cuda", style=on_gpu.style, precision="float32") as fresh:
+        report, frames, _ = painted(fresh, video, tmp_path / "fresh.mp4", "cuda")
+    assert report["frames"] == len(frames) == 90
+
+
+@pytest.mark.gpu
 def test_a_canvas_follows_the_camera_on_a_gpu(tmp_path, caplog, staying):
     video = gpu_video(tmp_path / "in.mp4", frames=90, size=(160, 96), shown=panned)
     style = tiny_pack(tmp_path / "tiny", native_height=64, carried=True)

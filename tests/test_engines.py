@@ -1,11 +1,15 @@
 """Every engine that is present paints the same picture, whatever its size."""
 
+import builtins
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -253,6 +257,82 @@ def test_openvino_takes_int8_where_that_is_measured_to_be_faster_and_remembers(
     assert len(compiled) == 3
 
 
+def test_ctrl_c_while_openvino_is_imported_is_not_lost(style, monkeypatch):
+    imported = builtins.__import__
+
+    def interrupted(name, *others, **named):
+        if name == "openvino":
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+        return imported(name, *others, **named)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engines.load("auto", style=style)
+
+
+def test_what_openvino_refuses_is_said_as_engines_say_it(style, monkeypatch):
+    class Refusing:
+        """A compiled model on a device that is gone."""
+
+        def refuse(self, *_):
+            raise RuntimeError("Exception from src/inference.cpp:1:\nthe device is gone")
+
+        create_infer_request = get_property = refuse
+
+    said = f"^openvino refuses {style.name} at 64x48: the device is gone$"
+    with OpenVinoEngine(style, precision="float32") as engine:
+        engine(picture(32, 32), Look())
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "_model", lambda shape: Refusing())
+            with pytest.raises(EngineBuildError, match=said):
+                engine(picture(64, 48), Look())
+        monkeypatch.setattr(engine, "_compile", lambda model, shape: Refusing())
+        with pytest.raises(EngineBuildError, match=said):
+            engine(picture(64, 48), Look())
+
+
+@pytest.fixture
+def with_int8(style, tmp_path, monkeypatch):
+    """A small style with a model that calls itself int8, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return replace(style, models={**style.models, "int8": style.models["float32"]})
+
+
+def test_int8_is_measured_for_each_way_in_which_openvino_may_paint(with_int8, tmp_path, monkeypatch):
+    cache = tmp_path / "cache" / "fauve" / "int8"
+    for measured, options in enumerate([{}, {"threads": 1}, {"threads": 2}, {"hint": "throughput"}], start=1):
+        for _ in range(2):
+            OpenVinoEngine(with_int8, **options).close()
+        assert len(list(cache.iterdir())) == measured
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    OpenVinoEngine(with_int8).close()
+    assert len(list(cache.iterdir())) == 5
+
+
+@pytest.mark.parametrize("fails", ["compiled", "run"])
+def test_openvino_does_without_an_int8_model_that_it_refuses(with_int8, tmp_path, monkeypatch, caplog, fails):
+    compile_ = OpenVinoEngine._compile
+
+    def infer(picture):
+        raise RuntimeError("Exception from src/core\nno such kernel")
+
+    def compiled(engine, model, shape):
+        if model != "int8":
+            return compile_(engine, model, shape)
+        if fails == "compiled":
+            raise EngineBuildError("openvino refuses tiny at 640x360: no such kernel")
+        return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
+
+    monkeypatch.setattr(OpenVinoEngine, "_compile", compiled)
+    with OpenVinoEngine(with_int8) as engine:
+        assert engine.precision != "int8"
+        assert engine(picture(16, 16), Look()).shape == (16, 16, 3)
+    (said,) = caplog.messages
+    assert said.startswith("openvino does without the int8 model of tiny: ")
+    assert said.endswith("no such kernel")
+    assert not (tmp_path / "cache" / "fauve" / "int8").exists(), "it is tried again"
+
+
 def test_a_pack_without_int8_says_so(style):
     with pytest.raises(EngineUnavailable, match=r"^tiny has no int8 model; there is float32$"):
         engines.load("openvino", style=style, precision="int8")
@@ -350,6 +430,41 @@ def test_half_precision_on_the_gpu_from_several_threads(name):
         for result, image, look in zip(painted, images, looks, strict=True):
             agrees, difference = engines.agreement(result, whole(image, look), "float16")
             assert agrees, difference
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_film_has_the_same_frames_whoever_paints_it(precision):
+    """As two workers would, or the run that goes on."""
+    images = [picture(640, 360, seed) for seed in range(4)]
+    painted = []
+    for _ in range(2):
+        with engines.load("torch:cuda", style="live", precision=precision, hint="throughput") as engine:
+            assert engine.kernels == ("fused" if precision == "float16" else "plain")
+            painted.append([engine(image, Look()) for image in images])
+    assert all(np.array_equal(a, b) for a, b in zip(*painted, strict=True))
+
+
+@pytest.mark.gpu
+def test_sizes_are_prepared_on_the_gpu_while_others_are_compiled_for(caplog):
+    with engines.load("torch:cuda", style="live", precision="float16") as engine:
+        for width in (640, 704, 768):
+            assert engine(picture(width, 360), Look()).shape == (360, width, 3)
+        for thread in threading.enumerate():
+            if thread.name.startswith("compile "):
+                thread.join()
+        assert "without fused kernels" not in caplog.text
+        engine(picture(640, 360), Look())
+
+
+@pytest.mark.gpu
+def test_an_engine_that_is_closed_leaves_the_gpu_s_memory():
+    import torch
+
+    with engines.load("torch:cuda", style="live", precision="float32") as engine:
+        engine(picture(1280, 720), Look())
+        held = torch.cuda.memory_reserved()
+    assert torch.cuda.memory_reserved() < held / 2
 
 
 @pytest.mark.gpu

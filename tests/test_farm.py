@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engines import parity
 from pipeline.errors import SinkError
-from pipeline.farm import Farm
+from pipeline.farm import Farm, _facts
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import make_video, read_video
@@ -82,6 +85,17 @@ def test_what_goes_wrong_on_another_machine_is_said(tmp_path, pack, cluster):
     output, error = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert error.splitlines()[-1] == f"fauve: {video}: no such file"
+
+
+def test_a_machine_tells_what_its_pictures_depend_on(monkeypatch):
+    """Whichever distribution its ONNX Runtime is of."""
+    versions = {"fauve": "1", "onnxruntime-gpu": "1.30.0"}
+    monkeypatch.setattr(parity, "version_of", lambda package: versions.get(package, ""))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    engine = SimpleNamespace(name="onnxruntime:cuda", precision="float16", kernels="fused")
+    told = _facts(SimpleNamespace(load=lambda: nullcontext(engine)))
+    assert told.startswith("onnxruntime:cuda onnxruntime-gpu 1.30.0 float16 fused, fauve ")
+    assert told.endswith(" limited to AVX2")
 
 
 def test_no_cluster_there():

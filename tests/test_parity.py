@@ -152,6 +152,21 @@ def test_what_the_reference_could_not_judge_is_not_remembered(style, monkeypatch
     assert len(remembered()) == 1
 
 
+def test_a_verdict_holds_for_the_versions_that_it_was_found_with(style, monkeypatch):
+    installed = {"openvino": "1", "onnxruntime-gpu": "1"}
+    monkeypatch.setattr(parity, "version_of", lambda package: installed.get(package, ""))
+    for name in ("onnxruntime", "onnxruntime:cuda", "onnxruntime:coreml", "onnxruntime:dml"):
+        assert parity.version(name) == "onnxruntime-gpu 1"
+    assert (parity.version("openvino:gpu"), parity.version("tensorrt")) == ("1", "")
+    engines.load("openvino", style=style).close()
+    for number, package in enumerate(("onnxruntime-gpu", "openvino", "onnxruntime", "triton")):
+        installed[package] = "2"
+        engines.load("openvino", style=style).close()
+        assert len(remembered()) == min(2 + number, 4), package
+    assert parity.version("onnxruntime") == "2, onnxruntime-gpu 2"
+    assert parity.version("torch:cuda") == "triton 2"
+
+
 def test_a_cache_that_cannot_be_written_stops_nothing(style, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

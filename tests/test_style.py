@@ -61,7 +61,7 @@ def test_every_bundled_style_is_whole(name):
     style = Style.load(name)
     assert style.name == name
     assert style.golden() is not None
-    assert style.preview
+    assert style.files["preview.jpg"]
     assert all(credit.artist and credit.title and credit.rights for credit in style.credits)
 
 
@@ -277,7 +277,6 @@ def test_models_that_do_not_agree_about_the_origin(tmp_path):
             multiple=8,
             native_height=96,
             license="CC0-1.0",
-            capabilities={},
         )
 
 
@@ -359,7 +358,6 @@ def write(folder, force=False, model=None):
         multiple=8,
         native_height=480,
         license="CC0-1.0",
-        capabilities={},
         force=force,
     )
 

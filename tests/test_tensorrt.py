@@ -426,6 +426,15 @@ def test_a_build_behind_ends_with_what_it_was_for(trt, machine, style):
     assert PlanCache().plans() == []
 
 
+def test_a_load_that_nobody_waits_for_any_more_is_given_up(trt, machine, style):
+    stop = threading.Event()
+    stop.set()
+    machine.during_build = lambda: time.sleep(0.3)
+    with pytest.raises(EngineBuildError, match="the build of tiny was given up"):
+        engines.load("tensorrt", style=style, behind=True, stop=stop)
+    assert PlanCache().plans() == []
+
+
 def test_a_build_that_does_not_fit_is_refused_before_it_begins(trt, machine, style):
     machine.free = 900 << 20
     with pytest.raises(EngineBuildError) as raised:

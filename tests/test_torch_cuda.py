@@ -1,6 +1,7 @@
 """The torch engine's work on CUDA, over stand-ins on the CPU that record and replay as CUDA graphs do."""
 
 import threading
+import tracemalloc
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engines
-from engines import Look, Style
+from engines import EngineBuildError, Look, Style
 from engines.cuda import CAPTURING
 from engines.program import Compiled, Program
 from engines.torch import TorchEngine, _OnCuda
+from pipeline.colour import Colour, encodable
+from pipeline.device import DevicePainter
 from pipeline.planes import Planes
 from tests.packs import tiny_pack
 
@@ -51,15 +54,23 @@ class Graph:
                     old.view(new.shape).copy_(new)
 
 
+SPUN = []
+"""What was waited for in a loop that takes a CPU core."""
+
+
 class Event:
-    def __init__(self):
+    def __init__(self, blocking=False):
         self.stream = None
+        self.blocking = blocking
 
     def record(self, stream):
         self.stream = stream
 
     def synchronize(self):
         assert self.stream is not None, "waits for something that was recorded"
+        self.stream.finished = True
+        if not self.blocking:
+            SPUN.append(self)
 
 
 class Stream:
@@ -79,6 +90,7 @@ class Stream:
 
     def synchronize(self):
         self.finished = True
+        SPUN.append(self)
 
     @classmethod
     @contextmanager
@@ -101,6 +113,7 @@ def _cuda(monkeypatch):
 
     monkeypatch.setattr("engines.torch._idle", defaultdict(deque))
     monkeypatch.setattr(Stream, "given", 0)
+    SPUN.clear()
     default = Stream(None)
     for name, stand_in in {
         "Stream": Stream,
@@ -159,8 +172,80 @@ def test_what_is_recorded_is_all_that_a_picture_and_a_look_need(tmp_path, name):
     assert all(np.array_equal(a, b) for a, b in zip(painted, kept, strict=True)), (
         "results are the caller's own"
     )
-    assert painter._graph.replays - replayed[1] == len(looks) + 3
+    SPUN.clear()
+    painter(picture(11), inputs)
+    assert SPUN == [], "a core would be taken from decoder and encoder"
+    assert painter._graph.replays - replayed[1] == len(looks) + 4
     assert painter._look_graph.replays - replayed[0] == len(looks) - 1, "only when the look has changed"
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_what_was_prepared_for_frames_on_the_device_paints_those_of_the_host(tmp_path, monkeypatch):
+    image = picture(1)[0]
+    with TorchEngine(tiny_pack(tmp_path / "tiny"), "cpu") as engine:
+        monkeypatch.setattr("engines.torch._OnCpu", _OnCuda)
+        there = DevicePainter(engine, (64, 48), Colour())(
+            Planes.of(encodable(image, Colour(), "nv12")), Look()
+        )
+        assert not there.y.is_inference()
+        assert engine(image, Look()).shape == image.shape
+        with torch.inference_mode():
+            small = engine.paint_on_device(torch.from_numpy(image[:32, :32].copy()), Look())
+        assert np.array_equal(engine(image[:32, :32], Look()), small.numpy())
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_the_same_algorithms_are_taken_by_every_process_that_paints_a_film(tmp_path, monkeypatch):
+    settings = []
+    really = torch.backends.cudnn.flags
+    monkeypatch.setattr(
+        torch.backends.cudnn, "flags", lambda **flags: settings.append(flags) or really(**flags)
+    )
+    for hint in ("throughput", "latency"):
+        engine = TorchEngine(tiny_pack(tmp_path / hint), "cpu", hint=hint)
+        engine.torch_device = torch.device("cuda")
+
+        def here(program, shape, inputs, device, **options):
+            return _OnCuda(program, shape, inputs, torch.device("cpu"), **options)
+
+        with monkeypatch.context() as on_cuda:
+            on_cuda.setattr("engines.torch._OnCuda", here)
+            (painter,) = engine._plain_painters((1, 16, 16, 3), engine.style.place((16, 16), Look()).inputs)
+        assert isinstance(painter, _OnCuda)
+    alike, fastest = settings
+    assert (alike["benchmark"], alike["deterministic"]) == (False, True)
+    assert (fastest["benchmark"], fastest["deterministic"]) == (True, False)
+
+
+def test_memory_goes_back_when_no_graph_is_captured(tmp_path, monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(CAPTURING.locked()))
+    engine = TorchEngine(tiny_pack(tmp_path / "tiny"), "cpu")
+    engine(picture(1)[0], Look())
+    engine.close()
+    assert emptied == [], "there is no GPU"
+    engine.torch_device = torch.device("cuda")
+    engine.close()
+    assert emptied == [True]
+    assert not CAPTURING.locked()
+    with CAPTURING:
+        engine.close()
+    assert emptied == [True], "who compiles is not waited for"
+
+
+def test_what_cannot_be_compiled_at_all_is_known_before_a_film_begins(tmp_path, monkeypatch, caplog):
+    def no_compiler(*arguments, **options):
+        assert CAPTURING.locked()
+        raise RuntimeError("Failed to find C compiler\nand more")
+
+    engine = TorchEngine(tiny_pack(tmp_path / "tiny"), "cpu", hint="throughput")
+    monkeypatch.setattr("engines.program.Program", lambda *arguments, fused: SimpleNamespace(fused=fused))
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "compile", no_compiler)
+        assert engine._fusing(b"") is None
+    assert caplog.messages == ["torch:cpu paints without fused kernels: Failed to find C compiler"]
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert engine._fusing(b"").fused
 
 
 @pytest.fixture
@@ -199,6 +284,13 @@ def fused(engine, size=(64, 48)):
     return [isinstance(painter._settled, Compiled) for painter in painters.queue]
 
 
+def compiled_for(size):
+    """Wait until the thread that compiles for that size is done."""
+    for thread in threading.enumerate():
+        if thread.name == f"compile {size}":
+            thread.join(10)
+
+
 @pytest.mark.usefixtures("_cuda")
 def test_a_file_waits_for_the_fused_kernels(fusing):
     engine = fusing("throughput")
@@ -224,9 +316,7 @@ def test_live_video_is_painted_until_the_fused_kernels_are_ready(fusing):
     assert fused(engine) == [False, False]
     assert np.array_equal(engine(picture(1)[0], Look()), before)
     ready.set()
-    for thread in threading.enumerate():
-        if thread.name == "compile 64x48":
-            thread.join(10)
+    compiled_for("64x48")
     assert fused(engine) == [True, True]
     assert np.array_equal(engine(picture(1)[0], Look()), before)
 
@@ -249,14 +339,50 @@ def test_fused_kernels_that_fail_or_paint_something_else_are_left_and_that_is_sa
         compiled._compiled = lambda image, *values: 255 - right(image, *values)
         return compiled
 
-    engine = fusing("throughput", broken)
+    engine = fusing("latency", broken)
     painted = engine(picture(1)[0], Look())
+    compiled_for("64x48")
     assert fused(engine) == [False, False]
     (record,) = caplog.records
     assert record.getMessage().startswith(f"torch:cpu paints 64x48 without fused kernels: {reason}")
     assert "and more" not in record.getMessage()
-    engine._fused = None
     assert np.array_equal(engine(picture(1)[0], Look()), painted)
+    film = fusing("throughput", broken)
+    with pytest.raises(EngineBuildError) as raised:
+        film(picture(1)[0], Look())
+    assert str(raised.value).startswith(f"torch:cpu cannot paint tiny1 at 64x48 by fused kernels: {reason}")
+    assert str(raised.value).endswith("; --precision float32 needs none")
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_no_graph_is_captured_while_the_compiler_may_wait_for_the_device(fusing, monkeypatch):
+    locked = []
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: locked.append(CAPTURING.locked()) or graph)
+    engine = fusing()
+    shape, inputs = (1, 48, 64, 3), engine.style.place((64, 48), Look()).inputs
+    compiled = TorchEngine._compiled(engine, shape, inputs)
+    assert isinstance(compiled, Compiled)
+    assert locked == [True]
+    assert not CAPTURING.locked()
+
+
+@pytest.mark.usefixtures("_cuda")
+def test_fused_kernels_are_compared_on_one_picture_of_noise(fusing, monkeypatch):
+    """Of 8K, all the built-in frames would be gigabytes."""
+    compared = []
+    monkeypatch.setattr("engines.torch.agreement", lambda *given: compared.append(given) or (True, ""))
+    engine, shape = fusing("throughput"), (1, 192, 256, 3)
+    inputs = engine.style.place((256, 192), Look()).inputs
+    tracemalloc.start()
+    try:
+        engine._fusing_painters(shape, inputs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    ((painted, expected, _),) = compared
+    assert np.array_equal(painted, expected)
+    assert painted.shape == shape
+    assert peak < 40 * painted.size
 
 
 @pytest.mark.usefixtures("_cuda")
@@ -303,6 +429,8 @@ def test_threads_that_paint_what_lies_there_have_streams_of_their_own(tmp_path):
             assert len(numbers) == 2
             seen |= numbers
         assert len(seen) == 2, "threads come and go, and memory is kept for each stream"
+        assert SPUN == []
+        engine.torch_device = torch.device("cpu")
 
 
 @pytest.mark.usefixtures("_cuda")
