@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.machine import write_results
 from training.ahead import batches, workers_for
 from training.batch import Batch
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.data import Pictures, held_out, image_files
 from training.device import device_of, tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
@@ -203,7 +203,7 @@ def train(
         if state.get("digest") != recipe.digest():
             raise SystemExit(f"{checkpoint} was trained with another recipe; give another --runs")
         for name, part in training.parts.items():
-            part.load_state_dict(state[name])
+            restore(part, state[name], checkpoint)
         curve = state["curve"]
     first = int(curve[-1]["step"]) + 1 if curve else 1
     training.halvings = len(plateaus(curve))
@@ -221,7 +221,8 @@ def train(
             training.halvings = len(plateaus(curve))
             print(run.name, json.dumps(curve[-1]), flush=True)
             parts = {name: part.state_dict() for name, part in training.parts.items()}
-            save_checkpoint(checkpoint, {**parts, "curve": curve, "digest": recipe.digest()})
+            told = {"recipe": json.dumps(recipe.changed()), "digest": recipe.digest()}
+            save_checkpoint(checkpoint, {**parts, **told, "curve": curve})
     best = min(curve, key=lambda point: point["total"])
     return {
         "kmac_per_pixel": round(training.generator.macs_per_pixel() / 1000, 2),

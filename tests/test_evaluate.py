@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from engines import Look, Style, load
 from engines.style import Credit
@@ -122,11 +122,29 @@ def test_the_perceptual_distance_is_that_of_unit_vectors_weighed_by_channel():
 
 
 def test_the_heads_of_lpips_are_missing_or_something_else(tmp_path):
-    with pytest.raises(NotAtHand, match=r"no lpips_v0\.1_squeeze\.pth"):
+    with pytest.raises(NotAtHand, match=r"no squeeze\.pth or lpips_v0\.1_squeeze\.pth"):
         lpips_heads(tmp_path)
-    (tmp_path / "lpips_v0.1_squeeze.pth").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="not the heads of LPIPS"):
+    file = tmp_path / "squeeze.pth"
+    file.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"squeeze\.pth: cannot be read"):
         lpips_heads(tmp_path)
+    for other, message in (({"lin0": torch.zeros(1)}, "not the heads of LPIPS"), ([1], "no tensors by name")):
+        torch.save(other, file)
+        with pytest.raises(ValueError, match=message):
+            lpips_heads(tmp_path)
+
+
+def test_weights_are_taken_by_the_names_that_their_authors_give_them(material, tmp_path):
+    shutil.copy(material.weights / "lpips_v0.1_squeeze.pth", tmp_path / "squeeze.pth")
+    assert [tuple(head.shape) for head in lpips_heads(tmp_path)] == [(1, n, 1, 1) for n in CHANNELS]
+    torch.save(
+        load_file(material.weights / "squeezenet1_1.safetensors"), tmp_path / "squeezenet1_1-b8a52dc0.pth"
+    )
+    image = noise(np.random.default_rng(1))
+    expected = features(pretrained("squeezenet1_1", material.weights), image)
+    found = features(pretrained("squeezenet1_1", tmp_path), image)
+    assert len(found) == 7
+    assert all(torch.equal(*each) for each in zip(found, expected, strict=True))
 
 
 def test_the_noise_gain_is_the_factor_of_the_deviation():
@@ -254,13 +272,16 @@ def style_named(*names):
     return Style("test", "Test", names, {"float32": "m"}, 8, 72, credits=credits, files={"m": b"model"})
 
 
-def test_the_paintings_are_those_of_the_recipe_or_of_the_folder(material):
+def test_the_paintings_are_those_of_the_recipe_or_of_the_folder(material, caplog):
     found = paintings_of(style_named("warm", "cold"), material)
     assert {name: len(works) for name, works in found.items()} == {"warm": 3, "cold": 1}
     assert found["warm"][0].shape == (3, 72, 96)
     assert {name: len(works) for name, works in paintings_of(style_named("new"), material).items()} == {
         "new": 4
     }
+    assert "all of the paintings are taken for the style's own; --recipe" in caplog.text
+    with pytest.raises(ValueError, match="Give --recipe, or a subfolder for each style: warm, new"):
+        paintings_of(style_named("warm", "new"), material)
     entry = StyleRecipe(
         "new",
         f"cold/{next((material.paintings / 'cold').iterdir()).name}",
@@ -276,6 +297,26 @@ def test_the_paintings_are_those_of_the_recipe_or_of_the_folder(material):
     assert [tuple(work.shape) for work in works] == [(3, 36, 48)] * 4
     with pytest.raises(ValueError, match="the recipe r has no style 'warm'"):
         paintings_of(style_named("warm"), with_recipe)
+
+
+def test_a_broken_painting_is_skipped_in_a_folder_and_fatal_where_a_recipe_names_it(
+    material, tmp_path, caplog
+):
+    shutil.copytree(material.paintings, tmp_path / "paintings")
+    folder = tmp_path / "paintings" / "warm"
+    (folder / "broken.png").write_bytes(b"no picture")
+    first = next((tmp_path / "paintings" / "cold").iterdir())
+    entry = StyleRecipe("new", f"cold/{first.name}", "T", "A", 1, reals=("warm",), painting_size=36)
+
+    def works(entry):
+        judged = Material(material.photos, tmp_path / "paintings", recipe=Recipe("r", "R", (entry,)))
+        return paintings_of(style_named("new"), judged)["new"]
+
+    assert len(works(entry)) == 4
+    assert "skipped" in caplog.text
+    assert "broken.png" in caplog.text
+    with pytest.raises(ValueError, match=r"broken\.png: no image"):
+        works(dataclasses.replace(entry, reals=("warm/broken.png",)))
 
 
 def test_a_bundled_pack_has_the_recipe_of_its_paintings():
@@ -318,7 +359,7 @@ def test_an_evaluation_and_its_sheet(material, pack):
     row = report["styles"]["warm"]
     assert set(report["left_out"]) == {"fid", "art_fid"}
     assert (report["photographs"], report["clips"], row["paintings"]) == (3, 1, 3)
-    assert report["unseen"] is True
+    assert (report["unseen"], report["notes"]) == (True, [])
     assert row["strength"]["exact_at_0"]
     assert row["strength"]["curve"][0]["content"] == 0
     assert row["style_distance"] == row["strength"]["curve"][4]["style"]
@@ -395,7 +436,7 @@ def test_without_its_weights_nothing_is_judged(material, pack):
     bare = Material(material.photos, material.paintings, material.clips, material.photos)
     with (
         load("onnxruntime", style=pack) as engine,
-        pytest.raises(ValueError, match=r"no squeezenet1_1\*\.safetensors there"),
+        pytest.raises(ValueError, match=r"no squeezenet1_1\*\.safetensors or \.pth there"),
     ):
         evaluate(engine, bare, lambda measure: None)
 
@@ -422,3 +463,52 @@ def test_half_of_a_few_photographs_judge_where_none_was_kept_from_training(tmp_p
         pytest.raises(ValueError, match="at least two"),
     ):
         evaluate(engine, few, lambda measure: None)
+
+
+def test_what_is_too_small_to_be_judged_is_skipped(tmp_path, material, pack, caplog):
+    shutil.copytree(material.photos, tmp_path / "photos")
+    names = [f"icon{index}.png" for index in range(40)]
+    icons = [next(name for name in names if held_out(Path(name)) is seen) for seen in (True, False)]
+    for name in icons:
+        cv2.imwrite(str(tmp_path / "photos" / name), noise(np.random.default_rng(0), 16, 24))
+    every = dataclasses.replace(material, photos=tmp_path / "photos", clips=None, pictures=24)
+    with load("onnxruntime", style=pack) as engine:
+        report = evaluate(engine, every, lambda measure: None).report
+        assert report["photographs"] == 3
+        assert report["classifier"][PHOTOGRAPH]["support"] == 9 * 3
+        assert all(f"{name}: 24x16 is too small" in caplog.text for name in icons)
+        for path in (tmp_path / "photos").iterdir():
+            if path.name not in icons:
+                path.unlink()
+        with pytest.raises(ValueError, match="too few of its photographs"):
+            evaluate(engine, every, lambda measure: None)
+
+
+def test_a_dataset_and_paintings_that_nobody_has_sorted_are_judged(material, pack, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def numbered(name):
+        yield from (torch.from_numpy(noise(rng)).permute(2, 0, 1) for _ in range(25))
+
+    monkeypatch.setattr("training.evaluate.dataset_images", numbered)
+    one = dataclasses.replace(pack, styles=("new",), credits=pack.credits[:1], files={"m": tiny_model(1)})
+    one = dataclasses.replace(one, models={"float32": "m"})
+    dataset = dataclasses.replace(material, photos="torchvision:MNIST:here", clips=None, pictures=24)
+    with load("onnxruntime", style=one) as engine:
+        report = evaluate(engine, dataset, lambda measure: None).report
+    assert (report["photographs"], report["unseen"]) == (3, True)
+    assert report["classifier"][PHOTOGRAPH]["support"] == 22 * 3
+    assert report["styles"]["new"]["paintings"] == 4
+    assert len(report["notes"]) == 1
+    assert summary(report).splitlines()[-1].startswith("note: all of the paintings are taken")
+
+
+def test_a_folder_of_which_training_left_out_everything_is_not_unseen(tmp_path, material, pack, caplog):
+    names = [name for name in (f"p{index}.png" for index in range(60)) if held_out(Path(name))][:4]
+    for index, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), noise(np.random.default_rng(index)))
+    few = dataclasses.replace(material, photos=tmp_path, clips=None)
+    with load("onnxruntime", style=pack) as engine:
+        report = evaluate(engine, few, lambda measure: None).report
+    assert (report["photographs"], report["unseen"]) == (2, False)
+    assert "half of them judge" in caplog.text

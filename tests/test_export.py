@@ -155,11 +155,10 @@ def test_what_the_pack_tells(folder):
     style = Style.load(folder / "trial")
     assert (style.name, style.title, style.styles) == ("trial", "Trial", ("one", "two"))
     assert (style.multiple, style.native_height) == (8, 160)
-    assert style.capabilities == {"mix": True, "strength": True}
     assert style.recipe == RECIPE.digest()
     assert style.card["steps"] == 7
     assert style.card["float32_layers"] == []
-    preview = cv2.imdecode(np.frombuffer(style.preview, np.uint8), cv2.IMREAD_COLOR)
+    preview = cv2.imdecode(np.frombuffer(style.files["preview.jpg"], np.uint8), cv2.IMREAD_COLOR)
     assert preview.shape == (160, 192, 3)
 
 

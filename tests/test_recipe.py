@@ -1,6 +1,9 @@
 import dataclasses
+import re
+import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,18 @@ def test_what_a_recipe_extends_is_what_it_does_not_say(path):
             load_recipe(again)
 
 
+def test_the_recipe_that_is_shown_is_one_of_the_paintings_that_are_shown(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "making_a_style.md").read_text("utf-8")
+    shown, tree = re.search(r"```toml\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
+    (tmp_path / "mine.toml").write_text(shown, "utf-8")
+    shutil.copy(files("training").joinpath("recipes", "pointillism.toml"), tmp_path)
+    recipe = load_recipe(tmp_path / "mine.toml")
+    (style,) = recipe.styles
+    assert (recipe.name, style.name, len(style.reals)) == ("mine", "harbour", 2)
+    named = [Path(name).name for name in (style.painting, *style.reals)]
+    assert [word.strip("/") for word in re.findall(r"─ (\S+)", tree)] == ["harbour", *named]
+
+
 def test_the_digest_names_the_recipe(path):
     recipe = load_recipe(path)
     assert recipe.digest() == load_recipe(path).digest()
@@ -160,8 +175,6 @@ def test_bounds_of_a_search_are_checked(argument, message):
 
 
 def test_bundled_recipes_load():
-    from importlib.resources import files
-
     recipes = [
         entry for entry in files("training").joinpath("recipes").iterdir() if entry.name.endswith(".toml")
     ]

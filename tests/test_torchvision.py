@@ -43,7 +43,7 @@ def mnist(tmp_path_factory):
 
 def test_a_dataset_is_read_by_its_name(mnist):
     folder, _ = mnist
-    images = dataset_images(f"torchvision:MNIST:{folder}")
+    images = list(dataset_images(f"torchvision:MNIST:{folder}"))
     assert len(images) == 60
     assert all(image.shape == (3, 28, 28) and image.dtype == torch.uint8 for image in images)
     assert torch.equal(images[0][0], images[0][2])
@@ -59,7 +59,7 @@ def test_a_dataset_is_read_by_its_name(mnist):
 )
 def test_a_dataset_that_is_not_there_is_named(name, message):
     with pytest.raises(ValueError, match=message) as error:
-        dataset_images(name)
+        next(dataset_images(name))
     assert name in str(error.value)
 
 

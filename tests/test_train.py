@@ -9,7 +9,9 @@ import subprocess
 import sys
 import types
 import zlib
+from typing import ClassVar
 
+import click
 import cv2
 import numpy as np
 import optuna
@@ -18,22 +20,37 @@ import torch
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engines import Style
+from engines import EngineUnavailable, Style
+from pipeline.cli import fauve as command
+from pipeline.grey import Window
+from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
-from training.checkpoint import load_checkpoint, save_checkpoint, save_trunk
+from training.checkpoint import load_checkpoint, load_trunk, save_checkpoint, save_trunk
+from training.cli import quick_recipe
 from training.cycle import CycleTraining
-from training.data import Clips, Pictures, clip_frames, held_out, read_image
+from training.data import (
+    Clips,
+    Pictures,
+    clip_frames,
+    dataset_images,
+    held_out,
+    held_out_first,
+    image_files,
+    read_image,
+    resize_shorter,
+    write_png,
+)
 from training.device import autocast_of
 from training.export import export_pack
 from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shading
-from training.inspection import HEIGHT, LABEL, inspect
+from training.inspection import HEIGHT, LABEL, inspect, score_sheet
 from training.losses import gram
 from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining, schedule
 from training.train import sheet_pictures, train
-from training.tuning import tune, write_recipe
+from training.tuning import judged_photos, tune, write_recipe
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
 
@@ -201,6 +218,27 @@ def test_a_style_can_be_the_mean_of_a_movement(material):
         assert not torch.allclose(mean, first)
 
 
+def test_a_broken_painting_of_a_movement_is_skipped_in_a_folder_and_fatal_where_it_is_named(
+    material, tmp_path, caplog
+):
+    paintings = tmp_path / "paintings"
+    shutil.copytree(material.paintings, paintings / "others")
+    shutil.copy(material.paintings / "0.png", paintings)
+
+    def gram_of(*reals):
+        style = dataclasses.replace(RECIPE.styles[0], movement=True, reals=reals)
+        seen = dataclasses.replace(material, paintings=paintings)
+        training = StyleTraining(dataclasses.replace(RECIPE, styles=(style,)), seen, torch.device("cpu"))
+        return training.targets.statistics("vgg19", torch.tensor([0]))
+
+    whole = gram_of("others")
+    (paintings / "others" / "broken.png").write_bytes(b"no picture")
+    assert all(map(torch.equal, gram_of("others"), whole))
+    assert "broken.png" in caplog.text
+    with pytest.raises(ValueError, match=r"broken\.png: no image"):
+        gram_of("others/broken.png")
+
+
 def test_shading_is_faint_smooth_and_grey():
     image = torch.full((4, 3, 96, 64), 0.5)
     shade = with_shading(image, 0.03, torch.Generator().manual_seed(0)) - image
@@ -347,7 +385,6 @@ def test_two_processes_learn_what_one_learns(material, tmp_path):
 
 def test_clips_deal_out_pairs_with_their_motion(material):
     clips = Clips(material.clips, 64, DisFlow())
-    assert clips.names == ["clip.mp4"]
     assert len(clips) == 7
     pair = clips.crops(4, 48, torch.Generator().manual_seed(0))
     assert pair.before.shape == pair.after.shape == (4, 3, 48, 48)
@@ -505,6 +542,80 @@ def test_a_training_that_was_killed_logs_every_step_once(material, tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+def test_sigterm_stops_between_two_steps_after_a_checkpoint(material, tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def kill_at_three(step, numbers):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"^stopped after step 3 of 6$"):
+            train(RECIPE, material, run=tmp_path, progress=kill_at_three)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+
+
+def test_curves_of_a_training_that_is_gone_are_gone(material, tmp_path):
+    checkpoint = train(dataclasses.replace(RECIPE, steps=3), material, run=tmp_path)
+    checkpoint.unlink()
+    train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss/style")] == [1]
+
+
+def test_a_sheet_that_cannot_be_written_is_said(material, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_png(tmp_path / "nowhere" / "a.png", np.zeros((2, 2, 3), np.uint8))
+    (tmp_path / "sheet-00003.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"sheet-00003\.png"):
+        train(RECIPE, material, run=tmp_path)
+
+
+def test_a_training_goes_on_on_a_device_of_another_precision(material, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, steps=1, autocast="auto")
+    for before, after in ((None, torch.float16), (torch.float16, None)):
+        run = tmp_path / str(before)
+        monkeypatch.setattr("training.stylization.autocast_of", lambda choice, device, kind=before: kind)
+        training = StyleTraining(recipe, material, torch.device("cpu"))
+        run.mkdir()
+        state = {name: part.state_dict() for name, part in training.parts.items()}
+        told = {"step": 1, "digest": recipe.digest(), "recipe": json.dumps(recipe.changed())}
+        save_checkpoint(run / "checkpoint.pt", {**state, **told})
+        monkeypatch.setattr("training.stylization.autocast_of", lambda choice, device, kind=after: kind)
+        assert train(recipe, material, run=run, resume=True) == run / "checkpoint.pt"
+
+
+def test_a_checkpoint_that_lacks_a_part_is_named(material, tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=1)
+    checkpoint = train(recipe, material, run=tmp_path)
+    whole = load_checkpoint(checkpoint)
+    for part in ("optimiser", "history", "discriminator"):
+        save_checkpoint(checkpoint, {name: value for name, value in whole.items() if name != part})
+        with pytest.raises(ValueError, match=r"checkpoint\.pt: its networks are of another shape, or"):
+            train(recipe, material, run=tmp_path, resume=True)
+
+
+def test_the_trunk_is_exported_beside_the_pack(material, tmp_path, monkeypatch):
+    checkpoint = train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+    monkeypatch.setattr("training.export.export_pack", lambda *_, **__: tiny_pack(tmp_path / "tiny"))
+    arguments = [checkpoint, "-o", tmp_path / "tiny", "--preview", material.photos / "0.png", "--trunk"]
+
+    def export(trunk, *more):
+        return run_in_process("export", *arguments, trunk, *more)
+
+    with pytest.raises(click.ClickException, match=r"ends in \.safetensors"):
+        export(tmp_path / "trunk.pt")
+    export(tmp_path / "trunk.safetensors")
+    kept, average = load_trunk(tmp_path / "trunk.safetensors"), load_checkpoint(checkpoint)["average"]
+    assert all(torch.equal(kept["average"][name], value) for name, value in average.items())
+    assert kept["average"].keys() == average.keys()
+    with pytest.raises(click.ClickException, match="is there already"):
+        export(tmp_path / "trunk.safetensors")
+
+
 def test_what_cannot_be_trained_on_is_one_line(material, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/run: cannot be written: .*; give another -o"):
@@ -595,6 +706,17 @@ def inspected(recipe, material, folder, **changes):
     return cv2.imread(str(sheets[1]))
 
 
+def test_scores_are_the_mean_over_all_sizes():
+    def discriminator(image, style):
+        return [torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 4, 4), -3.0)], []
+
+    grey = torch.full((3, 64, 64), 100, dtype=torch.uint8)
+    sheet = score_sheet(Generator(1, (8, 8, 8), 1).eval(), discriminator, [grey], grey, 0)
+    assert sheet.shape == (HEIGHT + LABEL, 6 * HEIGHT, 3)
+    red, _, blue = sheet[LABEL:, HEIGHT : 2 * HEIGHT].reshape(-1, 3).mean(0)
+    assert blue > red + 100, "the mean is below 0, though the finest is above"
+
+
 def test_an_inspection_shows_every_network_of_the_recipe(material, tmp_path):
     recipe = dataclasses.replace(
         RECIPE, style_features=("vgg19", "discriminator", "generator"), content_features=("discriminator",)
@@ -616,7 +738,9 @@ def test_an_inspection_skips_what_is_broken(material, tmp_path, caplog):
 
 
 class Dataset:
-    """In place of one of torchvision's: pictures of one colour each."""
+    """In place of one of torchvision's: pictures of one colour each, brighter from one to the next."""
+
+    read: ClassVar[list[int]] = []
 
     def __init__(self, folder):
         self.folder = folder
@@ -627,10 +751,11 @@ class Dataset:
     def __getitem__(self, index):
         if self.folder == "broken":
             raise ImportError("needs a package")
+        self.read.append(index)
         return self, index
 
     def convert(self, mode):
-        return np.full((28, 30, 3), 100, np.uint8)
+        return np.full((28, 30, 3), 100 + self.read[-1], np.uint8)
 
 
 @pytest.fixture
@@ -653,6 +778,82 @@ def test_a_dataset_is_on_the_sheets_and_inspected(material, tmp_path, datasets):
     small = dataclasses.replace(material, photos="torchvision:MNIST:here")
     assert [tuple(picture.shape) for picture in sheet_pictures(small.photos, 6, 8)] == [(3, 32, 32)] * 2
     assert inspected(RECIPE, small, tmp_path).shape[0] == 2 * 3 * (HEIGHT + LABEL)
+
+
+def test_of_a_dataset_no_more_is_read_than_is_shown_and_kept(datasets, monkeypatch, caplog):
+    Dataset.read.clear()
+    assert [int(image[0, 0, 0]) for image in held_out_first("torchvision:MNIST:here", 2)] == [100, 110]
+    assert Dataset.read == list(range(11))
+    assert next(dataset_images("torchvision:MNIST:here")).shape == (3, 28, 30)
+    assert Dataset.read[11:] == [0]
+    pictures = Pictures(["torchvision:MNIST:here"], 16, hold_out=True)
+    assert [int(image[0, 0, 0]) for image in pictures.images] == [*range(101, 110), *range(111, 120)]
+    monkeypatch.setattr("training.data.MOST_PICTURES", 12)
+    assert len(Pictures(["torchvision:MNIST:here"], 16, hold_out=True)) == 10
+    assert "torchvision:MNIST:here: 12 of its 20 pictures are used" in caplog.text
+
+
+def test_of_a_large_folder_pictures_at_equal_distances_are_kept(tmp_path, monkeypatch, caplog):
+    names = [name for name in (f"{index:03}.png" for index in range(200)) if not held_out(tmp_path / name)]
+    for index, name in enumerate(names[:21]):
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), index, np.uint8))
+    kept = next(name for name in (f"{index:03}.png" for index in range(200)) if held_out(tmp_path / name))
+    cv2.imwrite(str(tmp_path / kept), np.full((8, 8, 3), 255, np.uint8))
+
+    def colours():
+        return [int(image[0, 0, 0]) for image in Pictures([tmp_path], 8, hold_out=True).images]
+
+    monkeypatch.setattr("training.data.MOST_PICTURES", 21)
+    assert colours() == list(range(21))
+    assert not caplog.text
+    monkeypatch.setattr("training.data.MOST_PICTURES", 5)
+    assert colours() == [0, 5, 10, 15, 20]
+    assert f"{tmp_path}: 5 of its 21 pictures are used" in caplog.text
+
+
+def test_a_search_is_judged_on_what_no_training_sees(material, tmp_path, datasets, caplog):
+    recipe = dataclasses.replace(RECIPE, crop=32, photo_size=28)
+    levels = (judged_photos("torchvision:MNIST:here", recipe) * 255).round().unique().tolist()
+    assert levels == [100, 110]
+    kept = [path for path in image_files([material.photos]) if held_out(path)]
+    assert 0 < len(kept) < 8
+    crops = judged_photos(material.photos, dataclasses.replace(RECIPE, crop=64))
+    sides = [resize_shorter(read_image(path), 64) / 255 for path in kept]
+    for index, crop in enumerate(crops):
+        whole = sides[index % len(sides)]
+        windows = [each.unfold(2, 64, 1).movedim(2, 0) for each in (whole, whole.flip(-1))]
+        assert any((window == crop).all((1, 2, 3)).any() for window in windows)
+    assert not caplog.text
+    others = [path for path in image_files([material.photos]) if not held_out(path)]
+    shutil.copy(others[0], tmp_path)
+    assert judged_photos(tmp_path, RECIPE).shape == (8, 3, 48, 48)
+    assert "no picture there is held out" in caplog.text
+
+
+def test_a_search_loads_its_material_once_and_draws_what_a_training_draws(material, tmp_path, monkeypatch):
+    loaded, begun = [], []
+
+    class Counted(Pictures):
+        def __init__(self, paths, *arguments, **options):
+            loaded.append(paths)
+            super().__init__(paths, *arguments, **options)
+
+    step = StyleTraining.step
+
+    def first_weights(self, number, batch=None):
+        if number == 1:
+            begun.append(self.generator.to_image.weight.clone())
+        return step(self, number, batch)
+
+    monkeypatch.setattr("training.stylization.Pictures", Counted)
+    monkeypatch.setattr(StyleTraining, "step", first_weights)
+    recipe = dataclasses.replace(RECIPE, steps=1)
+    tune(recipe, material, study=tmp_path / "study.db", trials=2, steps=8, ranges={"style": (1.0, 50.0)})
+    assert loaded == [[material.photos]]
+    train(recipe, material, run=tmp_path / "run")
+    assert len(begun) == 3
+    assert torch.equal(begun[0], begun[2])
+    assert torch.equal(begun[1], begun[2])
 
 
 def test_a_search_goes_on_where_it_was_stopped_and_writes_the_best_recipe(material, tmp_path):
@@ -712,7 +913,7 @@ def test_a_search_that_failed_begins_anew(material, tmp_path):
 def test_trials_that_cannot_be_compared_are_of_another_study(material, tmp_path):
     ranges, study = {"style": (1.0, 50.0)}, tmp_path / "study.db"
 
-    def search(recipe=RECIPE, steps=8, ranges=ranges, start_from=None):
+    def search(recipe=RECIPE, steps=8, ranges=ranges, start_from=None, material=material):
         return tune(
             recipe, material, study=study, trials=1, steps=steps, ranges=ranges, start_from=start_from
         )
@@ -723,6 +924,8 @@ def test_trials_that_cannot_be_compared_are_of_another_study(material, tmp_path)
         "choice of fields": {"ranges": {**ranges, "content": (0.5, 2.0)}},
         "number of steps": {"steps": 9},
         "--from": {"start_from": material.photos / "0.png"},
+        "--photos": {"material": dataclasses.replace(material, photos=material.paintings)},
+        "--paintings": {"material": dataclasses.replace(material, paintings=material.photos)},
     }.items():
         with pytest.raises(ValueError, match=f"study.db: its trials are of another {other}; give another"):
             search(**changes)
@@ -767,9 +970,97 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path)
     assert b"export.py" not in style.model(), "a pack does not tell where it was made"
 
 
+@pytest.fixture
+def learning(material, tmp_path, monkeypatch):
+    """`learn`, as a call that tells what it did, with steps that take no time."""
+    did, fate = [], {}
+    painting, output = material.paintings / "0.png", tmp_path / "mine"
+    recipe = quick_recipe([painting], name="mine")
+
+    def trained(recipe, material, *, run, resume, **_):
+        path = run / "checkpoint.pt"
+        did.append(f"goes on at {load_checkpoint(path)['step']}" if resume else "trains")
+        run.mkdir(exist_ok=True)
+        step = fate.pop("stopped at", recipe.steps)
+        told = {"digest": recipe.digest(), "recipe": "", "step": step}
+        save_checkpoint(path, {"generator": {}, "average": {}, **told})
+        if step < recipe.steps:
+            raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}")
+        return path
+
+    def exported(checkpoint, output, **_):
+        did.append("exports")
+        shutil.rmtree(output, ignore_errors=True)
+        tiny_pack(output)
+        manifest = json.loads((output / "style.json").read_text())
+        (output / "style.json").write_text(json.dumps({**manifest, "recipe": recipe.digest()}))
+        return Style.load(output)
+
+    def judged(engine, material, progress):
+        did.append("judges")
+        if "judging" in fate:
+            raise fate.pop("judging")
+        return types.SimpleNamespace(report={"pack": "mine"})
+
+    monkeypatch.setattr("training.train.train", trained)
+    monkeypatch.setattr("training.export.export_pack", exported)
+    monkeypatch.setattr("training.evaluate.evaluate", judged)
+    monkeypatch.setattr("training.evaluation_sheet.evaluation_sheet", lambda _: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr("training.evaluation_sheet.summary", str)
+
+    def learn(*more):
+        did.clear()
+        run_in_process("learn", painting, "-o", output, "--photos", material.photos, *more)
+        return list(did)
+
+    return learn, fate, output
+
+
+def run_in_process(verb, *arguments):
+    command.main([verb, *map(str, arguments)], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KeyboardInterrupt(), "stopped"),
+        (EngineUnavailable("no runtime"), "no runtime"),
+        (OSError(28, "No space left on device", "sheet.png"), "sheet.png: No space left on device"),
+        (ValueError("too few photographs"), "too few photographs"),
+    ],
+)
+def test_a_pack_that_was_not_judged_is_judged_by_the_same_command(learning, capsys, error, why):
+    learn, fate, output = learning
+    fate["judging"] = error
+    assert learn() == ["trains", "exports", "judges"]
+    assert f"{output}: is made, not judged: {why}; the same command judges it" in capsys.readouterr().err
+    assert Style.load(output).card == {}
+    with pytest.raises(click.ClickException, match="is there already"):
+        learn("--steps", 7)
+    assert learn() == ["judges"]
+    assert Style.load(output).card == {"evaluation": {"pack": "mine"}}
+    with pytest.raises(click.ClickException, match="is there already"):
+        learn()
+    assert learn("--force") == ["trains", "exports", "judges"]
+
+
+def test_learning_that_was_stopped_goes_on_by_the_same_command(learning):
+    learn, fate, _ = learning
+    for options in ([], ["--force"]):
+        fate["stopped at"] = 3
+        with pytest.raises(click.Abort) as stopped:
+            learn(*options)
+        assert str(stopped.value.__cause__) == "stopped after step 3 of 500; the same command goes on"
+        assert learn(*options) == ["goes on at 3", "exports", "judges"]
+    fate["stopped at"] = 3
+    with pytest.raises(click.Abort):
+        learn("--force")
+    assert learn("--force", "--steps", 7)[0] == "trains", "another recipe"
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):
     train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(ValueError, match="another recipe, or other options; undo the change or give an"):
         train(RECIPE, material, run=tmp_path, resume=True)
 
 
@@ -833,9 +1124,35 @@ def test_what_is_transparent_lies_on_white(tmp_path, kind):
     ]
 
 
+def test_grey_of_16_bits_is_seen_from_its_darkest_to_its_brightest(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (40, 60)).astype(np.uint16)
+    for name in ("xray.png", "xray.tif"):
+        cv2.imwrite(str(tmp_path / name), values)
+        image = read_image(tmp_path / name)
+        assert torch.equal(image, torch.from_numpy(Window.around(values).apply(values)).permute(2, 0, 1))
+        assert (image.min(), image.max()) == (0, 255)
+    for other in (values.astype(np.uint8), np.dstack([values] * 3)):
+        cv2.imwrite(str(tmp_path / "other.png"), other)
+        expected = cv2.imread(str(tmp_path / "other.png"))[..., ::-1]
+        assert np.array_equal(read_image(tmp_path / "other.png").permute(1, 2, 0).numpy(), expected)
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no images"):
+    (tmp_path / "photo.heic").touch()
+    with pytest.raises(ValueError, match=r"no images in .*: no file there ends in \.bmp, \.jpeg, \.jpg"):
         Pictures([tmp_path], 16)
+    (tmp_path / "photo.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"no images in {tmp_path}$"):
+        Pictures([tmp_path], 16)
+
+
+def test_where_all_pictures_would_be_held_out_they_are_trained_on(tmp_path, caplog):
+    names = [f"{index}.png" for index in range(99) if held_out(tmp_path / f"{index}.png")]
+    for name in names[:2]:
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "._0.png").write_bytes(b"what macOS leaves beside a picture")
+    assert len(Pictures([tmp_path], 16, hold_out=True)) == 2
+    assert "all pictures there would be held out; they are trained on" in caplog.text
 
 
 def test_crops_have_the_size_and_the_range(tmp_path):

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from engines.atomic_write import atomic_write
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -20,7 +22,7 @@ def restore(part: Any, state: Any, path: Path) -> None:
     """Give `part`, a network or an optimiser, the state that it had in the checkpoint `path`.
 
     Raises:
-        ValueError: it is of another shape, as those of earlier versions are.
+        ValueError: it is of another shape, as those of earlier versions are, or empty: not in there.
     """
     try:
         part.load_state_dict(state)
@@ -32,9 +34,13 @@ def restore(part: Any, state: Any, path: Path) -> None:
 
 
 def save_trunk(path: Path, state: dict[str, Any]) -> None:
-    """Write the averaged generator of a checkpoint alone, with its recipe: small enough to give away."""
+    """Write the averaged generator of a checkpoint alone, with its recipe: small enough to give away.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     weights = {name: value.contiguous() for name, value in state["average"].items()}
-    save_file(weights, path, {"recipe": state["recipe"]})
+    atomic_write(path, save(weights, {"recipe": state["recipe"]}))
 
 
 def load_trunk(path: Path) -> dict[str, Any]:

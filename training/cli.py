@@ -62,8 +62,8 @@ threads_option = click.option("--threads", type=click.IntRange(1), help="CPU thr
 weights_option = click.option(
     "--weights",
     type=FOLDER,
-    help="Folder of pretrained networks under torchvision's names, such as vgg19*.safetensors (default: "
-    "torchvision downloads its own).",
+    help="Folder of pretrained networks under torchvision's names, such as vgg19*.pth or .safetensors "
+    "(default: torchvision downloads its own).",
 )
 
 
@@ -155,13 +155,20 @@ def train(
         )
     except (ValueError, OSError, FloatingPointError) as error:
         raise _unusable(error) from error
+    except KeyboardInterrupt as stopped:
+        raise _with_hint(stopped, "--resume goes on") from None
     click.echo(f"{checkpoint}: trained; `fauve export {checkpoint} -o PACK` makes it a style pack")
 
 
-def _unusable(error: Exception) -> click.ClickException:
+def _unusable(error: BaseException) -> click.ClickException:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return click.ClickException(f"{error.filename}: {error.strerror}")
     return click.ClickException(str(error))
+
+
+def _with_hint(stopped: KeyboardInterrupt, hint: str) -> KeyboardInterrupt:
+    """`stopped` with a `hint` if it was between two steps; elsewhere there may be nothing to go on with."""
+    return KeyboardInterrupt(f"{stopped}; {hint}") if stopped.args else stopped
 
 
 class _Progress:
@@ -194,14 +201,34 @@ class _Progress:
 )
 @click.option("--back", is_flag=True, help="For a recipe with a cycle: export the way back to photographs.")
 @click.option("--int8", type=FOLDER, help="Add an int8 model, calibrated on this folder of photographs.")
-@click.option("--force", is_flag=True, help="Replace an existing pack.")
-def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path | None, force: bool) -> None:
+@click.option(
+    "--trunk",
+    type=click.Path(path_type=Path),
+    help="Write the generator to this .safetensors file, too: a small one for `fauve train --from`.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing pack, and an existing trunk.")
+def export(
+    checkpoint: Path,
+    output: Path,
+    preview: Path,
+    back: bool,
+    int8: Path | None,
+    trunk: Path | None,
+    force: bool,
+) -> None:
     """Make a style pack of a training's CHECKPOINT."""
+    if trunk is not None and trunk.suffix != ".safetensors":
+        raise click.ClickException(f"{trunk}: the name of a trunk ends in .safetensors")
+    if trunk is not None and trunk.exists() and not force:
+        raise click.ClickException(f"{trunk} is there already; give another name or --force")
+    from training.checkpoint import load_trunk, save_trunk
     from training.export import export_pack
 
     try:
         style = export_pack(checkpoint, output, preview=preview, back=back, int8=int8, force=force)
-    except ValueError as error:
+        if trunk is not None:
+            save_trunk(trunk, load_trunk(checkpoint))
+    except (ValueError, OSError) as error:
         raise _unusable(error) from error
     near = f"; int8 is {style.card['int8_psnr']} dB from float32" if int8 else ""
     click.echo(f"{output}: {style.title} ({', '.join(style.styles)}){near}")
@@ -224,7 +251,9 @@ def export(checkpoint: Path, output: Path, preview: Path, back: bool, int8: Path
     help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes.",
 )
 @threads_option
-@click.option("-f", "--force", is_flag=True, help="Replace an existing pack, and start over.")
+@click.option(
+    "-f", "--force", is_flag=True, help="Replace an existing pack: learn anew what was learned to its end."
+)
 def learn(
     paintings: tuple[Path, ...],
     output: Path,
@@ -243,14 +272,12 @@ def learn(
     """Make a style pack from PAINTINGS in one go: the first is imitated, the others show its kind.
 
     Starts from the trunk of the bundled styles, so that only what is new has to be learned. At the end the
-    pack is evaluated, into its card and onto a sheet. After Ctrl-C, the same command continues.
+    pack is evaluated, into its card and onto a sheet. After Ctrl-C, the same command goes on; where only the
+    evaluation is missing, without --force.
     """
+    from engines.errors import EngineError
     from engines.style import refuse_what_is_there
 
-    try:
-        refuse_what_is_there(output, force)
-    except ValueError as error:
-        raise _unusable(error) from error
     recipe = quick_recipe(
         list(paintings),
         name=output.name,
@@ -261,40 +288,84 @@ def learn(
         steps=steps,
         stroke=stroke,
     )
+    run = output.with_name(output.name + ".training")
+    try:
+        style = None if force else _not_judged(output, run, recipe)
+        if style is None:
+            refuse_what_is_there(output, force)
+    except ValueError as error:
+        raise _unusable(error) from error
     import torch
 
-    from training.data import image_files, readable
     from training.evaluate import Material as Judged
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        style = style or _learned(recipe, photos, weights, run, output, force)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise _unusable(error) from error
+    except KeyboardInterrupt as stopped:
+        raise _with_hint(stopped, "the same command goes on") from None
+    try:
+        material = Judged(photos, Path("/"), clips, weights, recipe)
+        click.echo(_judge(str(output.resolve()), material, run, threads=threads))
+    except (ValueError, OSError, EngineError, KeyboardInterrupt) as error:
+        why = _unusable(error).message or "stopped"
+        again = "the same command without --force" if force else "the same command"
+        click.echo(f"{output}: is made, not judged: {why}; {again} judges it", err=True)
+    click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
+    click.echo(f"{run}: sheets of how it went; delete it when you like the style")
+
+
+def _not_judged(output: Path, run: Path, recipe: Recipe) -> "Style | None":
+    """The pack `output`, if it was made of `recipe` in the folder `run` and not judged yet."""
+    from engines import Style
+    from engines.style import MANIFEST
+
+    if not (run / "checkpoint.pt").exists() or not (output / MANIFEST).is_file():
+        return None
+    style = Style.load(output.resolve())
+    return style if style.recipe == recipe.digest() and "evaluation" not in style.card else None
+
+
+def _learned(
+    recipe: Recipe, photos: Path, weights: Path | None, run: Path, output: Path, force: bool
+) -> "Style":
+    """Train in the folder `run`, or go on with what was stopped there, and export the pack.
+
+    Args:
+        force: begin anew where a training came to its end, or was another one.
+    """
+    from training.data import image_files, readable
     from training.export import export_pack
     from training.stylization import Material
     from training.train import train as run_training
 
-    if threads:
-        torch.set_num_threads(threads)
-    run = output.with_name(output.name + ".training")
-    if force:
-        (run / "checkpoint.pt").unlink(missing_ok=True)
-    resume = (run / "checkpoint.pt").exists()
+    checkpoint = run / "checkpoint.pt"
+    if force and not _was_stopped(checkpoint, recipe):
+        checkpoint.unlink(missing_ok=True)
+    run_training(
+        recipe,
+        Material(photos, Path("/"), weights=weights),
+        run=run,
+        resume=checkpoint.exists(),
+        start_from=TRUNK,
+        progress=_Progress(recipe),
+    )
+    preview, _ = next(readable(image_files([photos])))
+    return export_pack(checkpoint, output, preview=preview, force=force)
+
+
+def _was_stopped(checkpoint: Path, recipe: Recipe) -> bool:
+    """Whether `checkpoint` is of a training by `recipe` that has not come to its end."""
+    from training.checkpoint import load_checkpoint
+
     try:
-        checkpoint = run_training(
-            recipe,
-            Material(photos, Path("/"), weights=weights),
-            run=run,
-            resume=resume,
-            start_from=TRUNK,
-            progress=_Progress(recipe),
-        )
-        preview, _ = next(readable(image_files([photos])))
-        style = export_pack(checkpoint, output, preview=preview, force=force)
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise _unusable(error) from error
-    try:
-        material = Judged(photos, Path("/"), clips, weights, recipe)
-        click.echo(_judge(str(output.resolve()), material, run, threads=threads))
-    except ValueError as error:
-        click.echo(f"{output}: is made, but could not be judged: {error}", err=True)
-    click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
-    click.echo(f"{run}: sheets of how it went; delete it when you like the style")
+        state = load_checkpoint(checkpoint)
+    except ValueError:
+        return False
+    return bool(state.get("digest") == recipe.digest() and state["step"] < recipe.steps)
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -463,9 +534,10 @@ def inspect(
 @click.argument("pack")
 @click.option(
     "--photos",
-    type=FOLDER,
+    type=Photos(),
     required=True,
-    help="Folder of photographs; those that training left out are painted.",
+    help="Folder of photographs, or torchvision:NAME:FOLDER for a dataset; those that training left out are "
+    "painted.",
 )
 @click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
 @click.option(
@@ -478,7 +550,7 @@ def inspect(
     "--recipe",
     type=FOLDER,
     help="Recipe that says which painting belongs to which style (default: the bundled recipe that matches "
-    "the pack's credits, else a subfolder for each style, else all paintings).",
+    "the pack's credits, else a subfolder for each style, else, for a single style, all paintings).",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for sheet.png and report.json.")
 @click.option(
@@ -506,7 +578,7 @@ def inspect(
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     pack: str,
-    photos: Path,
+    photos: Path | str,
     paintings: Path,
     clips: Path | None,
     weights: Path | None,
@@ -564,10 +636,9 @@ def _judge(
     card: bool = True,
 ) -> str:
     """Evaluate `pack`, write sheet and report into `output` and its card; the summary, JSON if `quiet`."""
-    import cv2
-
     import engines
     from engines.style import write_card
+    from training.data import write_png
     from training.evaluate import evaluate as judge
     from training.evaluation_sheet import evaluation_sheet, summary
 
@@ -581,9 +652,7 @@ def _judge(
         evaluation = judge(runtime, material, progress)
     if output is not None:
         (output / "report.json").write_text(json.dumps(evaluation.report, indent=2) + "\n", "utf-8")
-        encoded, picture = cv2.imencode(".png", evaluation_sheet(evaluation)[..., ::-1])
-        assert encoded, "PNG takes any 8-bit picture"
-        (output / "sheet.png").write_bytes(picture.tobytes())
+        write_png(output / "sheet.png", evaluation_sheet(evaluation))
     folder = Path(pack)
     if card and _is_of(runtime.style, folder) and os.access(folder, os.W_OK):
         write_card(folder, {**runtime.style.card, "evaluation": evaluation.report})

@@ -11,7 +11,7 @@ from training.batch import Batch
 from training.networks import Generator
 from training.recipe import Recipe
 from training.regularisation import History
-from training.stylization import Material, StyleTraining, paint, rate_groups, update_average
+from training.stylization import Loaded, Material, StyleTraining, paint, rate_groups, update_average
 
 
 class CycleTraining(StyleTraining):
@@ -21,7 +21,7 @@ class CycleTraining(StyleTraining):
     what is of its own side already. A second discriminator knows photographs.
     """
 
-    def __init__(self, recipe: Recipe, material: Material, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, material: Material | Loaded, device: torch.device) -> None:
         super().__init__(recipe, material, device)
         # Photographs have no brushwork.
         self.back = self.make_generator([()])
@@ -106,6 +106,6 @@ class CycleTraining(StyleTraining):
         return torch.cat(rows, 1).permute(1, 2, 0).numpy()
 
 
-def training_of(recipe: Recipe, material: Material, device: torch.device) -> StyleTraining:
+def training_of(recipe: Recipe, material: Material | Loaded, device: torch.device) -> StyleTraining:
     """What trains `recipe`: one direction, or both if it has a cycle."""
     return (CycleTraining if recipe.cycle else StyleTraining)(recipe, material, device)

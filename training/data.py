@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 import cv2
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.frame import Frame
+from pipeline.grey import Window
 from pipeline.sources.file import FileSource
 from training.flow import Pair, checked_flow, normalised, pixels, warp
 from training.losses import luminance_change
 
 log = logging.getLogger("fauve")
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -31,6 +35,8 @@ LONGEST = 20
 def read_image(path: Path) -> Tensor:
     """An image file as uint8 [3, h, w], RGB, upright; what is transparent lies on white.
 
+    Grey of 16 bits is seen from nearly its darkest to nearly its brightest value, as `fauve run` sees it.
+
     Raises:
         ValueError: the file is missing, is no image, or is one more than `LONGEST` times as long as wide.
     """
@@ -39,7 +45,7 @@ def read_image(path: Path) -> Tensor:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        pixels = _on_white(content) if content.size else None
+        pixels = _seen(content) if content.size else None
     except cv2.error:  # such as of a header that claims more pixels than there can be
         pixels = None
     if pixels is None:
@@ -50,13 +56,16 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).contiguous()
 
 
-def _on_white(content: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def _seen(content: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """The image in the bytes `content` as [h, w, 3], BGR; None if there is none."""
     pixels: NDArray[np.uint8] | None = cv2.imdecode(content, cv2.IMREAD_COLOR)
     if pixels is None or content[:2].tobytes() == b"\xff\xd8":  # a JPEG has no alpha
         return pixels
     # Read as above it is dropped, and as here the picture is not turned upright.
     whole = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if whole is not None and whole.dtype == np.uint16 and whole.ndim == 2:
+        values = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH)
+        return Window.around(values).apply(values)
     if whole is None or whole.shape != (*pixels.shape[:2], 4):
         return pixels
     opaque = whole[..., 3:] / (np.iinfo(whole.dtype).max if whole.dtype.kind == "u" else 1)
@@ -73,6 +82,30 @@ def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor]]:
             log.warning("skipped %s", error)
             continue
         yield path, image
+
+
+def images_of(paths: Iterable[Path]) -> Iterator[Tensor]:
+    """The images uint8 [3, h, w] of files and folders; of a folder, what is broken is reported and skipped.
+
+    Raises:
+        ValueError: one of the files is no image.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from (image for _, image in readable(image_files([path])))
+        else:
+            yield read_image(path)
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image [h, w, 3], RGB.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    encoded, content = cv2.imencode(".png", image[..., ::-1])
+    assert encoded, "PNG takes any 8-bit picture"
+    path.write_bytes(content.tobytes())
 
 
 def resize_shorter(image: Tensor, size: int) -> Tensor:
@@ -92,8 +125,14 @@ def held_out(path: Path) -> bool:
 TORCHVISION = "torchvision:"
 """Begins the name of a torchvision dataset in place of a folder: torchvision:MNIST:FOLDER."""
 
-LARGEST_DATASET = 20_000
-"""Pictures of a torchvision dataset that are kept in memory."""
+MOST_PICTURES = 20_000
+"""Pictures of a folder or a torchvision dataset that are kept in memory: 8 GB with a side of 320 pixels."""
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of `items` at equal distances, or all if there are fewer."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 class Pictures:
@@ -102,7 +141,9 @@ class Pictures:
     Args:
         paths: folders, searched recursively, files, and torchvision datasets as `torchvision:NAME:FOLDER`.
         size: the shorter side of each image in memory, in pixels.
-        hold_out: leave out the files for which `held_out` is true.
+        hold_out: leave out the files for which `held_out` is true, unless there are no others.
+
+    Of more files than `MOST_PICTURES`, so many at equal distances are taken, with a warning.
 
     Raises:
         ValueError: not one image could be read. A broken image among good ones is reported and skipped.
@@ -110,21 +151,30 @@ class Pictures:
 
     def __init__(self, paths: Sequence[Path | str], size: int, *, hold_out: bool = False) -> None:
         self.images: list[Tensor] = []
+        where = ", ".join(map(str, paths))
         datasets = [str(path) for path in paths if str(path).startswith(TORCHVISION)]
         for name in datasets:
-            images = dataset_images(name)
-            kept = [image for index, image in enumerate(images) if not hold_out or index % 10]
-            self.images += [resize_shorter(image, size) for image in kept]
+            numbered = enumerate(dataset_images(name))
+            self.images += [resize_shorter(image, size) for n, image in numbered if not hold_out or n % 10]
         files = image_files([path for path in paths if str(path) not in datasets])
-        kept_files = [path for path in files if not (hold_out and held_out(path))]
+        kept = [path for path in files if not (hold_out and held_out(path))]
+        _warn_of_more(where, len(kept))
 
         def read(path: Path) -> list[Tensor]:
             return [resize_shorter(image, size) for _, image in readable([path])]
 
-        with ThreadPoolExecutor() as pool:
-            self.images += [image for found in pool.map(read, kept_files) for image in found]
+        def read_all(paths: Sequence[Path]) -> list[Tensor]:
+            with ThreadPoolExecutor() as pool:
+                return [image for found in pool.map(read, spread(paths, MOST_PICTURES)) for image in found]
+
+        self.images += read_all(kept)
+        if not self.images and len(kept) < len(files):
+            self.images = read_all([path for path in files if held_out(path)])
+            if self.images:
+                log.warning("%s: all pictures there would be held out; they are trained on", where)
         if not self.images:
-            raise ValueError(f"no images in {', '.join(map(str, paths))}")
+            others = "" if files or datasets else f": no file there ends in {', '.join(sorted(SUFFIXES))}"
+            raise ValueError(f"no images in {where}{others}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -133,35 +183,52 @@ class Pictures:
         self, n: int, size: int, rng: torch.Generator, *, zoom: tuple[float, float] = (0.75, 1.25)
     ) -> Tensor:
         """`n` random square crops, float [n, 3, size, size] in 0..1, zoomed and mirrored at random."""
-        return torch.stack([self._crop(size, rng, zoom) for _ in range(n)])
 
-    def _crop(self, size: int, rng: torch.Generator, zoom: tuple[float, float]) -> Tensor:
-        def uniform(low: float, high: float) -> float:
-            return low + (high - low) * float(torch.rand((), generator=rng))
+        def draw() -> Tensor:
+            return self.images[int(torch.randint(len(self.images), (), generator=rng))]
 
-        image = self.images[int(torch.randint(len(self.images), (), generator=rng))]
-        _, height, width = image.shape
-        side = min(int(size / uniform(*zoom)), height, width)
-        top, left = int(uniform(0, height - side)), int(uniform(0, width - side))
-        crop = image[:, top : top + side, left : left + side].float()[None] / 255
-        if side != size:
-            crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        return crop[0].flip(-1) if uniform(0, 1) < 0.5 else crop[0]
+        return torch.stack([random_crop(draw(), size, rng, zoom) for _ in range(n)])
 
 
-def held_out_first(photos: Path | str, n: int) -> list[Tensor]:
+def random_crop(image: Tensor, size: int, rng: torch.Generator, zoom: tuple[float, float]) -> Tensor:
+    """A square crop of `image` uint8 [3, h, w], float [3, size, size], zoomed and mirrored at random."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=rng))
+
+    _, height, width = image.shape
+    side = min(int(size / uniform(*zoom)), height, width)
+    top, left = int(uniform(0, height - side)), int(uniform(0, width - side))
+    crop = image[:, top : top + side, left : left + side].float()[None] / 255
+    if side != size:
+        crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return crop[0].flip(-1) if uniform(0, 1) < 0.5 else crop[0]
+
+
+def held_out_first(photos: Path | str, n: int, *, others: bool = True) -> list[Tensor]:
     """`n` pictures uint8 [3, h, w] of a folder or a torchvision dataset, what training leaves out first.
 
     A broken one is reported and skipped.
+
+    Args:
+        others: where a folder has less than `n` of these, go on with what training learns from.
     """
     if str(photos).startswith(TORCHVISION):
-        return dataset_images(str(photos))[: 10 * n : 10]
+        return list(islice(dataset_images(str(photos)), 0, 10 * n - 9, 10))
     files = sorted(image_files([photos]), key=lambda path: not held_out(path))
-    return [image for _, image in islice(readable(files), n)]
+    return [image for _, image in islice(readable(path for path in files if others or held_out(path)), n)]
 
 
-def dataset_images(name: str) -> list[Tensor]:
-    """The pictures uint8 [3, h, w] of a torchvision dataset, `torchvision:NAME:FOLDER`; labels are left out.
+def _warn_of_more(where: str, count: int) -> None:
+    if count > MOST_PICTURES:
+        log.warning("%s: %d of its %d pictures are used", where, MOST_PICTURES, count)
+
+
+def dataset_images(name: str) -> Iterator[Tensor]:
+    """The first `MOST_PICTURES` pictures of a torchvision dataset, uint8 [3, h, w], without their labels.
+
+    Args:
+        name: `torchvision:NAME:FOLDER`.
 
     Raises:
         ValueError: torchvision, the dataset or its files are not there. Nothing is downloaded.
@@ -175,10 +242,9 @@ def dataset_images(name: str) -> list[Tensor]:
         raise ValueError(f"{name}: torchvision.datasets has no {kind!r}; upper and lower case count")
     try:
         dataset = getattr(datasets, kind)(folder)
-        if len(dataset) > LARGEST_DATASET:
-            log.warning("%s: the first %d of its %d pictures are used", name, LARGEST_DATASET, len(dataset))
-        pictures = (dataset[index][0] for index in range(min(len(dataset), LARGEST_DATASET)))
-        return [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) for picture in pictures]
+        _warn_of_more(name, len(dataset))
+        for index in range(min(len(dataset), MOST_PICTURES)):
+            yield torch.from_numpy(np.array(dataset[index][0].convert("RGB"))).permute(2, 0, 1)
     except Exception as error:  # each dataset has its own: files or packages missing, no pictures in it
         raise ValueError(f"{name}: {error}") from error
 
@@ -201,14 +267,12 @@ class Clips:
     def __init__(
         self, folder: Path, size: int, flow: Callable[[Tensor, Tensor], Tensor], *, pairs: int = 24
     ) -> None:
-        self.names: list[str] = []
         self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for path, frames in readable_clips(video_files(folder), size, pairs, self.FRAMES):
+        for _, frames in readable_clips(video_files(folder), size, pairs, self.FRAMES):
             for before, after in frames:
                 place, holds = checked_flow(flow, before, after)
                 # How far, and not where: half of the precision is enough for that.
                 self._pairs.append((before, after, (place - pixels(*place.shape[:2])).half(), holds))
-            self.names.append(path.name)
         if not self._pairs:
             raise ValueError(f"no clips of two frames or more in {folder}")
 

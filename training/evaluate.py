@@ -1,11 +1,11 @@
 """Judges a style pack, as users run it, on photographs that training did not see, and on clips."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,17 @@ from pipeline.motion import Motion
 from pipeline.scaling import stylizer
 from pipeline.sources.file import FileSource
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
-from training.data import held_out, image_files, read_image, readable, resize_shorter, video_files
+from training.data import (
+    TORCHVISION,
+    dataset_images,
+    held_out,
+    image_files,
+    images_of,
+    readable,
+    resize_shorter,
+    spread,
+    video_files,
+)
 from training.features import Pretrained, pretrained
 from training.inception import inception_features, load_inception
 from training.losses import content, gram, style
@@ -29,8 +39,6 @@ from training.recipe import Recipe, build_recipe, read_table
 from training.robustness import EPSILONS, attacks, painter
 
 log = logging.getLogger("fauve")
-
-T = TypeVar("T")
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -56,13 +64,23 @@ PAINTING_CROPS, PHOTO_CROPS = 16, 3
 LEARNED_PHOTOS = 80
 """Photographs that the classifier learns from at most."""
 
+SMALLEST = 64
+"""Shorter side of the smallest photographs that are judged, in pixels; of a pack that is made for less, three
+quarters of its native height."""
+
+UNSORTED = "all of the paintings are taken for the style's own; --recipe, or a subfolder of its name, tells"
+"""What is noted where nothing says which of the paintings are of which style."""
+
+Named = Iterator[tuple[object, Tensor]]
+"""Pictures uint8 [3, h, w], with what they are called."""
+
 
 @dataclass(frozen=True)
 class Material:
     """What a pack is judged with."""
 
-    photos: Path
-    """Folder, of which those that training did not see are painted."""
+    photos: Path | str
+    """Folder, or a torchvision dataset, of which those that training did not see are painted."""
     paintings: Path
     """Folder that the recipe's paintings are in."""
     clips: Path | None = None
@@ -84,7 +102,8 @@ class Evaluation:
     """What was found, and pictures to look at."""
 
     report: dict[str, Any]
-    """Ready for JSON: by style, and altogether; `left_out` says what was not measured, and why."""
+    """Ready for JSON: by style, and altogether; `left_out` says what was not measured, and why, and `notes`
+    what was assumed."""
     photos: list[Image]
     """What was painted, uint8 [h, w, 3]."""
     painted: dict[str, list[Image]] = field(default_factory=dict)
@@ -111,10 +130,10 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     """
     pack = engine.style
     works = paintings_of(pack, material)
-    paths, others = _divided(material.photos, material.pictures)
-    photos = [_small(image, pack.native_height) for _, image in readable(paths)]
-    if not photos:
-        raise ValueError(f"{material.photos}: none of its photographs can be read")
+    judged, others, unseen = _divided(material.photos, material.pictures)
+    photos, learned = (_photographs(each, pack.native_height) for each in (judged, others))
+    if not photos or not learned:
+        raise ValueError(f"{material.photos}: too few of its photographs can be read and are large enough")
     clips = [] if material.clips is None else video_files(material.clips)
     if material.clips is not None and not clips:
         raise ValueError(f"{material.clips}: no folder with videos in it")
@@ -130,14 +149,15 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
             "model": pack.digest,
             "engine": f"{engine.name} {engine.precision}",
             "photographs": len(photos),
-            "unseen": all(map(held_out, paths)),
+            "unseen": unseen,
             "clips": len(clips),
             "network": material.network,
             "styles": styles,
+            "notes": [UNSORTED] if _unsorted(pack, material) else [],
             "left_out": left_out,
         },
         photos,
-        shown=_spread(photos, SHOWN),
+        shown=spread(photos, SHOWN),
     )
 
     def measure(name: str, take: Callable[[], Values]) -> None:
@@ -156,8 +176,8 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         row["style_distance"], row["content_distance"] = full["style"], full["content"]
     measure("lpips", lambda: _lpips(squeezenet, material.weights, evaluation))
     measure("flicker", lambda: _flicker(engine, clips, material.frames, evaluation.report))
-    measure("noise_gain", lambda: _noise_gain(engine, _spread(photos, STILL_SCENES)))
-    measure("robustness", lambda: _robustness(engine, _spread(photos, ATTACKED)))
+    measure("noise_gain", lambda: _noise_gain(engine, spread(photos, STILL_SCENES)))
+    measure("robustness", lambda: _robustness(engine, spread(photos, ATTACKED)))
     rng = torch.Generator().manual_seed(0)
     cut = {name: [random_crops(work, PAINTING_CROPS, rng) for work in works[name]] for name in pack.styles}
     painted = {
@@ -165,11 +185,10 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
         for name, images in evaluation.painted.items()
     }
     raw = [crop for photo in photos for crop in random_crops(_tensor(photo), PHOTO_CROPS, rng)]
-    seen = [_small(image, pack.native_height) for _, image in readable(others)]
-    learned = [random_crops(_tensor(photo), PHOTO_CROPS, rng) for photo in seen]
+    seen = [random_crops(_tensor(photo), PHOTO_CROPS, rng) for photo in learned]
 
     def classify() -> Values:
-        classifier = StyleClassifier(squeezenet, {**cut, PHOTOGRAPH: learned})
+        classifier = StyleClassifier(squeezenet, {**cut, PHOTOGRAPH: seen})
         evaluation.report["classifier"] = classifier.report()
         return classifier.judge(painted, raw)
 
@@ -183,12 +202,20 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
     """The paintings of each style, uint8 [3, h, w], at the size that their strokes were learned at.
 
     Where no recipe tells, neither the given one nor a bundled one with the pack's credits, they are the
-    images in the subfolder of that name, or else all images.
+    images in the subfolder of that name, or else, of a pack of one style, all images, with a warning.
 
     Raises:
-        ValueError: the recipe is of other styles, or there are no such paintings.
+        ValueError: the recipe is of other styles, nothing says which paintings are of which style, or there
+            are no such paintings.
     """
     recipe = material.recipe or bundled_recipe(pack)
+    if _unsorted(pack, material):
+        if len(pack.styles) > 1:
+            raise ValueError(
+                f"{material.paintings}: which of the paintings are of which style? Give --recipe, or a "
+                f"subfolder for each style: {', '.join(pack.styles)}"
+            )
+        log.warning("%s: %s", material.paintings, UNSORTED)
     works = {}
     for name in pack.styles:
         folder, size = material.paintings / name, pack.native_height
@@ -199,13 +226,16 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
                 raise ValueError(f"the recipe {recipe.name} has no style {name!r}, the pack has")
             paths = [material.paintings / path for path in (entry.painting, *entry.reals)]
             size = entry.painting_size or recipe.painting_size
-        files = image_files(paths)
-        # What a recipe names must be there; of a folder, what can be read is taken.
-        images = map(read_image, files) if recipe else (image for _, image in readable(files))
-        works[name] = [resize_shorter(image, size) for image in images]
+        works[name] = [resize_shorter(image, size) for image in images_of(paths)]
         if not works[name]:
             raise ValueError(f"{paths[0]}: no paintings of {name} there")
     return works
+
+
+def _unsorted(pack: Style, material: Material) -> bool:
+    """Whether nothing says which of the paintings are of which style."""
+    sorted_by = material.recipe or bundled_recipe(pack)
+    return sorted_by is None and not all((material.paintings / name).is_dir() for name in pack.styles)
 
 
 def bundled_recipe(pack: Style) -> Recipe | None:
@@ -224,29 +254,44 @@ def bundled_recipe(pack: Style) -> Recipe | None:
     )
 
 
-def _divided(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
-    """`count` photographs that training did not see, and those to learn what a photograph is from."""
-    files = image_files([folder])
+def _divided(photos: Path | str, count: int) -> tuple[Named, Named, bool]:
+    """`count` photographs to judge by, those to learn what one is from, and whether training saw the latter
+    alone."""
+    if str(photos).startswith(TORCHVISION):
+        kept, trained = (_of_dataset(str(photos), seen) for seen in (False, True))
+        return islice(kept, count), islice(trained, LEARNED_PHOTOS), True
+    files = image_files([photos])
     unseen = [path for path in files if held_out(path)]
     seen = [path for path in files if not held_out(path)]
-    if not unseen or not seen:
+    apart = bool(unseen and seen)
+    if not apart:
         if len(files) < 2:
-            raise ValueError(f"{folder}: at least two photographs are needed")
-        log.warning("%s: too few photographs to have unseen ones among them; half of them judge", folder)
+            raise ValueError(f"{photos}: at least two photographs are needed")
+        log.warning("%s: too few photographs to have unseen ones among them; half of them judge", photos)
         unseen, seen = files[::2], files[1::2]
-    return _spread(unseen, count), _spread(seen, LEARNED_PHOTOS)
+    return readable(spread(unseen, count)), readable(spread(seen, LEARNED_PHOTOS)), apart
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` of `items` at equal distances, or all if there are fewer."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
+def _of_dataset(name: str, seen: bool) -> Named:
+    """The pictures of a torchvision dataset that training sees, or those that it leaves out."""
+    for index, image in enumerate(dataset_images(name)):
+        if bool(index % 10) == seen:
+            yield f"picture {index} of {name}", image
 
 
-def _small(image: Tensor, height: int) -> Image:
-    """A photograph with a shorter side of `height` pixels at most, [h, w, 3]."""
-    small = image if min(image.shape[1:]) <= height else resize_shorter(image, height)
-    return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+def _photographs(named: Named, height: int) -> list[Image]:
+    """What is large enough of photographs, with a shorter side of `height` pixels at most, [h, w, 3]."""
+    least, found = min(SMALLEST, height * 3 // 4), []
+    for name, image in named:
+        lines, columns = image.shape[1:]
+        if min(lines, columns) < least:
+            log.warning(
+                "skipped %s: %dx%d is too small, %d pixels a side are needed", name, columns, lines, least
+            )
+            continue
+        small = image if min(lines, columns) <= height else resize_shorter(image, height)
+        found.append(np.ascontiguousarray(small.permute(1, 2, 0).numpy()))
+    return found
 
 
 def _tensor(image: Image) -> Tensor:
@@ -358,18 +403,16 @@ def _flicker(engine: Engine, clips: Sequence[Path], count: int, report: dict[str
     found = {name: Flicker() for name in engine.style.styles}
     for clip in clips:
         try:
-            frames = _consecutive(clip, count + engine.style.run_in)
+            frames = _consecutive(clip, count)
         except SourceError as error:
             log.warning("skipped %s", error)
             report["clips"] -= 1
             continue
         for name, flicker in found.items():
-            engine.reset()
             look = Look({name: 1.0})
             pairs = [
                 (frame.image, _paint(engine, frame.image, look.carried(frame.moved))) for frame in frames
             ]
-            pairs = pairs[engine.style.run_in :]
             for before, after in pairwise(pairs):
                 flicker.add(before, after)
     if not report["clips"]:

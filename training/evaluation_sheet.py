@@ -134,13 +134,18 @@ def figures(row: dict[str, Any]) -> list[str]:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The table, and what was left out, as text."""
+    """The table, what was left out and what was assumed, as text."""
     rows = [list(COLUMNS)]
     rows += [[name, *figures(row)] for name, row in report["styles"].items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
+    lines += _remarks(report)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    left_out = [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
+    return [*left_out, *(f"note: {note}" for note in report["notes"])]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -148,9 +153,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _table(report: dict[str, Any], width: int) -> Image:
-    """The figures of each style, and what was left out, `width` pixels wide."""
+    """The figures of each style, what was left out and what was assumed, `width` pixels wide."""
     styles = report["styles"]
-    lines = [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
+    lines = _remarks(report)
     block = _paper(width, (len(styles) + len(lines) + 1) * LINE + 10)
     places = [column * width // len(COLUMNS) for column in range(len(COLUMNS))]
     for head, left in zip(COLUMNS, places, strict=True):

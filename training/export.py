@@ -196,7 +196,6 @@ def export_pack(
         multiple=generator.multiple,
         native_height=recipe.native_height,
         license=recipe.license,
-        capabilities={"mix": len(styles) > 1, "strength": True},
         recipe=recipe.digest(),
         card=card,
         force=force,

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from engines.errors import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -108,25 +109,47 @@ NETWORKS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezen
 """Pretrained networks, by torchvision's names."""
 
 
+def weights_file(folder: Path, name: str) -> Path | None:
+    """The file `NAME*.safetensors` or else `NAME*.pth` of `folder`, None if there is none."""
+    files = [file for kind in ("safetensors", "pth") for file in sorted(folder.glob(f"{name}*.{kind}"))]
+    return files[0] if files else None
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name; no code of it is run.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        safe = file.suffix == ".safetensors"
+        state = load_file(file) if safe else torch.load(file, "cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, EOFError and UnpicklingError for a broken file
+        raise ValueError(f"{file}: cannot be read: {first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{file}: holds no tensors by name")
+    return state
+
+
 def pretrained(name: str, weights: Path | None) -> Pretrained:
     """The network `name` of `NETWORKS`.
 
     Args:
-        weights: folder with a file `NAME*.safetensors` that has torchvision's key names; None takes
-            torchvision's own weights, which it downloads once.
+        weights: folder with a file `NAME*.safetensors` or `NAME*.pth` that has torchvision's key names; None
+            takes torchvision's own weights, which it downloads once.
 
     Raises:
         ValueError: the weights cannot be had.
     """
     if weights is None:
         return NETWORKS[name](_torchvision(name))
-    file = next(iter(sorted(weights.glob(f"{name}*.safetensors"))), None)
+    file = weights_file(weights, name)
     if file is None:
-        raise ValueError(f"{weights}: no {name}*.safetensors there; without --weights torchvision's are used")
+        raise ValueError(
+            f"{weights}: no {name}*.safetensors or .pth there; without --weights torchvision's are used"
+        )
     try:
-        return NETWORKS[name](load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from error
+        return NETWORKS[name](read_weights(file))
     except KeyError as error:
         raise ValueError(f"{file}: not a {name} of torchvision's names: no {error}") from error
 

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
+from engines.errors import first_line
+from training.features import read_weights, weights_file
 from training.metrics import NotAtHand
 
 SIDE = 299
@@ -20,7 +21,7 @@ UNUSED = ("fc.", "AuxLogits.")
 
 
 def load_inception(weights: Path | None, name: str) -> Any:
-    """The network with the weights `NAME*.pth` or `NAME*.safetensors` of a folder, up to its 2048 features.
+    """The network with the weights `NAME*.safetensors` or `NAME*.pth` of a folder, up to its 2048 features.
 
     Args:
         name: "inception_v3" for torchvision's weights, "art_inception" for those of ArtFID.
@@ -29,8 +30,7 @@ def load_inception(weights: Path | None, name: str) -> Any:
         NotAtHand: there are none, or torchvision is missing.
         ValueError: the file is something else.
     """
-    files = [] if weights is None else sorted(weights.glob(f"{name}*"))
-    file = next((each for each in files if each.suffix in (".pth", ".safetensors")), None)
+    file = None if weights is None else weights_file(weights, name)
     if file is None:
         raise NotAtHand(f"no {name}*.pth or .safetensors in the folder of --weights")
     try:
@@ -39,14 +39,11 @@ def load_inception(weights: Path | None, name: str) -> Any:
         raise NotAtHand(f"torchvision cannot be imported: {error}") from error
     network = Inception3(aux_logits=True, transform_input=False, init_weights=False)
     network.fc = torch.nn.Identity()
+    kept = {key: value for key, value in read_weights(file).items() if not key.startswith(UNUSED)}
     try:
-        state = (
-            load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        )
-        kept = {key: value for key, value in state.items() if not key.startswith(UNUSED)}
         lacking = network.load_state_dict(kept, strict=False)
-    except Exception as error:  # torch raises RuntimeError, EOFError and UnpicklingError for a broken file
-        raise ValueError(f"{file}: not an Inception v3: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(f"{file}: not an Inception v3: {first_line(error)}") from error
     wrong = [key for key in [*lacking.missing_keys, *lacking.unexpected_keys] if not key.startswith(UNUSED)]
     if wrong:
         raise ValueError(f"{file}: not an Inception v3 of torchvision's names: {wrong[0]}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training import losses
 from training.checkpoint import load_checkpoint, restore
-from training.data import held_out_first, read_image, resize_shorter
+from training.data import held_out_first, read_image, resize_shorter, write_png
 from training.features import pretrained
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
 from training.recipe import Recipe, stored_recipe
@@ -44,6 +44,7 @@ def inspect(
         style: name of the style that scores and features are drawn for; None takes the first.
 
     Raises:
+        OSError: a sheet cannot be written.
         ValueError: a file cannot be read, or there is no such style.
     """
     state = load_checkpoint(checkpoint)
@@ -74,7 +75,7 @@ def inspect(
         "fingerprint.png": fingerprint_sheet(generator, names),
     }
     for name, sheet in sheets.items():
-        cv2.imwrite(str(output / name), sheet[..., ::-1])
+        write_png(output / name, sheet)
     return [output / name for name in sheets]
 
 
@@ -88,7 +89,8 @@ def score_sheet(
 ) -> Sheet:
     """Photographs, what is painted of them and pieces of the painting, each with its patch scores over it.
 
-    Red is where the discriminator takes it for the painting, blue where it does not, on one scale for all.
+    Red is where the discriminator takes it for the painting, blue where it does not, on one scale for all:
+    the mean over all sizes that it judges the picture at.
     """
     rows = []
     for photo in photos:
@@ -98,7 +100,15 @@ def score_sheet(
         piece = painting[:, top : top + height, left : left + width]
         rows.append([photo, paint(generator, photo, style), piece])
     one = torch.tensor([style])
-    scores = [[discriminator(x[None].float() / 255, one)[0][0][0, 0] for x in row] for row in rows]
+
+    def scored(picture: Tensor) -> Tensor:
+        """Scores [h, w] as fine as those of the finest scale."""
+        scales, _ = discriminator(picture[None].float() / 255, one)
+        size = scales[0].shape[-2:]
+        grown = [F.interpolate(score, size, mode="bilinear", align_corners=False) for score in scales]
+        return torch.stack(grown).mean(0)[0, 0]
+
+    scores = [[scored(picture) for picture in row] for row in rows]
     high = max(float(score.abs().max()) for row in scores for score in row) + losses.EPSILON
     columns = ["photograph", "painted", "painting"]
     return _grid(

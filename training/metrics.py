@@ -9,6 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.features import read_weights
+
+LPIPS = ("squeeze.pth", "lpips_v0.1_squeeze.pth")
+"""Names of a file with the heads of LPIPS: as its authors give it away, and one that says what it is."""
+
 
 class NotAtHand(Exception):
     """What a measure needs, such as pretrained weights, is not there; the measure is left out."""
@@ -35,19 +40,20 @@ def lpips_heads(weights: Path | None) -> list[Tensor]:
     """The weights [1, c, 1, 1] of LPIPS v0.1 over SqueezeNet's activations.
 
     Args:
-        weights: folder with `lpips_v0.1_squeeze.pth`, as its authors give it away.
+        weights: folder with a file of one of the names `LPIPS`.
 
     Raises:
         NotAtHand: there is none.
         ValueError: it is something else.
     """
-    if weights is None or not (file := weights / "lpips_v0.1_squeeze.pth").is_file():
-        raise NotAtHand("no lpips_v0.1_squeeze.pth in the folder of --weights")
+    files = [] if weights is None else [weights / name for name in LPIPS if (weights / name).is_file()]
+    if not files:
+        raise NotAtHand(f"no {' or '.join(LPIPS)} in the folder of --weights")
+    state = read_weights(files[0])
     try:
-        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
         return [state[f"lin{layer}.model.1.weight"] for layer in range(7)]
-    except Exception as error:  # torch raises RuntimeError, EOFError and UnpicklingError for a broken file
-        raise ValueError(f"{file}: not the heads of LPIPS: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{files[0]}: not the heads of LPIPS: no {error}") from error
 
 
 def noise_gain(frames: NDArray[np.uint8], painted: NDArray[np.uint8]) -> float:

@@ -165,7 +165,8 @@ class Recipe:
     """Painted pictures that are kept to be shown to the discriminator again."""
 
     autocast: str = "auto"
-    """"bf16", "fp16" or "off"; "auto" takes bf16 where the processor computes in it, or else none."""
+    """"bf16", "fp16" or "off"; "auto" takes bf16 where the device computes in it, or else fp16 with CUDA and
+    none on a CPU."""
     sheet_every: int = 200
     checkpoint_every: int = 200
 

@@ -18,7 +18,7 @@ from training.checkpoint import load_trunk
 from training.data import Clips, Pictures, expose
 from training.device import autocast_of
 from training.distributed import average_gradients, share
-from training.features import NETWORKS, pretrained
+from training.features import NETWORKS, Pretrained, pretrained
 from training.flow import (
     FLOWS,
     synthetic_pair,
@@ -53,6 +53,38 @@ class Material:
     weights: Path | None = None
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A material in memory, for trainings by one recipe or by such that differ in weights and rates alone."""
+
+    pretrained: dict[str, Pretrained]
+    targets: Targets
+    photos: Pictures
+    clips: Clips | None
+
+
+def load(recipe: Recipe, material: Material, device: torch.device) -> Loaded:
+    """Read what `recipe` wants of `material`.
+
+    Raises:
+        ValueError: the material holds nothing usable.
+    """
+    names = dict.fromkeys(recipe.content_features + recipe.style_features)
+    networks = {name: pretrained(name, material.weights) for name in names if name in NETWORKS}
+    for network in networks.values():
+        network.to(device)
+    targets = Targets(recipe, material.paintings, networks, device)
+    photos = Pictures([material.photos], recipe.photo_size, hold_out=True)
+    clips = None
+    if recipe.clip_share:
+        if material.clips is None:
+            raise ValueError("the recipe's clip_share is more than 0: it needs a folder of clips")
+        clips = Clips(material.clips, recipe.photo_size, FLOWS[recipe.flow]())
+    for network in networks.values():
+        network.to(memory_format=torch.channels_last)
+    return Loaded(networks, targets, photos, clips)
+
+
 class StyleTraining:
     """The networks of a training and what one step does to them.
 
@@ -63,21 +95,11 @@ class StyleTraining:
         ValueError: the material holds nothing usable.
     """
 
-    def __init__(self, recipe: Recipe, material: Material, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, material: Material | Loaded, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        names = dict.fromkeys(recipe.content_features + recipe.style_features)
-        self.pretrained = {name: pretrained(name, material.weights) for name in names if name in NETWORKS}
-        for network in self.pretrained.values():
-            network.to(device)
-        self.targets = Targets(recipe, material.paintings, self.pretrained, device)
-        self.photos = Pictures([material.photos], recipe.photo_size, hold_out=True)
-        self.clips: Clips | None = None
-        if recipe.clip_share:
-            if material.clips is None:
-                raise ValueError("the recipe's clip_share is more than 0: it needs a folder of clips")
-            self.clips = Clips(material.clips, recipe.photo_size, FLOWS[recipe.flow]())
-        for network in self.pretrained.values():
-            network.to(memory_format=torch.channels_last)
+        loaded = material if isinstance(material, Loaded) else load(recipe, material, device)
+        self.pretrained, self.targets = loaded.pretrained, loaded.targets
+        self.photos, self.clips = loaded.photos, loaded.clips
 
         self.generator = self.make_generator([style.canvas for style in recipe.styles])
         self.average = deepcopy(self.generator).requires_grad_(False).eval()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training import losses
 from training.batch import from_distance
-from training.data import Pictures, image_files, read_image, resize_shorter
+from training.data import Pictures, images_of, read_image, resize_shorter
 from training.features import Pretrained
 from training.recipe import Recipe
 
@@ -39,8 +39,8 @@ class Targets:
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
             files = [paintings / name for name in (style.painting, *style.reals)]
-            copied = image_files(files) if style.movement else files[:1]
-            works = [resize_shorter(read_image(path), size)[None].to(device).float() / 255 for path in copied]
+            copied = images_of(files) if style.movement else [read_image(files[0])]
+            works = [resize_shorter(image, size)[None].to(device).float() / 255 for image in copied]
             for name, network in networks.items():
                 each = [self._statistics_in(network, work) for work in works]
                 seen[name].append([torch.stack(layer).mean(0) for layer in zip(*each, strict=True)])

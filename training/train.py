@@ -1,6 +1,7 @@
 """The training loop: steps, checkpoints, logs and sheets."""
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -9,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from engines.atomic_write import atomic_write
 from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
-from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter
+from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter, write_png
 from training.device import device_of, tried_convolutions
 from training.distributed import any_of_all, processes, rank, world
 from training.recipe import Recipe
@@ -53,7 +53,8 @@ def train(
         progress: called after each step with its number (from 1) and the losses.
 
     Raises:
-        KeyboardInterrupt: stopped by Ctrl-C, after a checkpoint.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
+        OSError: something cannot be written.
         ValueError: a path holds nothing usable, or the checkpoint belongs to another recipe.
         FloatingPointError: a loss is no longer finite.
     """
@@ -91,12 +92,15 @@ def _train(
     done = 0
     if resume:
         state = load_checkpoint(checkpoint)
-        if state["digest"] != recipe.digest():
+        if state.get("digest") != recipe.digest():
             raise ValueError(
-                f"{checkpoint} was trained with another recipe; start a new run or undo the change"
+                f"{checkpoint} was trained with another recipe, or other options; undo the change or give "
+                "another -o"
             )
         for name, part in training.parts.items():
-            restore(part, state[name], checkpoint)
+            # Where nothing was scaled, as on a device of another precision, the scaler has no state.
+            if name != "scaler" or state.get(name):
+                restore(part, state.get(name, {}), checkpoint)
         done = state["step"]
     elif start_from is not None:
         training.start_from(start_from)
@@ -132,11 +136,11 @@ def _train(
                 if step % recipe.checkpoint_every == 0 or step == recipe.steps or stop:
                     save(step)
                 if step % recipe.sheet_every == 0 or step == recipe.steps:
-                    _write(run / f"sheet-{step:05d}.png", training.sheet(photos))
+                    write_png(run / f"sheet-{step:05d}.png", training.sheet(photos))
                     if clips:
-                        _write(run / f"clip-{step:05d}.png", clip_sheet(training, clips))
+                        write_png(run / f"clip-{step:05d}.png", clip_sheet(training, clips))
             if stop and step < recipe.steps:
-                raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}; --resume goes on")
+                raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}")
     return checkpoint
 
 
@@ -158,7 +162,10 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
     # A training that was killed had gone on after its checkpoint, perhaps to the middle of a line.
     kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= done]
     atomic_write(path, "".join(kept).encode())
-    board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1 if done else None)
+    curves = run / "tensorboard"
+    if not done and curves.exists():
+        shutil.rmtree(curves)
+    board: Any = SummaryWriter(str(curves), purge_step=done + 1 if done else None)
     try:
         with path.open("a", buffering=1) as file:
             yield log
@@ -166,22 +173,20 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
         board.close()
 
 
-def _write(path: Path, sheet: np.ndarray) -> None:
-    cv2.imwrite(str(path), sheet[..., ::-1])
-
-
 @contextmanager
 def deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into an event, so that it stops the loop between two steps and never within one."""
+    """Turn Ctrl-C and SIGTERM into an event, to stop the loop between two steps and never within one."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    previous = signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
+    stops = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(stop, lambda number, frame: interrupted.set()) for stop in stops]
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for stop, handler in zip(stops, previous, strict=True):
+            signal.signal(stop, handler)
 
 
 def sheet_pictures(photos: Path | str, n: int, multiple: int) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from training import losses
 from training.batch import Batch
 from training.cycle import training_of
-from training.data import Pictures, held_out, image_files
+from training.data import TORCHVISION, held_out_first, image_files, random_crop, resize_shorter, video_files
 from training.device import device_of
 from training.features import NETWORKS
 from training.flow import synthetic_pair, warp
 from training.recipe import Recipe
-from training.stylization import Material, StyleTraining, content_layer
+from training.stylization import Material, StyleTraining, content_layer, load
 
 log = logging.getLogger("fauve")
 
@@ -102,12 +103,18 @@ def tune(
         raise ValueError(f"{study}: not a study, or not to be written; give another --study") from error
     # Those that failed, or were stopped by Ctrl-C, say nothing.
     begins = all(trial.state.name == "FAIL" for trial in search.trials)
-    for name, value in _in_common(recipe, own, steps, start_from).items():
-        if begins:
-            search.set_user_attr(name, value)
-        elif search.user_attrs.get(name) != value:
+    in_common = _in_common(recipe, own, steps, start_from, material)
+    for name, value in in_common.items():
+        if not begins and search.user_attrs.get(name) != value:
             raise ValueError(f"{study}: its trials are of another {name}; give another --study")
+    torch.manual_seed(recipe.seed)
+    loaded = load(recipe, material, where)
+    judged = judged_photos(material.photos, recipe)
+    # From here on, each trial draws what a training by its recipe would.
+    drawn = torch.get_rng_state()
     if begins:
+        for name, value in in_common.items():
+            search.set_user_attr(name, value)
         # The recipe itself is the first one: a search that finds nothing better says so.
         search.enqueue_trial(own)
     # One that goes on must not draw again what it has drawn.
@@ -116,11 +123,10 @@ def tune(
     def run(trial: optuna.Trial) -> float:
         values = {name: trial.suggest_float(name, *each, log=True) for name, each in bounds.items()}
         varied = dataclasses.replace(recipe, steps=steps, **values)
-        torch.manual_seed(recipe.seed)
-        training = training_of(varied, material, where)
+        torch.set_rng_state(drawn)
+        training = training_of(varied, loaded, where)
         if start_from is not None:
             training.start_from(start_from)
-        judged = judged_photos(material.photos, varied)
         value = float("inf")
         for step in range(1, steps + 1):
             training.step(step)
@@ -145,25 +151,42 @@ def tune(
 
 
 def _in_common(
-    recipe: Recipe, searched: Iterable[str], steps: int, start_from: Path | None
+    recipe: Recipe, searched: Iterable[str], steps: int, start_from: Path | None, material: Material
 ) -> dict[str, Any]:
     """What the trials of a study must have in common to be compared, by what it is called."""
+    photos, paintings = material.photos, material.paintings
+    named = [paintings / name for style in recipe.styles for name in (style.painting, *style.reals)]
+    clips = video_files(material.clips) if material.clips and recipe.clip_share else []
     return {
         "recipe": recipe.digest(without=("steps", *searched)),
         "choice of fields": sorted(searched),
         "number of steps": steps,
         "--from": start_from and hashlib.sha256(start_from.read_bytes()).hexdigest(),
+        "--photos": photos if str(photos).startswith(TORCHVISION) else _listed(image_files([photos])),
+        "--paintings": _listed(image_files(named)),
+        "--clips": _listed(clips),
     }
 
 
+def _listed(files: Iterable[Path]) -> str:
+    """A sha256 of the names and sizes of `files`, whose folders may be moved."""
+    listed = "".join(f"{file.name}/{file.stat().st_size}/" for file in files)
+    return hashlib.sha256(os.fsencode(listed)).hexdigest()
+
+
 def judged_photos(photos: Path | str, recipe: Recipe, n: int = 8) -> torch.Tensor:
-    """Crops of `n` photographs that no training sees, [n, 3, crop, crop], always the same ones."""
+    """Crops of `n` photographs that no training sees, [n, 3, crop, crop], always the same ones.
+
+    Where a folder has none, those that training sees are taken, with a warning.
+    """
     rng = torch.Generator().manual_seed(0)
-    files: list[Path | str] = [photos]
-    if Path(photos).is_dir():
-        kept = [path for path in image_files([photos]) if held_out(path)]
-        files = list(kept[:n]) or files
-    return Pictures(files, recipe.photo_size).crops(n, recipe.crop, rng, zoom=(1.0, 1.0))
+    images = held_out_first(photos, n, others=False)
+    if not images:
+        log.warning("%s: no picture there is held out; trials are judged on what they are trained on", photos)
+        images = held_out_first(photos, n)
+    sized = [resize_shorter(image, recipe.photo_size) for image in images]
+    crops = [random_crop(sized[index % len(sized)], recipe.crop, rng, (1.0, 1.0)) for index in range(n)]
+    return torch.stack(crops)
 
 
 @torch.no_grad()
