@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 import engines
 from benchmarks.machine import write_results
 from engines import Image, Look, Size
+from pipeline.address import shown
 from pipeline.controls import Controls
 from pipeline.deck import Deck
 from pipeline.frame import Frame
@@ -237,7 +238,7 @@ def received(size: Size, output: str, url: str, format: str, seconds: float) -> 
         "frames": len(latencies),
         "unreadable": sum(number == "None" for number, _ in lines),
         "fps": round(len(latencies) / (arrived[-1][1] - begin), 1),
-        "dropped": report["dropped"] + report["sinks"][output]["dropped"],
+        "dropped": report["dropped"] + report["sinks"][shown(output)]["dropped"],
     }
 
 

@@ -274,13 +274,14 @@ class Controls:
         """Another pack is played from now on: weights of styles that it has, too, are kept.
 
         Args:
-            look: its own, for where it has none of them.
+            look: its own; its mix, if it has one, is what the pack was asked for by, and is shown. What it
+                has for no mix is shown where the pack has none of the styles.
         """
         with self._lock:
             if (pack, tuple(styles)) == (self._pack, self._styles):
                 return
             self._pack, self._styles = pack, tuple(styles)
-            kept = {style: self._fade.after.get(style, 0.0) for style in styles}
+            kept = {} if look.mix else {style: self._fade.after.get(style, 0.0) for style in styles}
             if not sum(kept.values()) > 0:
                 kept = dict(zip(styles, look.weights(styles).tolist(), strict=True))
             self._fade, self._shown_mix = Fade(kept, kept), None

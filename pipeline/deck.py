@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from engines import Engine, EngineError, Image, Look, Size, StyleError
+from engines.errors import first_line
 from pipeline.controls import Controls, Scene
 from pipeline.governor import Governor
 from pipeline.scaling import Detail, Paint, scaled, size_for
@@ -24,6 +25,16 @@ RESTARTS = (0.2, 1.0, 5.0)
 
 TOLD = 10.0
 """Seconds for which is told why another pack is not played."""
+
+CLOSED_WITHIN = 2.0
+"""Seconds that engines get to let go at the end."""
+
+
+def said(error: Exception) -> str:
+    """What `error` says in one line; with its kind, where that is none of ours and says little without."""
+    if isinstance(error, StyleError | EngineError):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 class Timed:
@@ -64,7 +75,8 @@ class Deck:
     """The callable that a live run paints with. It never fails and never waits for an engine to be made.
 
     Other packs and working sizes are prepared by a thread and swapped in between two frames, one fading into
-    the other. An engine that fails is reported and loaded again while the input passes through.
+    the other. Of packs that are asked for while one is loaded, the last one follows. An engine that fails is
+    reported and loaded again while the input passes through.
 
     Args:
         load: makes the engine of a pack; called by other threads, too.
@@ -102,13 +114,19 @@ class Deck:
         self._current: Player | None = self._player(load(pack), pack, 1.0)
         self._pack = pack
         """That was played last, and is tried again after a failure."""
+        self._loading = ""
+        """The pack that is being loaded because it was asked for."""
         self._asked = ""
-        """A pack that was asked for while nothing was played."""
+        """The one to load after that, or instead of the one that failed: the last that was asked for."""
+        self._asking = threading.Lock()
+        """Held while these two change, so that what ends does not miss what has just been asked for."""
         self._refused: tuple[str, str, float] | None = None
         self._next: tuple[Player, float, float] | None = None
         """What fades in, since when, and in how many seconds; nothing while nothing is played."""
         self._broken: set[Engine] = set()
         """Engines that failed and are still to be closed."""
+        self._closing: list[threading.Thread] = []
+        """Close engines that others have followed: some take a second, for which no picture waits."""
         self._last: Image | None = None
         self._black = np.zeros((size[1], size[0], 3), np.uint8)
         self._preparing: threading.Thread | None = None
@@ -136,11 +154,6 @@ class Deck:
     def engine(self) -> Engine | None:
         """The one in use; None while none works."""
         return None if self._current is None else self._current.engine
-
-    @property
-    def scale(self) -> float:
-        """Of the working height against the one that was asked for."""
-        return 1.0 if self._current is None else self._current.scale
 
     @property
     def height(self) -> int:
@@ -180,7 +193,7 @@ class Deck:
                 seconds = time.perf_counter() - began
                 if self._next is not None:
                     painted = self._faded(painted, image, look)
-        except EngineError as error:
+        except Exception as error:  # runtimes and drivers raise their own kinds, too
             self._failed(error)
             return image
         if self._governor is not None and steady and current.engine.style.size is None:
@@ -192,8 +205,13 @@ class Deck:
         return painted
 
     def _faded(self, painted: Image, image: Image, look: Look) -> Image:
+        assert self._current is not None
         assert self._next is not None
         player, began, seconds = self._next
+        mix = player.engine.style.mix
+        if mix and player.pack != self._current.pack:
+            # A style that was asked for by name is what the controls go over to.
+            look = Look(mix, look.strength, look.moved)
         share = 1.0 if seconds <= 0 else (time.monotonic() - began) / seconds
         if share < 1:
             blended: Image = cv2.addWeighted(painted, 1 - share, player(image, look), share, 0)
@@ -216,7 +234,9 @@ class Deck:
             self.restarted += 1
             log.warning("the engine paints again")
         elif before.engine is not player.engine:
-            before.engine.close()
+            closing = threading.Thread(target=self._close, args=(before.engine,), name="close", daemon=True)
+            closing.start()
+            self._closing = [*filter(threading.Thread.is_alive, self._closing), closing]
         self._pack = player.pack
         style = player.engine.style
         self._controls.swapped(player.pack, style.styles, Look(style.mix))
@@ -224,14 +244,30 @@ class Deck:
     def play(self, pack: str) -> None:
         """Go over to another pack as soon as it is ready; what is wrong with it is said in `refused`.
 
-        While no engine works it is what is tried next.
+        While no engine works it is what is tried next. One that is asked for before another one's turn has
+        come takes its place; what is loaded or played already is not loaded again.
         """
         self._refused = None
-        # Asked for first: `_restart` may be about to end.
-        self._asked = pack
-        if self._current is not None:
-            self._asked = ""
-            self._prepare(self._loaded, pack)
+        with self._asking:
+            playing = self._next[0] if self._next else self._current
+            known = self._loading or (playing.pack if playing else "")
+            self._asked = "" if pack == known else pack
+            # Else it follows what is being loaded, or `_restart` takes it.
+            if self._asked and playing and not self._loading:
+                self._take_asked()
+                self._prepare(self._load_asked)
+
+    def _take_asked(self) -> str:
+        self._loading, self._asked = self._asked, ""
+        return self._loading
+
+    def _load_asked(self) -> None:
+        """Load what was asked for, until nothing more is."""
+        pack = self._loading
+        while pack and not self._closed.is_set():
+            self._loaded(pack)
+            with self._asking:
+                pack = self._take_asked()
 
     @property
     def _wanted_scale(self) -> float:
@@ -241,27 +277,25 @@ class Deck:
         engine = self._load(pack)
         try:
             player = self._player(engine, pack, self._wanted_scale)
-        except EngineError:
-            engine.close()
+            if self.prepared is not None:
+                self.prepared(pack, player.engine)
+        except Exception:
+            self._close(engine)
             raise
-        if self.prepared is not None:
-            self.prepared(pack, player.engine)
         return player
 
     def _loaded(self, pack: str) -> None:
         seconds = float(self._controls.state["crossfade"])
         try:
-            player = self._loaded_player(pack)
-        except (StyleError, EngineError) as error:
-            self._refused = (pack, str(error), time.monotonic())
-            log.error("%s", error)
-            return
-        self._fade_in(player, seconds)
+            self._fade_in(self._loaded_player(pack), seconds)
+        except Exception as error:
+            self._refused = (pack, said(error), time.monotonic())
+            log.error("%s", said(error))
 
     def _resized(self, current: Player, scale: float) -> None:
         try:
             player = self._player(current.engine, current.pack, scale)
-        except EngineError as error:
+        except Exception as error:
             self._failed(error)
             return
         # Where painting is too slow already, painting both sizes for a while would hold up the picture.
@@ -280,11 +314,11 @@ class Deck:
             else:
                 self._next = (player, time.monotonic(), seconds)
 
-    def _failed(self, error: EngineError) -> None:
+    def _failed(self, error: Exception) -> None:
         with self._painting:
             if self._current is None:
                 return
-            self.problem = f"the engine failed, and the input passes through: {error}"
+            self.problem = f"the engine failed, and the input passes through: {said(error)}"
             self._broken |= self._engines()
             self._current = self._next = None
         log.error("%s", self.problem)
@@ -299,21 +333,26 @@ class Deck:
         while True:
             # What they hold may be what the next one lacks.
             while self._broken:
-                self._broken.pop().close()
+                self._close(self._broken.pop())
             # A pack that was on its way already may have taken over.
-            if self._current is not None and not self._asked:
-                return
+            with self._asking:
+                if self._current is not None and (self._loading or not self._asked):
+                    return
             if self._closed.wait(RESTARTS[min(attempt, len(RESTARTS) - 1)]):
                 return
             attempt += 1
-            asked, self._asked = self._asked, ""
+            with self._asking:
+                # What was asked for when an engine painted again has a turn of its own.
+                asked = "" if self._loading else self._take_asked()
+                if self._current is not None and not asked:
+                    return
             if asked:
-                self._loaded(asked)
+                self._load_asked()
                 continue
             try:
                 self._fade_in(self._loaded_player(self._pack), 0.0)
-            except (StyleError, EngineError) as error:
-                self.problem = f"the engine does not come back, and the input passes through: {error}"
+            except Exception as error:
+                self.problem = f"the engine does not come back, and the input passes through: {said(error)}"
 
     def _prepare(self, work: Callable[..., None], *arguments: object) -> None:
         """Have a thread do `work`, after what it does already."""
@@ -340,4 +379,14 @@ class Deck:
         if preparing is not None:
             preparing.join(1.0)
         for engine in self._engines() | self._broken:
+            self._close(engine)
+        ends_by = time.monotonic() + CLOSED_WITHIN
+        for closing in self._closing:
+            closing.join(max(0.0, ends_by - time.monotonic()))
+
+    def _close(self, engine: Engine) -> None:
+        """Give back an engine, of which nothing is wanted any more, nor what is wrong with it."""
+        try:
             engine.close()
+        except Exception as error:
+            log.error("the engine %s does not let go: %s", engine.name, said(error))

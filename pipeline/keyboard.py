@@ -45,7 +45,9 @@ def press(controls: Controls, stop: threading.Event, key: str) -> None:
     for number, style in enumerate(state["styles"][:9], 1):
         actions[str(number)] = lambda style=style: controls.set("style", style)  # type: ignore[misc]
     if key in actions:
-        actions[key]()
+        # Of another pack that has come since, the style may be gone.
+        with contextlib.suppress(ValueError):
+            actions[key]()
 
 
 def in_foreground(number: int) -> bool:

@@ -86,6 +86,11 @@ class LiveRun:
         self.controls = controls
         self._source = source
         self._deck = deck
+        names = [sink.name for sink in sinks]
+        for number, sink in enumerate(sinks):
+            # Of two at one server, what is not shown of their addresses is the difference.
+            same = names[:number].count(sink.name)
+            sink.name += f" ({same + 1})" if same else ""
         # The first output is what the governor goes by.
         self._sinks = sorted(sinks, key=lambda sink: isinstance(sink, SpeakerSink))
         self._governor = governor
@@ -231,10 +236,10 @@ class LiveRun:
         return f"{in_url(host)}:{osc.port}"
 
     def listen_to_midi(self, name: str, mapping: Path | None) -> str:
-        """Take MIDI messages; says from where."""
+        """Take MIDI messages; says from where, or nothing where a warning says that there is no input yet."""
         self._midi = Midi(self.controls, name, mapping)
         self._closing.callback(self._midi.close)
-        return self._midi.description
+        return self._midi.description if self._midi.connected else ""
 
     def close(self) -> None:
         """Stop serving pages and listening; sinks are not its own."""

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,14 @@ from pipeline.sinks.file import refuse_missing_folder
 
 log = logging.getLogger("fauve")
 
-LONGEST_CROSSFADE = 10.0
-"""Seconds that a fader at its upper end means."""
+CROSSFADE = 10.0
+"""Seconds that a fader at its upper end means; over all that is allowed, a short one could not be hit."""
+
+PRESSED = 64
+"""Value of a control from which on a pad or pedal is pressed; when it is let go, it sends 0."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at which inputs there are."""
 
 
 def key_of(message: Any) -> str | None:
@@ -44,10 +52,11 @@ def input_names() -> list[str]:
 class Midi:
     """Takes messages from the input whose name holds `name`, by a map from their source to a control.
 
-    Without hardware, or without a sequencer, it says so in `description` and does nothing.
+    Without hardware, or without a sequencer, it says so in `description`, and waits: an input that is plugged
+    in, or in again, is taken from then on.
 
     Args:
-        name: a part of the input's name; empty takes the first.
+        name: a part of the input's name; empty takes the first, and stays with it.
         mapping: JSON file of what does what, such as {"control 1/21": "strength", "note 10/36":
             "style=pointillism"}; written when something is learned.
 
@@ -58,26 +67,67 @@ class Midi:
     def __init__(self, controls: Controls, name: str, mapping: Path | None) -> None:
         self.changed: Callable[[], None] = lambda: None
         """Called whenever `state` has changed, by whatever thread changed it."""
+        self.description = ""
+        """Where messages are taken from, or why from nowhere."""
         self._controls = controls
+        self._name = name
         self._file = mapping
         self._learning: str | None = None
         self._learned: tuple[str, str] | None = None
+        self._input = ""
+        """The name of the input that is open; empty for none."""
         self._port: Any = None
         self._map: dict[str, str] = self._read()
         try:
             import mido
         except ImportError as error:
             raise SinkError('--midi needs pip install "fauve[live]"') from error
+        self._mido: Any = mido
+        self._look()
+        if not self.connected:
+            log.warning("%s; it is waited for", self.description)
+        self._closed = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="midi", daemon=True)
+        self._watching.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is an input to take messages from."""
+        return self._port is not None
+
+    def _watch(self) -> None:
+        """Look after the input until the end."""
+        while not self._closed.wait(LOOK_EVERY):
+            before = self.description
+            self._look()
+            if self.description != before:
+                log.warning("%s", self.description)
+                self.changed()
+
+    def _look(self) -> None:
+        """Let go of an input that is gone, and take the one that was asked for if it is there."""
         try:
             names = input_names()
-            found = next((found for found in names if name.lower() in found.lower()), None)
-            if found is None:
-                self.description = f"no MIDI input {name!r} here; there is {', '.join(names) or 'none'}"
+            if self._input in names:
                 return
-            self._port = mido.open_input(found, callback=self.take)
+            self._let_go()
+            found = next((found for found in names if self._name.lower() in found.lower()), None)
+            if found is None:
+                there = ", ".join(names) or "none"
+                self.description = f"no MIDI input {self._name!r} here; there is {there}"
+                return
+            self._port, self._input = self._mido.open_input(found, callback=self.take), found
             self.description = f"MIDI is taken from {found}"
+            # ALSA numbers what is plugged in again anew.
+            self._name = self._name or re.sub(r" \d+:\d+$", "", found)
         except Exception as error:  # rtmidi raises its own kinds where a machine has no sequencer
+            self._let_go()
             self.description = f"no MIDI here: {error}"
+
+    def _let_go(self) -> None:
+        port, self._port, self._input = self._port, None, ""
+        if port is not None:
+            port.close()
 
     def _read(self) -> dict[str, str]:
         if self._file is None:
@@ -129,19 +179,21 @@ class Midi:
         name, _, value = control.partition("=")
         try:
             if value:
-                self._controls.set(name, value)
+                if message.type == "note_on" or message.value >= PRESSED:
+                    self._controls.set(name, value)
             elif name in (*SWITCHES, "panic"):
                 if message.type == "note_on":
                     self._controls.toggle(name)
                 else:
-                    self._controls.set(name, message.value >= 64)
+                    self._controls.set(name, message.value >= PRESSED)
             else:
                 position = (message.velocity if message.type == "note_on" else message.value) / 127
-                self._controls.set(name, position * (LONGEST_CROSSFADE if name == "crossfade" else 1))
+                self._controls.set(name, position * (CROSSFADE if name == "crossfade" else 1))
         except ValueError as error:
             log.warning("MIDI %s: %s", key, error)
 
     def close(self) -> None:
         """Let go of the input."""
-        if self._port is not None:
-            self._port.close()
+        self._closed.set()
+        self._watching.join(2.0)
+        self._let_go()

@@ -7,6 +7,9 @@ from typing import Any
 
 from pipeline.errors import SinkError
 
+FRAMING = {"Content-Security-Policy": "frame-ancestors 'self'", "X-Frame-Options": "SAMEORIGIN"}
+"""Headers of a page that no other site may show in its own, where clicks would be drawn out of people."""
+
 
 def in_url(host: str) -> str:
     """`host` as URLs have it: an address of IPv6 in brackets."""
@@ -57,5 +60,5 @@ class PageServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say what went wrong, unless it is that whoever asked has gone."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

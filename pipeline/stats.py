@@ -58,7 +58,7 @@ class Stats:
     """What happened so far; each field is written by one thread."""
 
     decoded: int = 0
-    """Frames read."""
+    """Frames read; of a live source, without those that are held and shown again."""
     stylized: int = 0
     """Frames painted."""
     encoded: int = 0

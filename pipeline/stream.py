@@ -102,8 +102,10 @@ def run(
                 if isinstance(item, Frame):
                     if not decoded.put(item):
                         return
-                    stats.decoded += 1
-                    stats.read.append(time.monotonic())
+                    # Live, a held picture that is shown again is none that came.
+                    if not live or item.captured_at is not None:
+                        stats.decoded += 1
+                        stats.read.append(time.monotonic())
                     stats.dropped = decoded.dropped
                 else:
                     for channel in styled:

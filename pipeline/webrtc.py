@@ -11,9 +11,15 @@ from weakref import WeakValueDictionary
 
 from pipeline.access import Access
 from pipeline.errors import SinkError
-from pipeline.serving import listening
+from pipeline.serving import FRAMING, listening
 
 T = TypeVar("T")
+
+_watched: set["asyncio.Future[None]"] = set()
+"""What waits for peers to be connected; a loop forgets tasks that nobody holds."""
+
+CONNECT_WITHIN = 10.0
+"""Seconds after its answer in which a peer is connected, or never: no way leads to it."""
 
 NEEDED = 'needs pip install "fauve[live]"'
 
@@ -86,6 +92,19 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
     return there, access, access.url(there.getsockname()[1], kind)
 
 
+def end_unless_connected(peer: Any, end: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Have `end` called with `peer` if it is not connected within `CONNECT_WITHIN`; called in the loop."""
+
+    async def watch() -> None:
+        await asyncio.sleep(CONNECT_WITHIN)
+        if peer.connectionState in ("new", "connecting"):
+            await end(peer)
+
+    watching = asyncio.ensure_future(watch())
+    _watched.add(watching)
+    watching.add_done_callback(_watched.discard)
+
+
 def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "") -> Any:
     """A web application that takes offers at `path` by POST and ends sessions by DELETE.
 
@@ -130,7 +149,7 @@ def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "")
     async def index(request: Any) -> Any:
         if not allowed(request):
             return PlainTextResponse("The address has a token; open the whole of it.", 403)
-        return HTMLResponse(page)
+        return HTMLResponse(page, headers=FRAMING)
 
     routes = [
         Route(f"/{path}", offer, methods=["POST"]),

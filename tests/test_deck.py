@@ -24,6 +24,7 @@ class FakeEngine:
 
     def __init__(self, grey, styles=("warm", "cold")):
         self.grey, self.fails, self.closed, self.sizes = grey, False, False, []
+        self.error = InferenceError("the device is gone")
         self.style = SimpleNamespace(
             styles=styles, native_height=48, multiple=8, size=None, mix={}, carried=False
         )
@@ -31,7 +32,7 @@ class FakeEngine:
     def __call__(self, image, look):
         assert not self.closed
         if self.fails:
-            raise InferenceError("the device is gone")
+            raise self.error
         look.weights(self.style.styles)
         self.sizes.append(image.shape[:2])
         return np.full_like(image, self.grey)
@@ -116,7 +117,7 @@ def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     assert greys[-1] == 200
     # A frame that the machine held up may be that much further.
     assert np.all(np.diff(greys) < 30 + 1000 * np.diff(times)[1:])
-    assert engines["one"].closed
+    wait_for(lambda: engines["one"].closed)
     assert not engines["two"].closed
 
 
@@ -129,6 +130,26 @@ def test_the_panel_is_told_of_a_pack_before_it_is_played(deck, engines):
         assert time.monotonic() < end
         grey(deck)
     assert told == [("two", engines["two"], engines["one"])]
+
+
+def test_a_style_that_is_asked_for_as_a_pack_fades_in_and_stays(deck, engines):
+    mixes = []
+
+    class Told(FakeEngine):
+        def __call__(self, image, look):
+            mixes.append(dict(look.mix))
+            return super().__call__(image, look)
+
+    engines["cold"] = Told(200)
+    engines["cold"].style.mix = {"cold": 1.0}
+    controls = deck._controls
+    deck.play("cold")
+    wait_for(lambda: grey(deck, controls.scene_at(Fraction(1))) == 200)
+    grey(deck, controls.scene_at(Fraction(2)))
+    # Of the picture that it is compiled with, nobody asks.
+    assert {mix["cold"] for mix in mixes} == {1.0}
+    assert {mix.get("warm", 0.0) for mix in mixes} == {0.0}
+    assert controls.state["mix"] == {"warm": 0, "cold": 1}
 
 
 def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck):
@@ -186,7 +207,7 @@ def test_a_pack_that_is_on_its_way_takes_over_from_an_engine_that_fails(slow_dec
     assert grey(deck) == 10
     go.set()
     wait_for(lambda: grey(deck) == 250, 5)
-    wait_for(lambda: deck._preparing is None)
+    wait_for(lambda: deck._preparing is None and engines["two"].closed)
     assert (deck.problem, deck.restarted, loaded) == ("", 1, ["one", "two", "three"])
     assert (engines["one"].closed, engines["two"].closed, engines["three"].closed) == (True, True, False)
 
@@ -200,6 +221,57 @@ def test_a_pack_that_is_asked_for_after_a_failure_follows_one_that_was_on_its_wa
     go.set()
     wait_for(lambda: grey(deck) == 250, 5)
     assert loaded == ["one", "two", "three"]
+
+
+def test_of_packs_that_are_asked_for_while_one_is_loaded_the_last_one_follows(slow_deck, engines):
+    deck, go, loaded = slow_deck
+    engines["four"] = FakeEngine(150, ("red",))
+    for pack in ("two", "two", "four", "one", "three", "three"):
+        deck.play(pack)
+    go.set()
+    wait_for(lambda: grey(deck) == 250)
+    wait_for(lambda: deck._preparing is None)
+    deck.play("three")
+    assert deck._preparing is None, "it is played already"
+    # Whoever has thought better of it before its turn came.
+    go.clear()
+    engines["two"] = FakeEngine(200, ("red",))
+    deck.play("two")
+    deck.play("four")
+    deck.play("two")
+    go.set()
+    wait_for(lambda: grey(deck) == 200)
+    wait_for(lambda: deck._preparing is None)
+    assert loaded == ["one", "two", "three", "two"]
+
+
+def test_whatever_is_raised_the_show_goes_on(deck, engines, caplog, monkeypatch):
+    broken, engines["one"] = engines["one"], FakeEngine(101)
+    broken.fails, broken.error = True, MemoryError()
+    monkeypatch.setattr(broken, "close", {}.popitem)
+    engines["two"].fails, engines["two"].error = True, RuntimeError("out of memory\nat device.cpp:7")
+    assert grey(deck) == 10
+    assert deck.problem == "the engine failed, and the input passes through: MemoryError: MemoryError"
+    deck.play("two")
+    wait_for(lambda: grey(deck) == 101)
+    assert (deck.problem, deck.restarted) == ("", 1)
+    assert deck.refused == {"two": "RuntimeError: out of memory"}
+    assert engines["two"].closed
+    assert "the engine fake does not let go: KeyError" in caplog.text
+
+
+def test_an_engine_that_takes_its_time_to_close_holds_up_no_picture(deck, engines):
+    go = threading.Event()
+    engines["one"].close = lambda: (go.wait(20), vars(engines["one"]).update(closed=True))
+    deck._controls.set("crossfade", 0)
+    deck.play("two")
+    began = time.monotonic()
+    wait_for(lambda: grey(deck) == 200)
+    assert time.monotonic() - began < 10
+    assert not engines["one"].closed
+    go.set()
+    deck.close()
+    assert engines["one"].closed
 
 
 def test_what_was_played_comes_back_where_another_cannot_be_loaded(deck, engines):
@@ -245,7 +317,7 @@ def test_a_smaller_size_is_gone_to_at_once_and_a_larger_one_fades_in(engines, mo
         time.sleep(0.005)
         return heights[-1][-1]
 
-    wait_for(lambda: height() and deck.scale < 1)
+    wait_for(lambda: height() and deck._current.scale < 1)
     large, small = heights[0][0], heights[-1][-1]
     # The picture that tries it out may fall into a frame, and one is painted when it is gone over to.
     assert heights.count([large]) + heights.count([large, small]) == len(heights)
@@ -262,7 +334,7 @@ def test_frames_that_are_painted_while_a_size_is_gone_to_do_not_count_for_it(eng
     deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, governor=governor)
     scales, painted = [], governor.painted
     too_slow(governor)
-    governor.painted = lambda seconds, fixed: (scales.append(deck.scale), painted(seconds, fixed))
+    governor.painted = lambda seconds, fixed: (scales.append(deck._current.scale), painted(seconds, fixed))
     frames = []
 
     def smaller():
@@ -270,14 +342,14 @@ def test_frames_that_are_painted_while_a_size_is_gone_to_do_not_count_for_it(eng
         grey(deck)
         frames.append(len(scales) > before)
         time.sleep(0.005)
-        return deck.scale < 1
+        return deck._current.scale < 1
 
     wait_for(smaller)
     # The one that decided, at the old size; none while the new one fades in.
     assert frames[0]
     assert not any(frames[1:])
     grey(deck)
-    assert scales[-1] == deck.scale == governor.scale < 1
+    assert scales[-1] == deck._current.scale == governor.scale < 1
     deck.close()
 
 
@@ -286,6 +358,7 @@ def test_a_pack_that_is_ready_while_another_fades_in_waits_for_it(engines):
     controls = Controls("one", ("warm", "cold"), Look(), crossfade=0.2)
     deck = Deck(lambda pack: engines[pack], "one", SIZE, controls)
     deck.play("two")
+    wait_for(lambda: engines["two"].sizes)
     deck.play("three")
     greys = []
 
@@ -348,7 +421,7 @@ def test_a_pack_arrives_at_once_while_nothing_is_painted(deck, engines, switch):
         return controls.state["pack"] == "two"
 
     wait_for(arrived)
-    assert engines["one"].closed
+    wait_for(lambda: engines["one"].closed)
     controls.set("style", "red")
     controls.set(switch, False)
     assert grey(deck, controls.scene_at(Fraction(2))) == 200

@@ -20,17 +20,31 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import engines
+from pipeline.address import shown
+from pipeline.commands import devices
+from pipeline.commands.live import live
+from pipeline.deck import Deck
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
 from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
-from pipeline.sources.live import Capture, LiveSource, SrtProgram, hurries, open_container, open_source
+from pipeline.sources.live import (
+    Anchor,
+    Capture,
+    LiveSource,
+    SrtProgram,
+    hurries,
+    open_container,
+    open_source,
+)
 from pipeline.sources.live import parse as parse_source
 from pipeline.sources.pattern import PatternSource, read_code, write_code
-from pipeline.sources.sound import WithSound
+from pipeline.sources.sound import ALSA, WithSound, parse_sound
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import bar, make_video, read_video
@@ -791,6 +805,77 @@ def test_a_sender_that_falls_silent_is_lost(tmp_path):
     source.close()
 
 
+def test_who_sends_to_a_listener_and_falls_silent_is_lost_though_the_connection_stays_open(tmp_path):
+    port, senders, silent = free_port(), [], threading.Event()
+    write_pattern(tmp_path / "in.ts", "mpegts")
+    packets = (tmp_path / "in.ts").read_bytes()
+
+    def send():
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            # Nobody listens yet.
+            with contextlib.suppress(ConnectionRefusedError):
+                senders.append(socket.create_connection(("127.0.0.1", port)))
+                break
+            time.sleep(0.05)
+        while not silent.is_set():
+            senders[-1].sendall(packets)
+            time.sleep(0.1)
+
+    first = threading.Thread(target=send)
+    first.start()
+    try:
+        source = open_source(f"listen:tcp://127.0.0.1:{port}", timeout=0.5)
+    finally:
+        silent.set()
+        first.join()
+    wait_until(lambda: source.lost)
+    silent.clear()
+    second = threading.Thread(target=send)
+    second.start()
+    wait_until(lambda: source.reconnected == 1)
+    assert not source.lost
+    silent.set()
+    second.join()
+    source.close()
+    assert len(senders) == 2
+    for sender in senders:
+        sender.close()
+
+
+class Hanging(Capture):
+    """A camera that hangs after each picture until it is asked for another one."""
+
+    def __init__(self):
+        super().__init__("camera:7", timeout=0.3)
+        self.info = PatternSource((64, 48)).info
+        self.picture()
+
+    def picture(self):
+        self._put(BLACK[:48, :64], self.now)
+
+    def close(self):
+        self._items.cancel()
+
+
+def test_a_camera_that_hangs_is_lost_until_it_gives_a_picture(caplog):
+    source, told, end = Hanging(), [], time.monotonic() + 20
+    for frame in source:
+        assert time.monotonic() < end
+        told.append((frame.captured_at is None, source.lost))
+        if source.lost and (True, source.lost) not in told[:-1]:
+            source.picture()
+        if source.reconnected:
+            break
+    assert set(told[1:-1]) == {(True, ""), (True, "no picture for 0.3 s")}
+    assert told[0] == told[-1] == (False, "")
+    assert caplog.messages == [
+        "camera:7 is lost (no picture for 0.3 s); its last picture is held",
+        "camera:7 is back",
+    ]
+    source.close()
+
+
 class Radio(Capture):
     """Gives one picture, and sound for as long as it is open."""
 
@@ -1006,6 +1091,24 @@ def test_what_waits_for_a_recording_fits_in_memory_and_is_soon_encoded(tmp_path,
     assert sink.waiting == frames
 
 
+def test_what_is_built_at_the_end_is_given_up(tmp_path, pack, monkeypatch):
+    """Before the deck is closed, which waits for it."""
+    stops, closed = [], []
+    load, close = engines.load, Deck.close
+
+    def noted(*arguments, stop, **options):
+        stops.append(stop)
+        assert not stop.is_set()
+        return load(*arguments, stop=stop, **options)
+
+    monkeypatch.setattr(engines, "load", noted)
+    monkeypatch.setattr(Deck, "close", lambda deck: closed.append(stops[0].is_set()) or close(deck))
+    arguments = ["test:", *SIZE, "-o", str(tmp_path / "show.mkv"), "-s", pack, "--duration", "0.2s", "-q"]
+    result = CliRunner().invoke(live, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (len(stops), closed) == (1, [True])
+
+
 def test_a_recording_is_not_overwritten(tmp_path, pack):
     path = tmp_path / "show.mkv"
     path.write_text("precious")
@@ -1051,6 +1154,78 @@ def test_a_camera_is_asked_for_motion_jpeg_first(monkeypatch, has_motion_jpeg):
     plain = {"video_size": "1280x720", "framerate": "30"}
     motion_jpeg = {**plain, "input_format": "mjpeg"}
     assert asked == ([motion_jpeg] if has_motion_jpeg else [motion_jpeg, plain])
+
+
+@pytest.mark.parametrize(("address", "asked"), [("camera:1", "video=Grabber"), ("camera:", "video=Webcam")])
+def test_directshow_is_asked_for_a_camera_by_its_name(monkeypatch, address, asked):
+    listed = [
+        SimpleNamespace(name="@1", description="Microphone", media_types=["audio"]),
+        SimpleNamespace(name="@2", description="Webcam", media_types=["video"]),
+        SimpleNamespace(name="@3", description="Grabber", media_types=["video"]),
+    ]
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("av.device.enumerate_input_devices", lambda device: listed)
+    assert parse_source(address).url == asked
+    assert parse_source("camera:Grabber").url == "video=Grabber"
+    assert parse_sound("microphone:").url == parse_sound("microphone:0").url == "audio=Microphone"
+    with pytest.raises(SourceError, match=r"^camera:2: there is no such device; there is Webcam, Grabber,"):
+        parse_source("camera:2")
+    assert [each["name"] for each in devices._cameras()] == ["camera:Webcam", "camera:Grabber"]
+    assert [each["name"] for each in devices._microphones()] == ["microphone:Microphone"]
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/share/alsa/alsa.conf"), reason="needs ALSA's settings")
+def test_a_microphone_of_alsa_is_heard_and_listed(monkeypatch):
+    for name in ALSA:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    # In a process of its own, as ALSA reads its settings once.
+    code = (
+        "from pipeline.sources.sound import parse_sound\n"
+        "from pipeline.sources.live import open_container\n"
+        "with open_container('microphone:null', parse_sound('microphone:null'), 5.0) as microphone:\n"
+        "    print(next(microphone.decode(audio=0)).sample_rate)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "48000\n"), done.stderr
+    names = ["null", "default", "hw:CARD=USB,DEV=0", "plughw:CARD=USB,DEV=0", "speex"]
+    found = [SimpleNamespace(name=name, description=f"{name}\nof USB", media_types=[]) for name in names]
+    monkeypatch.setattr("av.device.enumerate_input_devices", lambda device: found)
+    assert devices._microphones() == [
+        {"name": f"microphone:{name}", "what": f"{name}, of USB"} for name in (names[1], names[3])
+    ]
+
+
+def test_loudspeakers_are_listed_by_what_chooses_them(monkeypatch):
+    found = [{"name": "Beamer", "max_output_channels": 2}, {"name": "Line in", "max_output_channels": 0}]
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(query_devices=lambda: found))
+    assert devices._loudspeakers() == [{"name": "speaker:Beamer", "what": ""}]
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert devices._loudspeakers() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("rtmp://a.example/live/key", "rtmp://a.example/…"),
+        ("whip:https://b.example:8443/room?token=key", "whip:https://b.example:8443/…"),
+        ("srt://c.example:9000?passphrase=key", "srt://c.example:9000/…"),
+        ("rtsp://me:key@d.example:554/1", "rtsp://d.example:554/…"),
+        ("http://[::1]:80/#key", "http://[::1]:80/…"),
+        ("nut+udp://127.0.0.1:1", "nut+udp://127.0.0.1:1"),
+        ("http://127.0.0.1/", "http://127.0.0.1"),
+        ("whep::8091", "whep::8091"),
+        ("films/show.mkv", "films/show.mkv"),
+    ],
+)
+def test_an_address_is_shown_without_its_secret(address, told):
+    assert shown(address) == told
+
+
+def test_a_source_that_cannot_be_opened_does_not_give_its_password_away():
+    port = free_port()
+    with pytest.raises(SourceError, match=rf"^rtsp://127.0.0.1:{port}/…: cannot be opened: [^/]*$"):
+        open_source(f"rtsp://me:secret@127.0.0.1:{port}/secret")
 
 
 def test_a_pattern_of_less_than_a_picture_in_a_second():
@@ -1170,7 +1345,7 @@ def test_the_end_of_a_file_of_sound_is_no_loss(tmp_path, caplog, loop):
     assert all(b - a < 1.5 * pieces[0].samples / 48_000 for a, b in pairwise(begins))
 
 
-def test_sound_that_is_lost_is_asked_for_until_it_is_back(tmp_path, monkeypatch, caplog):
+def test_sound_that_is_lost_is_told_and_asked_for_until_it_is_back(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("pipeline.sources.sound.PAUSES", (0.05,))
     video, asked = str(make_video(tmp_path / "in.mp4", frames=5)), []
 
@@ -1182,11 +1357,67 @@ def test_sound_that_is_lost_is_asked_for_until_it_is_back(tmp_path, monkeypatch,
 
     monkeypatch.setattr(WithSound, "_connect", connect)
     source = WithSound(PatternSource((64, 48)), "udp://127.0.0.1:1")
+    told = set()
     for _ in source:
+        told.add(source.lost)
         if "is back" in caplog.text:
             break
     source.close()
     assert len(asked) == 4
+    assert told == {"", "udp://127.0.0.1:1: the sound is lost (it ended)"}
+
+
+class Stepping:
+    """A microphone whose clock is set 5 seconds ahead after half a second, and back after another one."""
+
+    duration, format, streams = None, SimpleNamespace(name="alsa"), SimpleNamespace(audio=[None])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Nothing is open."""
+
+    def decode(self, audio):
+        for number in range(200):
+            time.sleep(0.02)
+            samples = av.AudioFrame.from_ndarray(np.zeros((2, 960), np.float32), "fltp", "stereo")
+            ahead = 5 if 25 <= number < 50 else 0
+            samples.sample_rate, samples.pts = 48_000, 960 * number + 48_000 * ahead
+            samples.time_base = Fraction(1, 48_000)
+            yield samples
+
+
+def test_sound_whose_clock_is_set_finds_its_place_again(monkeypatch):
+    monkeypatch.setattr("pipeline.sources.live.SETTLED", 0.3)
+    monkeypatch.setattr(WithSound, "_connect", lambda self: Stepping())
+    source, off = WithSound(PatternSource((64, 48)), "udp://127.0.0.1:1"), []
+    for item in source:
+        if not isinstance(item, Frame):
+            now = time.monotonic() - source._zero
+            off.append(float(item.samples.pts * item.samples.time_base) - now)
+        if len(off) == 100:
+            break
+    source.close()
+    # It is never further ahead than networks deliver, and once set back waits for what may catch up.
+    assert max(off) < 0.35
+    assert min(off[:48]) > -0.35
+    assert min(off[52:60]) < -4
+    assert min(off[-10:]) > -0.35
+
+
+def test_times_are_anchored_anew_where_they_go_astray():
+    anchor = Anchor()
+    assert anchor.place(100, 3.0) == 3.0
+    assert [anchor.place(100 + late, 3.0 + late) for late in (0.5, 1.0)] == [3.5, 4.0]
+    # Another clock, as it runs 0.2 % faster, and one that is set back by a minute.
+    drifts = [anchor.place(101 + 1.002 * second, 4.0 + second) - (4.0 + second) for second in range(1000)]
+    assert max(drifts) <= 0.3
+    set_back = [anchor.place(second, 1100.0 + second) - (1100.0 + second) for second in range(5)]
+    assert set_back[0] < -50
+    assert set_back[-1] == 0
+    film = Anchor(float("inf"), patient=True)
+    assert [film.place(at, now) for at, now in ((0, 1.0), (100, 2.0), (101, 900.0))] == [1, 101, 102]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -28,13 +29,16 @@ import pytest
 from engines import Look
 from pipeline.access import Access
 from pipeline.commands.live import _status
-from pipeline.controls import Controls
+from pipeline.controls import LONGEST_CROSSFADE, Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.keyboard import Keyboard, keys, press
 from pipeline.metrics import Metrics, exposition
 from pipeline.midi import Midi
+from pipeline.sinks import preview
 from pipeline.sinks.preview import PreviewPage
+from pipeline.sinks.webrtc import WhepSink
+from pipeline.sources.pattern import PatternSource
 from tests.packs import tiny_pack
 from tests.parts import chromium, needs
 from tests.test_cli import FAUVE, assert_one_line, fauve
@@ -179,6 +183,58 @@ def test_a_page_that_was_open_before_gets_the_picture_of_this_run():
     assert number == 1
     assert picture
     assert sink.newer(number, 0.0) == (1, b"")
+
+
+def test_a_picture_is_encoded_once_however_many_look(monkeypatch):
+    from pipeline.panel import PanelSink
+
+    encoded = []
+    monkeypatch.setattr(preview, "jpeg", lambda image: (encoded.append(0), b"jpeg")[1])
+    sink = PanelSink()
+    for number in (1, 2):
+        sink.write(Frame(np.zeros((8, 8, 3), np.uint8), 0, 0, Fraction(1)))
+        assert [sink.newer(0, 0.0) for _ in range(3)] == [(number, b"jpeg")] * 3
+    assert len(encoded) == 2
+
+
+def test_no_other_site_shows_a_page_in_its_own(panel):
+    whep = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+    try:
+        for url in (panel.url, whep.url.removesuffix("whep")):
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+                assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+    finally:
+        whep.close()
+
+
+def test_a_network_that_goes_away_while_a_page_is_sent_is_not_told_of(capfd):
+    page = PreviewPage()
+    try:
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+    except OSError:
+        page._server.handle_error(None, ("10.0.0.1", 1))
+    page.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_the_slider_takes_what_the_control_does(panel):
+    slider = re.search(rb'id="crossfade"[^>]* max="(\d+)"', get(panel.url)[1])
+    assert float(slider[1]) == LONGEST_CROSSFADE
+
+
+@needs("chromium", "chromedriver")
+def test_a_slider_that_is_let_go_shows_what_was_turned_meanwhile(panel, controls):
+    fire = "at('strength').dispatchEvent(new Event(arguments[0]))"
+    value = "return +at('strength').value"
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        browser.execute_script(fire, "pointerdown")
+        controls.set("strength", 0.25)
+        wait_for(lambda: browser.execute_script("return state.strength") == 0.25)
+        assert browser.execute_script(value) == 1
+        browser.execute_script(fire, "pointerup")
+        assert browser.execute_script(value) == 0.25
 
 
 def test_nobody_waits_for_a_picture_when_the_show_is_over():
@@ -407,6 +463,15 @@ def test_keys(controls):
     assert stop.is_set()
 
 
+def test_a_key_for_a_style_that_is_just_gone_is_no_error(controls, monkeypatch):
+    stale = controls.state
+    controls.swapped("other", ("red",), Look())
+    monkeypatch.setattr(Controls, "state", stale)
+    press(controls, threading.Event(), "2")
+    monkeypatch.undo()
+    assert controls.state["mix"] == {"red": 1}
+
+
 @pytest.mark.parametrize(
     ("typed", "pressed", "begun"),
     [
@@ -476,6 +541,53 @@ def test_midi_learns_and_turns(controls, tmp_path):
         Midi(controls, "", path)
 
 
+def test_a_pad_that_is_let_go_acts_no_second_time(controls, tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"control 1/20": "style=cold", "control 1/21": "style=warm"}))
+    midi = Midi(controls, "no such device", path)
+    for control, value in ((20, 127), (21, 127), (20, 0), (21, 0)):
+        midi.take(message("control_change", channel=0, control=control, value=value))
+    midi.close()
+    assert controls.state["mix"] == {"warm": 1, "cold": 0}
+
+
+class Port:
+    """An open MIDI input."""
+
+    def __init__(self, name, callback):
+        self.name, self.send, self.closed = name, callback, False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("name", ["nano", ""])
+def test_a_controller_that_is_unplugged_is_waited_for(controls, monkeypatch, caplog, name):
+    pytest.importorskip("mido", reason='MIDI needs the extra "live"')
+    there, ports, told = ["nanoKONTROL2 20:0", "Midi Through 14:0"], [], []
+    monkeypatch.setattr("pipeline.midi.LOOK_EVERY", 0.02)
+    monkeypatch.setattr("pipeline.midi.input_names", lambda: list(there))
+    monkeypatch.setattr(
+        "mido.open_input", lambda name, callback: (ports.append(Port(name, callback)), ports[-1])[1]
+    )
+    midi = Midi(controls, name, None)
+    midi.changed = lambda: told.append(midi.state["input"])
+    assert midi.description == "MIDI is taken from nanoKONTROL2 20:0"
+    del there[0]
+    wait_for(lambda: not midi.connected)
+    assert ports[0].closed
+    there.append("nanoKONTROL2 24:0")
+    wait_for(lambda: midi.connected)
+    midi.learn("strength")
+    ports[1].send(message("control_change", channel=0, control=21, value=0))
+    assert controls.state["strength"] == 0
+    midi.close()
+    assert [port.closed for port in ports] == [True, True]
+    gone = f"no MIDI input '{name or 'nanoKONTROL2'}' here; there is Midi Through 14:0"
+    assert caplog.messages == [gone, "MIDI is taken from nanoKONTROL2 24:0"]
+    assert told[:2] == caplog.messages
+
+
 def test_a_map_in_no_folder_is_one_line(controls, tmp_path):
     with pytest.raises(SinkError, match=r"map\.json: there is no folder"):
         Midi(controls, "", tmp_path / "none" / "map.json")
@@ -489,9 +601,9 @@ def test_a_map_that_cannot_be_written_is_said_and_the_knob_turns(controls, tmp_p
     midi.learn("strength")
     midi.take(message("control_change", channel=0, control=21, value=0))
     assert controls.state["strength"] == 0
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{folder}/map.json: what MIDI has learned cannot be kept: No such file or directory"
-    ]
+    waiting, *said = caplog.messages
+    assert re.fullmatch(r"no MIDI .*; it is waited for", waiting)
+    assert said == [f"{folder}/map.json: what MIDI has learned cannot be kept: No such file or directory"]
 
 
 def test_what_is_no_osc_is_one_line(controls, caplog, capsys):
@@ -791,6 +903,31 @@ def test_an_address_with_a_token_is_told_however_quiet_it_is(pack):
     process.terminate()
     _, err = process.communicate(timeout=15)
     assert "the picture is at" not in err
+
+
+def test_a_stream_key_is_in_no_page_and_no_line(pack):
+    server = f"rtmp://127.0.0.1:{free_port()}"
+    outputs = [word for key in ("secret-1", "secret-2") for word in ("-o", f"{server}/live/{key}")]
+    process, (page, metrics) = started(
+        *["-s", pack, *outputs, "--preview", ":0", "--metrics", ":0"],
+        words=["the picture is at", "metrics are at"],
+        count=2,
+    )
+    names = [f"{server}/…", f"{server}/… (2)"]
+
+    def state():
+        return json.loads(get(page + "state")[1])["live"]
+
+    wait_for(lambda: all(f"{name}: " in state()["problem"] for name in names), 30)
+    told = json.dumps(state()) + get(metrics)[1].decode()
+    for name in names:
+        assert f'fauve_sink_dropped_total{{sink="{name}"}}' in told
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    for name in names:
+        assert f"{name} is lost (Connection refused)" in err
+        assert f"{name}: 0 frames" in err
+    assert "secret" not in told + err
 
 
 def test_a_token_is_explained():

@@ -1,5 +1,6 @@
 """The picture in the browser, asked for as a browser does."""
 
+import contextlib
 import json
 import subprocess
 import time
@@ -13,8 +14,10 @@ import pytest
 
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
+from pipeline.sinks import preview
 from pipeline.sinks.preview import PreviewPage, PreviewSink
 from tests.packs import tiny_pack
+from tests.parts import chromium, needs
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import make_video, picture, read_video
 
@@ -71,6 +74,65 @@ def test_the_newest_picture_is_shown(page):
     assert json.loads(get(page.url + "state")[1])["finished"]
 
 
+def test_a_picture_is_encoded_once_however_many_look(page, monkeypatch):
+    encoded, encode = [], preview.jpeg
+    monkeypatch.setattr(preview, "jpeg", lambda image: (encoded.append(0), encode(image))[1])
+    sink = PreviewSink(page)
+    sink.write(frame(0))
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(urllib.request.urlopen(page.url + "stream", timeout=10)) for _ in range(3)
+        ]
+        for index in (1, 2):
+            for stream in streams:
+                next_picture(stream)
+            assert len(encoded) == index
+            sink.write(frame(index))
+
+
+def test_who_watches_a_live_picture_sees_no_more_than_the_page_shows():
+    sinks = {"rtmp://a.example/…": {"fps": 29.9, "p50_ms": 21.0, "frames": 3}, "preview": {}}
+    status = {"sinks": {}, "dropped": 7, "problem": "it is lost", "height": 480}
+    page = PreviewPage(status=lambda: status)
+    none = json.loads(get(page.url + "state")[1])["live"]
+    status["sinks"] = sinks
+    live = json.loads(get(page.url + "state")[1])["live"]
+    page.close()
+    assert none == {"fps": 0.0, "ms": 0.0, "dropped": 7, "problem": "it is lost"}
+    assert live == {"fps": 29.9, "ms": 21.0, "dropped": 7, "problem": "it is lost"}
+
+
+@needs("chromium", "chromedriver")
+def test_the_page_shows_the_picture_of_the_next_run(page):
+    colour = """const canvas = document.createElement("canvas");
+        canvas.getContext("2d").drawImage(document.querySelector("img"), 0, 0, 1, 1);
+        return [...canvas.getContext("2d").getImageData(0, 0, 1, 1).data.slice(0, 3)];"""
+
+    def shows(page, grey):
+        """Whether the browser has this grey; a picture is shown when the next one comes."""
+        PreviewSink(page).write(Frame(np.full((48, 64, 3), grey, np.uint8), 0, 1, Fraction(1)))
+        return max(abs(value - grey) for value in browser.execute_script(colour)) < 8
+
+    def until(is_so):
+        end = time.monotonic() + 30
+        while not is_so():
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+    port = int(page.url.rstrip("/").rpartition(":")[2])
+    browser = chromium()
+    try:
+        browser.get(page.url)
+        until(lambda: shows(page, 200))
+        page.close()
+        until(lambda: "ended" in browser.find_element("id", "text").text)
+        again = PreviewPage(port=port)
+        until(lambda: shows(again, 90))
+        again.close()
+    finally:
+        browser.quit()
+
+
 def test_a_large_picture_is_made_smaller(page):
     PreviewSink(page).write(frame(0, width=3840, height=2160))
     with urllib.request.urlopen(page.url + "stream", timeout=10) as stream:
@@ -80,7 +142,10 @@ def test_a_large_picture_is_made_smaller(page):
 def test_the_page_and_what_is_not_there(page):
     kind, content = get(page.url)
     assert kind == "text/html; charset=utf-8"
-    assert b'"/stream"' in content
+    assert b'"/stream?"' in content
+    with urllib.request.urlopen(page.url, timeout=10) as answer:
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(page.url + "../etc/passwd")
 

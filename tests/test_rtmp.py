@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.address import shown
 from pipeline.frame import Frame
 from pipeline.live import open_sink
 from pipeline.sources.live import open_source
@@ -159,7 +160,7 @@ def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path
     process.terminate()
     done, err = report(process)
     assert err.count("is lost") == err.count("is back") == 2
-    counted = done["sinks"][nginx.url]
+    counted = done["sinks"][shown(nginx.url)]
     assert counted["frames"] + counted["dropped"] == done["frames"]
     assert counted["dropped"] > 5, "what happened while the server was away"
     numbers, _, _ = codes(str(path))
@@ -174,8 +175,8 @@ def test_a_server_that_refuses_is_named_and_asked_again(pack, tmp_path):
     port, path = free_port(), tmp_path / "show.mkv"
     url = f"rtmp://127.0.0.1:{port}/live/show"
     done, err = report(start("test:", *SIZE, "-s", pack, "-o", url, "-o", path, "--duration", "4s", "--json"))
-    assert f"{url} is lost (Connection refused)" in err
-    counted = done["sinks"][url]
+    assert f"{shown(url)} is lost (Connection refused)" in err
+    counted = done["sinks"][shown(url)]
     assert (counted["frames"], counted["dropped"]) == (0, done["frames"])
     numbers, _, _ = codes(str(path))
     assert len(numbers) == done["frames"] > 5

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -228,7 +229,26 @@ class LiveSource(FakeSource):
         for item in super().__iter__():
             if isinstance(item, Frame):
                 time.sleep(self.period)
+                item = replace(item, captured_at=time.monotonic())
             yield item
+
+
+class HeldSource(FakeSource):
+    """Gives its last picture again and again, as a source that is lost does."""
+
+    info = SimpleNamespace(live=True)
+
+    def __iter__(self):
+        for index in range(self.frames):
+            time.sleep(0.005)
+            captured_at = time.monotonic() if index < 3 else None
+            yield Frame(np.zeros((2, 2, 3), np.uint8), index, 1, TIME_BASE, captured_at=captured_at)
+
+
+def test_live_a_picture_that_is_held_is_none_that_came():
+    stats = run(HeldSource(20), invert, [FakeSink()], look_at=still)
+    assert stats.stylized + stats.dropped == 20
+    assert (stats.decoded, len(stats.read)) == (3, 3)
 
 
 class SlowSink(FakeSink):

@@ -6,16 +6,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.access import Access
+from pipeline.address import shown
 from pipeline.frame import Frame
-from pipeline.sinks.webrtc import WhepSink, WhipSink
+from pipeline.sinks.webrtc import WhepSink, WhipSink, _Tracks
 from pipeline.sources.live import open_source
 from pipeline.sources.pattern import PatternSource, read_code
+from pipeline.sources.whip import WhipSource
 from pipeline.webrtc import Loop, bind, serve, signalling
 from tests.packs import tiny_pack
 from tests.parts import chromium, needs
@@ -85,7 +89,7 @@ def test_a_server_that_is_not_there_is_asked_again(pack, tmp_path):
     done, err = report(
         start("test:", *PICTURE, "-s", pack, "-o", url, "-o", path, "--duration", "4s", "--json")
     )
-    assert f"{url} is lost" in err
+    assert f"{shown(url)} is lost" in err
     assert "refused" in err
     numbers, _, _ = codes(str(path))
     assert len(numbers) == done["frames"] > 5
@@ -190,6 +194,11 @@ SDP = {"Content-Type": "application/sdp"}
 class Peer:
     """A stand-in for a connection."""
 
+    connectionState = "connecting"  # noqa: N815, as aiortc has it
+
+    async def close(self):
+        """There is none."""
+
 
 def test_each_session_is_ended_by_its_own_name_and_none_is_kept():
     peers, ended, loop = [], [], Loop("test")
@@ -229,20 +238,138 @@ def test_an_offer_that_cannot_be_answered_leaves_no_viewer():
 
 
 def test_what_a_viewer_is_too_slow_for_is_counted():
-    sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+    sink, peer = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info), Peer()
 
     async def join():
-        return sink._peer()
+        sink._peers[peer] = _Tracks(aiortc, sink._loop, sound=False)
 
     frames = [Frame(np.zeros((64, 64, 3), np.uint8), index, 1, Fraction(1, 30)) for index in range(4)]
     sink.write(frames[0])
     assert sink.left_out == 0, "nobody watches"
     sink._loop.run(join(), 5)
-    for frame in frames:
-        sink.write(frame)
-        sink._loop.run(asyncio.sleep(0), 5)
-    assert sink.left_out == 3, "the viewer never asked for one"
+    for state, left_out in (("connecting", 0), ("connected", 3)):
+        peer.connectionState = state
+        for frame in frames:
+            sink.write(frame)
+            sink._loop.run(asyncio.sleep(0), 5)
+        assert sink.left_out == left_out, "once it is there, the viewer never asks for one"
     sink.close()
+
+
+async def offer_of_nobody():
+    """The offer of a viewer who goes before there is an answer."""
+    peer = aiortc.RTCPeerConnection()
+    peer.addTransceiver("video", direction="recvonly")
+    await peer.setLocalDescription(await peer.createOffer())
+    offer = peer.localDescription.sdp
+    await peer.close()
+    return offer.encode()
+
+
+def test_a_viewer_who_is_never_connected_is_forgotten(monkeypatch):
+    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 1.0)
+    sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+    assert asked(sink.url, "POST", asyncio.run(offer_of_nobody()), **SDP)[0] == 201
+    assert len(sink._peers) == 1
+    wait_until(lambda: not sink._peers)
+    sink.close()
+
+
+def test_a_sender_who_is_never_connected_is_forgotten(monkeypatch):
+    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 1.0)
+    port, accepting, accept = free_port(), [], WhipSource._accept
+    monkeypatch.setattr(
+        WhipSource, "_accept", lambda self, offer: (accepting.append(self), accept(self, offer))[1]
+    )
+    opening = threading.Thread(target=open_source, args=(f"whip::{port}",))
+    opening.start()
+    until_it_listens(port)
+    url = f"http://127.0.0.1:{port}/whip"
+    assert asked(url, "POST", asyncio.run(offer_of_nobody()), **SDP)[0] == 201
+    (source,) = accepting
+    assert len(source._peers) == 1
+    wait_until(lambda: not source._peers)
+    source._first.set()
+    opening.join()
+    source.close()
+
+
+def test_a_server_that_the_picture_does_not_reach_is_lost(monkeypatch):
+    monkeypatch.setattr("pipeline.sinks.webrtc.CONNECT_WITHIN", 0.5)
+    loop = Loop("test")
+
+    async def accept(offer):
+        peer = aiortc.RTCPeerConnection()
+        await peer.setRemoteDescription(aiortc.RTCSessionDescription(offer, "offer"))
+        await peer.setLocalDescription(await peer.createAnswer())
+        answer = peer.localDescription.sdp
+        await peer.close()
+        return answer, peer
+
+    listening, access, url = bind("whip:127.0.0.1:0")
+    end_serving = serve(loop, listening, signalling("whip", access, accept, None))
+    sink = WhipSink(f"whip:{url}", PatternSource((64, 64)).info)
+    wait_until(lambda: sink.lost)
+    assert sink.lost == "it has answered, but the picture finds no way to it"
+    assert sink.reconnected == 0
+    for number in range(3):
+        sink.write(Frame(np.zeros((64, 64, 3), np.uint8), number, 1, Fraction(1, 30)))
+    assert sink.left_out == 3
+    sink.close()
+    end_serving()
+    loop.close()
+
+
+class Numbered(aiortc.VideoStreamTrack):
+    """The pattern from the picture `number` on."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.pattern, self.number = PatternSource((640, 360)), number
+
+    async def recv(self):
+        pts, time_base = await self.next_timestamp()
+        frame = av.VideoFrame.from_ndarray(self.pattern.picture(self.number), format="rgb24")
+        frame.pts, frame.time_base = pts, time_base
+        self.number += 1
+        return frame
+
+
+async def sending(url, number):
+    """A connection that sends the pattern to a WHIP address."""
+    peer = aiortc.RTCPeerConnection()
+    peer.addTrack(Numbered(number))
+    await peer.setLocalDescription(await peer.createOffer())
+    request = urllib.request.Request(url, peer.localDescription.sdp.encode(), SDP, method="POST")
+    with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
+        sdp = answer.read().decode()
+    await peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "answer"))
+    return peer
+
+
+def test_of_two_senders_the_newest_is_shown():
+    port, loop = free_port(), Loop("senders")
+    url, numbers = f"http://127.0.0.1:{port}/whip", []
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(open_source, f"whip::{port}")
+        until_it_listens(port)
+        peers = [loop.run(sending(url, 0), 20)]
+        source = opening.result(30)
+        peers.append(loop.run(sending(url, 5000), 20))
+    end = time.monotonic() + 60
+    for frame in source:
+        assert time.monotonic() < end
+        numbers.append(read_code(frame.image))
+        if sum(number is not None and number >= 5000 for number in numbers) == 20:
+            break
+    read = [number for number in numbers if number is not None]
+    assert read == sorted(read)
+    assert len(source._peers) == 1
+    assert source.lost == ""
+    source.close()
+    for peer in peers:
+        loop.run(peer.close(), 5)
+    loop.close()
 
 
 def test_what_takes_too_long_is_given_up():

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ import click
 from pipeline.midi import input_names
 from pipeline.sinks.pane import NOWHERE
 
+ALSA_MICROPHONES = tuple(f"microphone:{name}" for name in ("default", "pulse", "pipewire", "plughw:"))
+"""What of ALSA's list somebody may want."""
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def devices(as_json: bool) -> None:
-    """List cameras, screens, displays, virtual cameras and MIDI inputs, as `fauve live` takes them."""
+    """List cameras, screens, microphones, displays, loudspeakers and MIDI inputs by their addresses."""
     found = {
         "cameras": _cameras(),
         "screens": _screens(),
+        "microphones": _microphones(),
         "displays": _displays(),
         "virtual cameras": _virtual_cameras(),
+        "loudspeakers": _loudspeakers(),
         "MIDI inputs": _midi_inputs(),
     }
     if as_json:
@@ -42,17 +48,41 @@ def _cameras() -> list[dict[str, str]]:
             for number, what, writes in _video4linux()
             if not writes
         ]
-    from av.device import enumerate_input_devices
+    from pipeline.sources.live import CAMERAS
 
-    kind = "avfoundation" if sys.platform == "darwin" else "dshow"
-    listed: list[Any] = [device for device in enumerate_input_devices(kind) if "video" in device.media_types]
-    return [
-        {
-            "name": f"camera:{device.name if kind == 'avfoundation' else device.description}",
-            "what": device.description,
-        }
-        for device in listed
-    ]
+    return _inputs("camera", CAMERAS, "video")
+
+
+def _microphones() -> list[dict[str, str]]:
+    from pipeline.sources.sound import MICROPHONES, find_alsa
+
+    if sys.platform != "linux":
+        return _inputs("microphone", MICROPHONES, "audio")
+    # ALSA lists each device many times, and what converts beside them; "plughw" takes any rate.
+    found = _inputs("microphone", MICROPHONES, "audio") if find_alsa() else []
+    return [each for each in found if each["name"].startswith(ALSA_MICROPHONES)]
+
+
+def _inputs(address: str, devices: Mapping[str, str], kind: str) -> list[dict[str, str]]:
+    """What FFmpeg's device of this platform lists; nothing where it cannot."""
+    from pipeline.sources.live import listed
+
+    try:
+        found = listed(devices[sys.platform], kind)
+    except Exception:  # FFmpeg's own kinds, where it has no such device
+        return []
+    return [{"name": f"{address}:{name}", "what": what} for name, what in found]
+
+
+def _loudspeakers() -> list[dict[str, str]]:
+    try:
+        import sounddevice
+
+        devices: list[Any] = list(sounddevice.query_devices())
+    except Exception:  # not installed, without PortAudio, or PortAudio's own kinds
+        return []
+    names = [each["name"] for each in devices if each["max_output_channels"]]
+    return [{"name": f"speaker:{name}", "what": ""} for name in names]
 
 
 def _video4linux() -> list[tuple[int, str, bool]]:

@@ -103,8 +103,8 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     multiple=True,
     help="rtmp://, rtsp://, srt://, udp://, tcp:// or nut+udp:// and an address, a .m3u8 for HLS, whip:URL "
     "to send by WebRTC, whep::PORT to be watched by it, a file to record to (.mkv, .mp4, .ts), window:, "
-    "camera: (a virtual camera), or speaker: (the sound, in time with a window or camera); may be given "
-    "several times.",
+    "window:full (the whole screen; window:full@1 that of the second display), camera: (a virtual camera), "
+    "or speaker: and speaker:NAME (the sound, in time with a window or camera); may be given several times.",
 )
 @click.option(
     "-s",
@@ -140,9 +140,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     default=5.0,
     help="Treat a source as lost after this long without a frame (default: 5s).",
 )
-@click.option(
-    "--latency", type=Seconds(), help="Keep the latency below this, by painting smaller if necessary."
-)
+@click.option("--latency", type=Seconds(), help="Paint smaller rather than be later than this, such as 80ms.")
 @click.option("--fixed", is_flag=True, help="Never paint smaller to keep up; drop frames instead.")
 @click.option(
     "--bitrate", type=Bits(), help="Highest bit rate of a stream, such as 4M (default: by its size)."
@@ -213,6 +211,9 @@ def live(
     SOURCE is camera:0, screen:, a URL (rtsp://, rtmp://, srt://, udp://, tcp://, http://), listen:URL or
     whip::PORT to wait for a sender, a file played as if it were live, or test: for a moving pattern.
 
+    Where an address is :PORT, as in whip::8090, whep::8091 and --panel :8080, only this machine is heard;
+    0.0.0.0:PORT, as in whip:0.0.0.0:8090, is open to the whole network.
+
     While it runs, the terminal takes keys: 1-9 choose a style, up and down the strength, b the input as it
     is, f holds the picture, space is black, q ends.
     """
@@ -229,10 +230,13 @@ def live(
     pack = engines.load_style(style, layout=layout, value_range=value_range)
     chosen = look(mix, strength, pack)
     controls = Controls(style, pack.styles, chosen, crossfade=crossfade)
+    leaving = threading.Event()
 
     def load(name: str) -> engines.Engine:
         played = load_any(name, layout, value_range)
-        return engines.load(engine, style=played, precision=precision, threads=threads, behind=True)
+        return engines.load(
+            engine, style=played, precision=precision, threads=threads, behind=True, stop=leaving
+        )
 
     if record_controls and record_controls.resolve() in places:
         raise click.BadParameter("is an output, too; give another name", param_hint="--record-controls")
@@ -258,6 +262,8 @@ def live(
             load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor
         )
         stack.callback(deck.close)
+        # Before it: a pack that is being built would keep the process alive.
+        stack.callback(leaving.set)
         sinks: list[Sink] = []
         # What is refused before the show begins leaves no file behind.
         opened = stack.enter_context(contextlib.ExitStack())
@@ -267,7 +273,8 @@ def live(
         run = LiveRun(camera, deck, controls, sinks, governor, stop, score=score)
         stack.callback(run.close)
         if midi or midi_map:
-            say(quiet, run.listen_to_midi(midi or "", midi_map))
+            said = run.listen_to_midi(midi or "", midi_map)
+            say(quiet or not said, said)
         if preview:
             say_address(quiet, "the picture is", run.serve_preview(*preview))
         if panel:

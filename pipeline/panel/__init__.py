@@ -19,9 +19,9 @@ from pipeline.controls import Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.midi import Midi
-from pipeline.serving import listening
+from pipeline.serving import FRAMING, listening
 from pipeline.sinks import Sink
-from pipeline.sinks.preview import jpeg
+from pipeline.sinks.preview import Jpegs
 
 log = logging.getLogger("fauve")
 
@@ -38,6 +38,7 @@ class PanelSink(Sink):
         self._changed = threading.Condition()
         self._number = 0
         self._image: Any = None
+        self._jpegs = Jpegs()
         self._over = False
 
     def write(self, frame: Frame) -> None:
@@ -52,7 +53,7 @@ class PanelSink(Sink):
             # A page that was open before this run has seen larger numbers.
             self._changed.wait_for(lambda: self._over or self._number not in (0, than), timeout)
             number, image = self._number, self._image
-        return (than, b"") if number in (0, than) else (number, jpeg(image))
+        return (than, b"") if number in (0, than) else (number, self._jpegs.of(number, image))
 
     def mux(self, packet: Any) -> None:
         """The panel is silent."""
@@ -203,7 +204,7 @@ class Panel:
             return PlainTextResponse("The address of this panel has a token; open the whole of it.", 403)
 
         async def index(request: Any) -> Any:
-            return refused(request) or HTMLResponse(html)
+            return refused(request) or HTMLResponse(html, headers=FRAMING)
 
         async def picture(request: Any) -> Any:
             no = refused(request)

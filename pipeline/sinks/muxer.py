@@ -101,7 +101,6 @@ class Muxer:
         self._name = name
         self._colour = encoding.colour(info.colour)
         self._first: Fraction | None = None
-        self._last_pts: int | None = None
         self._sound_from: int | None = None
         try:
             self._container: Any = av.open(target, "w", format=format, options={**INTERLEAVING, **options})

@@ -11,7 +11,7 @@ import cv2
 from pipeline.access import Access
 from pipeline.frame import Frame
 from pipeline.scaling import resize
-from pipeline.serving import PageServer
+from pipeline.serving import FRAMING, PageServer
 from pipeline.sinks import Sink
 
 LARGEST = 1280
@@ -32,22 +32,31 @@ PAGE = """<!doctype html>
 <p id="text">waiting for the first picture</p></main>
 <script>
   const bar = document.querySelector("progress"), text = document.querySelector("#text");
-  document.querySelector("img").src = "/stream" + location.search;
+  const image = document.querySelector("img");
+  let ended = false;
+  // Of an address that it has had before, a browser keeps the picture that stood still.
+  function watch() { image.src = "/stream?" + location.search.slice(1) + "&from=" + Date.now(); }
+  image.onerror = () => setTimeout(watch, 1000);
+  addEventListener("load", watch);  // else the page itself would load for as long as the picture does
   setInterval(async () => {
     try {
       const s = await (await fetch("/state" + location.search)).json();
+      if (ended) watch();
+      ended = false;
       if (s.live) {
         bar.hidden = true;
-        text.textContent = Object.values(s.live.sinks)[0].fps.toFixed(0) + " fps, "
-          + Object.values(s.live.sinks)[0].p50_ms.toFixed(0) + " ms, " + s.live.dropped + " left out"
-          + (s.live.problem ? " - " + s.live.problem : "");
+        text.textContent = s.live.fps.toFixed(0) + " fps, " + s.live.ms.toFixed(0) + " ms, "
+          + s.live.dropped + " left out" + (s.live.problem ? " - " + s.live.problem : "");
         return;
       }
       const of = s.frames ? " of " + s.frames : "";
       text.textContent = s.video + ": frame " + s.frame + of + " at " + s.time.toFixed(2) + " s"
         + (s.finished ? ", finished" : "");
       if (s.frames) bar.value = s.frame / s.frames; else bar.removeAttribute("value");
-    } catch { text.textContent += text.textContent.endsWith("ended") ? "" : " - ended"; }
+    } catch {
+      if (!ended) text.textContent += " - ended";
+      ended = true;
+    }
   }, 500);
 </script>
 """
@@ -71,6 +80,7 @@ class PreviewPage:
         self._status = status
         self._changed = threading.Condition()
         self._picture: tuple[int, Any] = (0, None)
+        self._jpegs = Jpegs()
         self._state: dict[str, Any] = {"video": "", "frame": 0, "frames": 0, "time": 0.0, "finished": False}
         self._closed = False
         self._access = Access(host)
@@ -104,7 +114,13 @@ class PreviewPage:
         self._server.server_close()
 
     def _told(self) -> dict[str, Any]:
-        return self._state | ({} if self._status is None else {"live": self._status()})
+        """What the page shows, and no more: whoever may see the picture sees this, too."""
+        if self._status is None:
+            return self._state
+        status = self._status()
+        first = next(iter(status["sinks"].values()), {"fps": 0.0, "p50_ms": 0.0})
+        live = {"fps": first["fps"], "ms": first["p50_ms"]}
+        return {**self._state, "live": {**live, "dropped": status["dropped"], "problem": status["problem"]}}
 
     def _newer(self, than: int) -> tuple[int, Any]:
         """The newest picture and its number, when there is one newer than number `than`; None at the end."""
@@ -137,6 +153,8 @@ class PreviewPage:
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content)))
                 self.send_header("Cache-Control", "no-store")
+                for name, value in FRAMING.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -150,7 +168,8 @@ class PreviewPage:
                     number, image = page._newer(number)
                     if image is None:
                         return
-                    self.wfile.write(b"--picture\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg(image) + b"\r\n")
+                    content = page._jpegs.of(number, image)
+                    self.wfile.write(b"--picture\r\nContent-Type: image/jpeg\r\n\r\n" + content + b"\r\n")
                     self.wfile.flush()
                     threading.Event().wait(EVERY)
 
@@ -181,6 +200,21 @@ class PreviewSink(Sink):
 
     def abort(self) -> None:
         """Leave the last picture where it is."""
+
+
+class Jpegs:
+    """The newest picture that was asked for, encoded once, however many look."""
+
+    def __init__(self) -> None:
+        self._encoding = threading.Lock()
+        self._last: tuple[int, bytes] = (0, b"")
+
+    def of(self, number: int, image: Any) -> bytes:
+        """The picture of that number, from 1, as a JPEG."""
+        with self._encoding:
+            if self._last[0] != number:
+                self._last = (number, jpeg(image))
+            return self._last[1]
 
 
 def jpeg(image: Any) -> bytes:

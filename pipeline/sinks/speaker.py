@@ -16,7 +16,7 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import SAMPLE_RATE
-from pipeline.sinks.stream import PAUSES
+from pipeline.sources.live import PAUSES
 
 log = logging.getLogger("fauve")
 

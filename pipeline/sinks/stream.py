@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.address import shown
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.last_words import LastWords
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
-from pipeline.sources.live import ffmpeg
+from pipeline.sources.live import PAUSES, ffmpeg
 
 log = logging.getLogger("fauve")
-
-PAUSES = (0.25, 0.5, 1.0)
-"""Seconds before a lost server is asked again; the last one repeats."""
 
 ANSWER_WITHIN = 5.0
 """Seconds after which a server that takes nothing counts as lost."""
@@ -113,7 +111,7 @@ class StreamSink(Sink):
     """
 
     def __init__(self, address: str, info: VideoInfo, *, bits: int | None = None) -> None:
-        self.name = address
+        self.name = shown(address)
         self.connected = False
         self.stopped: Callable[[], bool] = lambda: False
         """Whether the run is about to end, so that a server that takes nothing is not waited for."""
@@ -252,7 +250,8 @@ class StreamSink(Sink):
         # Its last words say why.
         words = self._words.lines()
         # Without the address of an object that FFmpeg begins its lines with.
-        self.lost = re.sub(r"^\[[^]]*\] ", "", words[-1]) if words else "it does not answer"
+        said = words[-1].replace(self._target.url, self.name) if words else "it does not answer"
+        self.lost = re.sub(r"^\[[^]]*\] ", "", said)
         if self._said != self.lost or self._failures == 1:
             log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             self._said = self.lost

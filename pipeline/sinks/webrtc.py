@@ -15,11 +15,12 @@ from urllib.parse import urljoin
 import av
 from av.audio.resampler import AudioResampler
 
+from pipeline.address import shown
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound, VideoInfo
 from pipeline.sinks import Sink
-from pipeline.sinks.stream import PAUSES
-from pipeline.webrtc import NEEDED, Loop, bind, serve, signalling
+from pipeline.sources.live import PAUSES
+from pipeline.webrtc import CONNECT_WITHIN, NEEDED, Loop, bind, end_unless_connected, serve, signalling
 
 log = logging.getLogger("fauve")
 
@@ -132,11 +133,11 @@ class WebRtcSink(Sink):
     """
 
     def __init__(self, address: str, info: VideoInfo) -> None:
-        self.name = address
+        self.name = shown(address)
         try:
             import aiortc
         except ImportError as error:
-            raise SinkError(f"{address}: {NEEDED}") from error
+            raise SinkError(f"{self.name}: {NEEDED}") from error
         self._aiortc: Any = aiortc
         self._info = info
         self._loop = Loop("webrtc")
@@ -159,22 +160,27 @@ class WebRtcSink(Sink):
         if self._peers.pop(peer, None) is not None:
             await peer.close()
 
+    @property
+    def _connected(self) -> list[_Tracks]:
+        """The tracks of the peers that pictures and sound can reach."""
+        return [tracks for peer, tracks in list(self._peers.items()) if peer.connectionState == "connected"]
+
     def write(self, frame: Frame) -> None:
         """Show one frame to every peer; it counts as left out where one of them has missed the last."""
-        peers = list(self._peers.values())
-        if not peers:
+        connected = self._connected
+        if not connected:
             return
-        self.left_out += any(tracks.late for tracks in peers)
+        self.left_out += any(tracks.late for tracks in connected)
         picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(format="yuv420p")
         picture.pts, picture.time_base = frame.pts, frame.time_base
-        for tracks in peers:
+        for tracks in connected:
             tracks.show(picture)
 
     def mux(self, packet: Sound) -> None:
         """Play a piece of sound to every peer."""
         for piece in self._resampler.resample(packet.samples):
             piece.time_base = Fraction(1, SAMPLE_RATE)
-            for tracks in list(self._peers.values()):
+            for tracks in self._connected:
                 tracks.play(piece)
 
     def close(self) -> None:
@@ -221,6 +227,7 @@ class WhepSink(WebRtcSink):
         except BaseException:
             await self._drop(peer)
             raise
+        end_unless_connected(peer, self._drop)
         return peer.localDescription.sdp, peer
 
     def close(self) -> None:
@@ -249,7 +256,7 @@ class WhipSink(WebRtcSink):
 
     def write(self, frame: Frame) -> None:
         """Send one frame; while there is no connection it is left out, and counted."""
-        self.left_out += not self._peers
+        self.left_out += not self._connected
         super().write(frame)
 
     def _keep_connected(self) -> None:
@@ -260,13 +267,13 @@ class WhipSink(WebRtcSink):
                 self.lost, self._session = "the connection broke", ""
                 log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             try:
-                self._loop.run(self._connect(), ANSWER_WITHIN)
+                self._loop.run(self._connect(), ANSWER_WITHIN + CONNECT_WITHIN)
             except Exception as error:  # also whatever aiortc and http.client say of an answer
                 reason = getattr(error, "reason", None) or error
                 told = (
                     f"the server says {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
                 )
-                if str(told) != self.lost:
+                if str(told) != self.lost and not self._closed.is_set():
                     self.lost = str(told) or "it does not answer"
                     log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
                 for peer in list(self._peers):
@@ -287,8 +294,16 @@ class WhipSink(WebRtcSink):
         for transceiver in peer.getTransceivers():
             transceiver.direction = "sendonly"
         await peer.setLocalDescription(await peer.createOffer())
-        answer, self._session = await asyncio.to_thread(self._post, peer.localDescription.sdp)
+        answer, session = await asyncio.to_thread(self._post, peer.localDescription.sdp)
         await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(answer, "answer"))
+        ends_by = time.monotonic() + CONNECT_WITHIN
+        while peer.connectionState in ("new", "connecting") and time.monotonic() < ends_by:
+            if self._closed.is_set():
+                break
+            await asyncio.sleep(0.05)
+        if peer.connectionState != "connected":
+            raise ConnectionError("it has answered, but the picture finds no way to it")
+        self._session = session
 
     def _request(self, url: str, method: str, within: float, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/sdp"}

@@ -22,6 +22,7 @@ import av.error
 from av.format import Flags
 
 from engines import Image, Size
+from pipeline.address import shown
 from pipeline.channel import Cancelled, Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, VideoInfo
@@ -54,6 +55,9 @@ SETTLED = 1.0
 
 LEAP = 10.0
 """Seconds that sound, or what is held back, may be ahead of the clock; more is of another programme."""
+
+NOTICED = 0.5
+"""Seconds in which who reads a connection that has fallen silent notices it, and knows more about it."""
 
 NOBODY = "nobody sends there"
 """What FFmpeg calls an immediate exit that was requested: the time to answer is over."""
@@ -93,6 +97,39 @@ class Input:
     """Is a file of this machine, which comes as fast as it is read, and whose end is no loss."""
 
 
+class Anchor:
+    """Where the times of one connection, which begin anywhere, are on the clock of the run.
+
+    From the first of them on they run beside the clock; what goes `ASTRAY` is anchored anew.
+
+    Args:
+        ahead: seconds that they may be ahead of the clock.
+        patient: however late they are, they are kept, as a film's are.
+    """
+
+    def __init__(self, ahead: float = ASTRAY, *, patient: bool = False) -> None:
+        self.offset: float | None = None
+        """The time of the clock at their time 0; None before the first."""
+        self.late = False
+        """Whether the last one is behind the clock, and may yet catch up."""
+        self._ahead = ahead
+        self._patient = patient
+        self._late_since: float | None = None
+
+    def place(self, at: float, now: float) -> float:
+        """The time of the clock for what has the time `at` and comes `now`, all in seconds."""
+        if self.offset is None or at + self.offset - now > self._ahead:
+            self.offset = now - at
+        self.late = now - (at + self.offset) > ASTRAY and not self._patient
+        if not self.late:
+            self._late_since = None
+        elif self._late_since is None:
+            self._late_since = now
+        elif now - self._late_since > SETTLED:
+            self.offset, self.late, self._late_since = now - at, False, None
+        return at + self.offset
+
+
 def open_source(
     address: str,
     *,
@@ -122,14 +159,15 @@ def open_source(
 
         return WhipSource(address, sound=sound, timeout=timeout)
     if address.startswith("srt:"):
-        return LiveSource(address, SrtProgram(address, timeout).open, sound=sound)
+        return LiveSource(shown(address), SrtProgram(address, timeout).open, sound=sound, timeout=timeout)
     asked = parse(address, size, rate)
     return LiveSource(
-        address,
+        shown(address),
         lambda: open_container(address, asked, timeout),
         ends=asked.ends,
         loop=loop,
         sound=sound,
+        timeout=timeout,
     )
 
 
@@ -179,8 +217,44 @@ def _camera(which: str, asked: dict[str, str], size: Size | None) -> Input:
             raise SourceError(f"camera:{which}: there is no {path}; `fauve devices` lists what there is")
         return Input(path, device, asked, MOTION_JPEG[device])
     if device == "dshow":
-        return Input(f"video={which}", device, asked, MOTION_JPEG[device])
+        return Input(f"video={numbered(which, 'video', 'camera')}", device, asked, MOTION_JPEG[device])
     return Input(which, device, {"framerate": "30", **asked})
+
+
+def listed(device: str, kind: str) -> list[tuple[str, str]]:
+    """Name and description of each "video" or "audio" input, as FFmpeg's `device` takes and lists them.
+
+    Raises:
+        av.error.FFmpegError, ValueError: it lists none.
+    """
+    from av.device import enumerate_input_devices
+
+    # ALSA's are all of sound, and it does not say so.
+    found = [each for each in enumerate_input_devices(device) if kind in (each.media_types or ["audio"])]
+    return [
+        (each.description if device == "dshow" else each.name, ", ".join(each.description.splitlines()))
+        for each in found
+    ]
+
+
+def numbered(which: str, kind: str, address: str) -> str:
+    """DirectShow's name of the input of that number, as it knows names only (not run on Windows).
+
+    Args:
+        which: a number, or a name, which stays as it is.
+        kind: "video" or "audio".
+        address: what `which` follows, for messages.
+
+    Raises:
+        SourceError: there are not so many.
+    """
+    if not which.isdecimal():
+        return which
+    names = [name for name, _ in listed("dshow", kind)]
+    if int(which) >= len(names):
+        there = ", ".join(names) or "none"
+        raise SourceError(f"{address}:{which}: there is no such device; there is {there}, counted from 0")
+    return names[int(which)]
 
 
 def _screen(region: str, asked: dict[str, str]) -> Input:
@@ -227,14 +301,16 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
     """An open container of FFmpeg's.
 
     Args:
-        address: what messages call it.
+        address: what was asked for; messages have it as `shown`.
         timeout: seconds without an answer after which reading fails.
 
     Raises:
         SourceError: it cannot be opened.
     """
+    name = shown(address)
     # A listener waits for its sender as long as it takes.
-    patience = None if address.startswith("listen:") or asked.ends else (max(timeout, 10.0), timeout)
+    opens_within = None if address.startswith("listen:") else max(timeout, 10.0)
+    patience = None if asked.ends else (opens_within, timeout)
 
     def opened(options: Mapping[str, str]) -> Any:
         return av.open(
@@ -245,7 +321,7 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
         try:
             return opened({**asked.options, **asked.preferred})
         except (av.error.FFmpegError, ValueError):
-            log.info("%s: is opened without %s", address, dict(asked.preferred))
+            log.info("%s: is opened without %s", name, dict(asked.preferred))
     try:
         container = opened(asked.options)
         asks = address.startswith(("http://", "https://"))
@@ -256,10 +332,10 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
             container = opened({key: asked.options[key] for key in asked.options if key != "fflags"})
         return container
     except av.error.ExitError as error:
-        raise SourceError(f"{address}: cannot be opened: {NOBODY}") from error
+        raise SourceError(f"{name}: cannot be opened: {NOBODY}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SourceError(f"{address}: cannot be opened: {reason}") from error
+        raise SourceError(f"{name}: cannot be opened: {reason}") from error
 
 
 def hurries(container: Any) -> bool:
@@ -310,7 +386,8 @@ class SrtProgram:
             SourceError: nobody sends there, or the program is not installed.
         """
         self._kill()
-        command = [ffmpeg(self._address), "-loglevel", "error", "-fflags", "nobuffer"]
+        name = shown(self._address)
+        command = [ffmpeg(name), "-loglevel", "error", "-fflags", "nobuffer"]
         command += ["-timeout", str(round(1e6 * self._timeout)), "-i", self._address]
         self._process = subprocess.Popen(
             [*command, "-c", "copy", "-f", "nut", "-"],
@@ -323,7 +400,8 @@ class SrtProgram:
             return av.open(self._process.stdout, format="nut", metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
             self._kill()
-            raise SourceError(f"{self._address}: cannot be opened: {srt_reason(words.lines())}") from error
+            reason = srt_reason(words.lines()).replace(self._address, name)
+            raise SourceError(f"{name}: cannot be opened: {reason}") from error
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -336,12 +414,18 @@ class Capture(Source):
 
     A thread of the subclass puts; the newest frame wins. Where nothing comes for `HOLD` seconds the last
     picture is given again at the source's rate.
+
+    Args:
+        address: what messages call it.
+        timeout: seconds without a picture after which it counts as lost, as a camera does that hangs; never
+            by default, for those who find it out by themselves.
     """
 
     info: VideoInfo
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float = math.inf) -> None:
         self.address = address
+        self._timeout = timeout
         self._stopped = threading.Event()
         self._items: Channel[Any] = Channel(2, drop_oldest=True)
         self._began = time.monotonic()
@@ -368,13 +452,17 @@ class Capture(Source):
     def __iter__(self) -> Iterator[Frame | Any]:
         period = float(1 / self.info.rate)
         hold = max(HOLD, 3 * period)
+        silent = f"no picture for {self._timeout:g} s"
         newest: Frame | None = None
-        due = math.inf
+        captured_at, due = time.monotonic(), math.inf
         while True:
             try:
                 # Sound may come while no picture does.
                 item = self._items.get(max(0.0, min(hold, due - time.monotonic())))
             except TimeoutError:
+                if not self.lost and time.monotonic() - captured_at > self._timeout + NOTICED:
+                    self.lost = silent
+                    log.warning("%s is lost (%s); its last picture is held", self.address, silent)
                 if newest is None:
                     continue
                 # Shown again: a picture that was captured before is no measure of latency.
@@ -383,6 +471,11 @@ class Capture(Source):
             except (EOFError, Cancelled):
                 return
             if isinstance(item, Frame):
+                captured_at = item.captured_at or captured_at
+                if item.captured_at and self.lost == silent:
+                    self.lost = ""
+                    self.reconnected += 1
+                    log.warning("%s is back", self.address)
                 if newest is not None and item.pts < newest.pts + STEP:
                     # It comes late, after the held picture was shown again.
                     item = replace(item, pts=newest.pts + STEP)
@@ -402,6 +495,7 @@ class LiveSource(Capture):
         ends: its end is the end, and no loss.
         loop: begin again at that end.
         sound: give the first track of sound, too.
+        timeout: seconds without a picture after which it counts as lost, unless it is a file.
 
     Raises:
         SourceError: it cannot be opened the first time.
@@ -415,8 +509,9 @@ class LiveSource(Capture):
         ends: bool = False,
         loop: bool = False,
         sound: bool = True,
+        timeout: float = math.inf,
     ) -> None:
-        super().__init__(address)
+        super().__init__(address, math.inf if ends else timeout)
         self._connect = connect
         self._ends = ends
         self._loop = loop
@@ -514,43 +609,33 @@ class LiveSource(Capture):
         """Hand on what one connection gives, on the run's clock."""
         self._shown = self._over = False
         last = -math.inf
-        # A connection's own times begin anywhere; from its first frame on they run beside the clock.
-        offset: float | None = None
-        late_since: float | None = None
+        leap = math.inf if self._ends else LEAP
+        anchor = Anchor(leap if self._paced else ASTRAY, patient=self._film)
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
         counted = CountedSound()
-
-        def leaps(at: float) -> bool:
-            return not self._ends and at - self.now > LEAP
-
         for item in self._file:
             if self._stopped.is_set():
                 return
             if isinstance(item, Frame):
                 now = self.now
-                at = last = float(item.time) if self._timed else now
-                if offset is None or (leaps(at + offset) if self._paced else at + offset - now > ASTRAY):
-                    offset, self._shown = now - at, True
-                ahead = at + offset - now
-                late = ahead < -ASTRAY and not self._film
-                late_since = (late_since or now) if late else None
-                if late_since is not None and now - late_since > SETTLED:
-                    offset, late_since = now - at, None
-                if self._paced and ahead > 0 and self._stopped.wait(ahead):
+                last = float(item.time) if self._timed else now
+                begins = anchor.place(last, now)
+                self._shown = True
+                if self._paced and begins > now and self._stopped.wait(begins - now):
                     return
                 # What comes late is shown when it comes; the sound keeps its place, in case it catches up.
-                shown = now if late else at + offset
-                self._put(item.image, shown, round(item.duration * item.time_base / TIME_BASE))
+                begins = now if anchor.late else begins
+                self._put(item.image, begins, round(item.duration * item.time_base / TIME_BASE))
             elif self.info.sound and audio is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)
                 except av.error.FFmpegError:
                     continue
                 for samples in decoded:
-                    if offset is not None and samples.pts is not None:
-                        begins = float(samples.pts * samples.time_base) + offset
+                    if anchor.offset is not None and samples.pts is not None:
+                        begins = float(samples.pts * samples.time_base) + anchor.offset
                         # What comes before the first picture of another programme has no time yet.
-                        if not leaps(begins):
+                        if begins - self.now <= leap:
                             self._put_sound(samples, counted, begins)
         self._over = self._ends or last >= self._until
 

@@ -2,26 +2,56 @@
 
 import contextlib
 import logging
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from glob import glob
 from typing import Any
 
 import av.error
 
+from pipeline.address import shown
 from pipeline.channel import Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import Source
 from pipeline.sources.counted import CountedSound
-from pipeline.sources.live import PAUSES, Input, awaited, hurries, open_container, parse
+from pipeline.sources.live import (
+    ASTRAY,
+    LEAP,
+    PAUSES,
+    Anchor,
+    Input,
+    awaited,
+    hurries,
+    numbered,
+    open_container,
+    parse,
+)
 
 log = logging.getLogger("fauve")
 
 MICROPHONES = {"linux": "alsa", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's device for sound, by platform."""
+
+
+ALSA = {
+    "ALSA_CONFIG_DIR": ("/usr/share/alsa",),
+    "ALSA_PLUGIN_DIR": ("/usr/lib/*/alsa-lib", "/usr/lib64/alsa-lib", "/usr/lib/alsa-lib"),
+}
+"""Where systems keep ALSA's settings and plugins, by the variable that says so."""
+
+
+def find_alsa() -> bool:
+    """Whether ALSA is here; PyAV's own looks for its settings where it was built, unless it is told."""
+    for name, places in ALSA.items():
+        for path in [path for place in places for path in glob(place)][:1]:
+            os.environ.setdefault(name, path)
+    return "ALSA_CONFIG_DIR" in os.environ
 
 
 def parse_sound(address: str) -> Input:
@@ -37,14 +67,18 @@ def parse_sound(address: str) -> Input:
     if device is None:
         raise SourceError(f"{address}: microphones are not known on {sys.platform}")
     if device == "alsa":
+        find_alsa()
         return Input(name or "default", device)
-    return Input(f"audio={name}" if device == "dshow" else f":{name or 0}", device)
+    which = name or "0"
+    if device == "dshow":
+        return Input(f"audio={numbered(which, 'audio', 'microphone')}", device)
+    return Input(f":{which}", device)
 
 
 class WithSound(Source):
     """A live source with the sound of another place in the place of its own, on the clock of its pictures.
 
-    Sound that is lost is asked for again, while the picture goes on.
+    Sound that is lost is asked for again, while the picture goes on, and `lost` says so.
 
     Args:
         picture: the live source.
@@ -58,7 +92,10 @@ class WithSound(Source):
     def __init__(self, picture: Source, address: str, *, loop: bool = False) -> None:
         self._picture = picture
         self._address = address
+        self._name = shown(address)
         self._loop = loop
+        self._sound_lost = ""
+        """Why there is no sound right now; empty while all is well."""
         self.info = replace(picture.info, sound=True)
         self._asked = parse_sound(address)
         self._container = awaited(self._connect)
@@ -74,7 +111,7 @@ class WithSound(Source):
         container = open_container(self._address, self._asked, 5.0)
         if not container.streams.audio:
             container.close()
-            raise SourceError(f"{self._address}: there is no sound in it")
+            raise SourceError(f"{self._name}: there is no sound in it")
         return container
 
     def _read_picture(self) -> None:
@@ -84,7 +121,8 @@ class WithSound(Source):
                     continue
                 if self._zero is None and item.captured_at is not None:
                     self._zero = item.captured_at - float(item.time)
-                self.lost, self.dropped = self._picture.lost, self._picture.dropped + self._items.dropped
+                self.lost = "; ".join(filter(None, [self._picture.lost, self._sound_lost]))
+                self.dropped = self._picture.dropped + self._items.dropped
                 self.reconnected = self._picture.reconnected
                 if not self._items.put(item):
                     return
@@ -110,13 +148,15 @@ class WithSound(Source):
 
     def _reconnect(self, reason: str) -> None:
         """Ask for the sound until it is there again, or nobody wants it any more."""
-        log.warning("%s: the sound is lost (%s); it is tried again", self._address, reason)
+        self._sound_lost = f"{self._name}: the sound is lost ({reason.removeprefix(f'{self._name}: ')})"
+        log.warning("%s; it is tried again", self._sound_lost)
         attempt = 0
         while not self._stopped.wait(PAUSES[min(attempt, len(PAUSES) - 1)]):
             attempt += 1
             with contextlib.suppress(SourceError):
                 self._container = self._connect()
-                log.warning("%s: the sound is back", self._address)
+                self._sound_lost = ""
+                log.warning("%s: the sound is back", self._name)
                 return
 
     def _read_connection(self, begins: float | None) -> float | None:
@@ -126,10 +166,11 @@ class WithSound(Source):
             begins: when its sound does; now if not given.
         """
         counted = CountedSound()
-        offset: float | None = None
         until: float | None = None
         with self._container as container:
             paced = self._asked.ends or hurries(container)
+            ahead = math.inf if self._asked.ends else LEAP if paced else ASTRAY
+            anchor = Anchor(ahead, patient=self._asked.ends or bool(container.duration))
             # What does not go on without us waits for the first picture.
             while paced and self._zero is None and not self._stopped.wait(0.01):
                 pass
@@ -139,15 +180,15 @@ class WithSound(Source):
                 if self._zero is None or samples.pts is None:
                     continue
                 at = float(samples.pts * samples.time_base)
-                if offset is None:
-                    offset = (time.monotonic() - self._zero if begins is None else begins) - at
-                begins = at + offset
-                ahead = begins + self._zero - time.monotonic()
-                if paced and ahead > 0 and self._stopped.wait(ahead):
+                now = time.monotonic() - self._zero
+                if until is None and begins is not None:
+                    anchor.place(at, begins)
+                at = anchor.place(at, now)
+                if paced and at > now and self._stopped.wait(at - now):
                     break
-                for piece in counted.pieces(samples, begins):
+                for piece in counted.pieces(samples, at):
                     self._items.put_packet(piece, piece.size)
-                until = begins + samples.samples / samples.sample_rate
+                until = at + samples.samples / samples.sample_rate
         return until
 
     def __iter__(self) -> Iterator[Frame | Any]:

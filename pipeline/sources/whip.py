@@ -12,9 +12,9 @@ from pipeline.colour import BT709, LIMITED, Colour, Decoded, colour_of
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
 from pipeline.sources.counted import CountedSound
-from pipeline.sources.live import Capture
+from pipeline.sources.live import Anchor, Capture
 from pipeline.sources.pattern import TIME_BASE
-from pipeline.webrtc import NEEDED, Loop, bind, serve, signalling
+from pipeline.webrtc import NEEDED, Loop, bind, end_unless_connected, serve, signalling
 
 log = logging.getLogger("fauve")
 
@@ -28,7 +28,8 @@ LEAST = 0.1
 class WhipSource(Capture):
     """Waits for a sender at whip:[HOST]:PORT, and for another one when it has gone.
 
-    The first picture tells the size. Picture and sound are placed by when they arrive.
+    One who comes while another one sends takes its place with its first picture. The first picture of all
+    tells the size. Picture and sound are placed by when they arrive.
 
     Args:
         timeout: seconds without a picture after which the sender counts as lost.
@@ -49,7 +50,8 @@ class WhipSource(Capture):
         self._timeout = max(timeout, LEAST)
         self._seen = math.inf
         """When the newest picture came, in seconds of the run."""
-        self._peers: set[Any] = set()
+        self._peers: list[Any] = []
+        """The newest last."""
         self._taking: set[asyncio.Future[None]] = set()
         self._first = threading.Event()
         self._decoded = Decoded()
@@ -70,11 +72,11 @@ class WhipSource(Capture):
 
     async def _accept(self, offer: str) -> tuple[str, Any]:
         peer = self._aiortc.RTCPeerConnection()
-        self._peers.add(peer)
+        self._peers.append(peer)
 
         def taken(track: Any) -> None:
             if track.kind == "video":
-                self._take(self._take_pictures(track))
+                self._take(self._take_pictures(track, peer))
             elif self._sound:
                 self._take(self._take_sound(track))
 
@@ -90,14 +92,15 @@ class WhipSource(Capture):
                 raise ValueError("it offers nothing")
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException:
-            self._peers.discard(peer)
+            self._peers.remove(peer)
             await peer.close()
             raise
+        end_unless_connected(peer, self._end)
         return peer.localDescription.sdp, peer
 
     async def _end(self, peer: Any) -> None:
         if peer in self._peers:
-            self._peers.discard(peer)
+            self._peers.remove(peer)
             if not self._peers:
                 self._lose("the sender has gone")
             await peer.close()
@@ -119,7 +122,14 @@ class WhipSource(Capture):
         self._taking.add(taking)
         taking.add_done_callback(over)
 
-    async def _take_pictures(self, track: Any) -> None:
+    def _take_over(self, peer: Any) -> None:
+        """End those who sent before `peer` came: of two, the picture would jump from one to the other."""
+        for before in self._peers[: self._peers.index(peer)]:
+            log.warning("%s: another sender takes the place of the one before", self.address)
+            self._take(self._end(before))
+
+    async def _take_pictures(self, track: Any, peer: Any) -> None:
+        first = True
         while not self._stopped.is_set():
             try:
                 frame = await asyncio.wait_for(track.recv(), self._timeout)
@@ -130,6 +140,11 @@ class WhipSource(Capture):
                 if self.now - self._seen > 0.9 * self._timeout:
                     self._lose("the sender has fallen silent")
                 continue
+            if peer not in self._peers:
+                return  # another sender has taken its place
+            if first:
+                first = False
+                self._take_over(peer)
             self._seen = self.now
             image = self._decoded.image(frame, colour_of(frame))
             if not self._first.is_set():
@@ -144,18 +159,15 @@ class WhipSource(Capture):
             self._put(image, self.now)
 
     async def _take_sound(self, track: Any) -> None:
-        counted = CountedSound()
-        offset: float | None = None
+        counted, anchor = CountedSound(), Anchor()
         while not self._stopped.is_set():
             try:
                 samples = await track.recv()
             except self._aiortc.MediaStreamError:
                 return
-            at = float(samples.pts * samples.time_base)
-            if offset is None:
-                offset = self.now - at
+            at = anchor.place(float(samples.pts * samples.time_base), self.now)
             if self._first.is_set():
-                self._put_sound(samples, counted, at + offset)
+                self._put_sound(samples, counted, at)
 
     def close(self) -> None:
         """Send the senders away, and stop listening."""
