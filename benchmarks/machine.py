@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
         "gpus": nvidia(),
         "cores": os.cpu_count(),
         "instruction_sets": instruction_sets(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "versions": {package: found for package in packages if (found := version(package))},
     }

@@ -116,8 +116,9 @@ def compared(trained: dict[str, Any], name: str, other: str) -> dict[str, float]
 def table(report: dict[str, Any]) -> str:
     """The trainings and the bundled styles as Markdown."""
     rows = [
-        "| | flicker | noise gain | style | content | taken for the style | photographs taken for it |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | flicker | noise gain | style | content | taken for the style | photographs taken for it "
+        "| unseen paintings recognised |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     reports = {**report["trained"], **report["packs"]}
     for pack, found in reports.items():
@@ -130,6 +131,7 @@ def table(report: dict[str, Any]) -> str:
                 f"{row['content_distance']:.2f}",
                 f"{taken['painted']:.0%}",
                 f"{taken['photographs']:.0%}",
+                "" if taken["unseen"] is None else f"{taken['unseen']:.0%}",
             ]
             title = pack if pack in report["trained"] else f"`{pack}`, {name}"
             rows.append(f"| {title} | {' | '.join(figures)} |")

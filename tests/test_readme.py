@@ -1,4 +1,4 @@
-"""The README is true: its numbers are the measured ones, its files exist, its commands parse."""
+"""README and docs are true: their numbers are the measured ones, their files exist, their commands parse."""
 
 import json
 import re
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import engines as rates
 from benchmarks import latency, quality
 from benchmarks.throughput import table
 from engines import Style, bundled
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+DOCS = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 
 
 def test_the_rates_are_the_measured_ones():
@@ -37,32 +39,61 @@ def test_the_flicker_is_the_measured_one():
 
 def test_the_qualities_are_the_measured_ones():
     report = json.loads((ROOT / "benchmarks/results/quality.json").read_text("utf-8"))
-    assert f"<!-- quality -->\n{quality.table(report)}\n<!-- /quality -->" in README
+    numbers = (ROOT / "docs/numbers.md").read_text("utf-8")
+    assert f"<!-- quality -->\n{quality.table(report)}\n<!-- /quality -->" in numbers
+
+
+def test_the_times_of_engines_are_the_measured_ones():
+    report = json.loads((ROOT / "benchmarks/results/engines.json").read_text("utf-8"))
+    text = (ROOT / "docs/engines.md").read_text("utf-8")
+    assert f"<!-- engines -->\n{rates.table(report)}\n<!-- /engines -->" in text
 
 
 def test_every_style_is_listed_with_its_painting():
     for name in bundled():
         style = Style.load(name)
         for credit in style.credits:
-            painting = f"{credit.artist}, *{credit.title}*, {credit.year}"
-            row = f"| `{credit.name}` | {painting} | {style.native_height} lines |"
-            assert row in README
+            assert f"| `{credit.name}` | {credit.artist}, *{credit.title}*, {credit.year} |" in README
+        assert f"the height it was made for, {style.native_height} lines," in README.replace("\n", " ")
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_what_it_links_to_is_there(path):
-    assert (ROOT / path).exists()
+def anchor(heading: str) -> str:
+    """What a link to `heading` ends in, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+LINKS = sorted({(path, link) for path, text in DOCS.items() for link in re.findall(r"\]\(([^):]+)\)", text)})
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"^(fauve [^#\n]*)", BLOCKS, re.MULTILINE))))
-def test_its_commands_have_the_options_that_it_uses(line):
+@pytest.mark.parametrize(("path", "link"), LINKS, ids=[f"{path.name}:{link}" for path, link in LINKS])
+def test_what_they_link_to_is_there(path, link):
+    name, _, place = link.partition("#")
+    target = path.parent / name if name else path
+    assert target.exists()
+    if place:
+        assert place in [
+            anchor(title) for title in re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+        ]
+
+
+BLOCKS = "".join(block for text in DOCS.values() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+COMMANDS = sorted(set(re.findall(r"^(fauve [^#\n]*)|\| (fauve [^#|\n]*)", BLOCKS, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("line", sorted({one or other for one, other in COMMANDS}))
+def test_their_commands_have_the_options_that_they_use(line):
     verb, *arguments = shlex.split(line)[1:]
+    verbs = [verb, arguments.pop(0)] if verb in ("obs", "engine") else [verb]
     usage = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", verb, "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "pipeline.cli", *verbs, "--help"], capture_output=True, text=True, timeout=60
     )
     assert usage.returncode == 0, usage.stderr
-    for option in (argument for argument in arguments if argument.startswith("-")):
-        assert re.search(rf"(^|\s|,){re.escape(option)}\b", usage.stdout), option
+    for option in (argument for argument in arguments if re.match(r"--?[a-z]", argument)):
+        assert re.search(rf"(^|\s|,|/){re.escape(option)}\b", usage.stdout), option
+
+
+@pytest.mark.parametrize(
+    "module", sorted(set(re.findall(r"python -m (benchmarks\.\w+)", "".join(DOCS.values()))))
+)
+def test_the_benchmarks_that_they_name_are_there(module):
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
