@@ -230,6 +230,7 @@ def test_openvino_takes_int8_where_that_is_measured_to_be_faster_and_remembers(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(engines.openvino, "WORTH", worth)
+    monkeypatch.setattr(engines.openvino, "DISTURBED", 1e9)
     style = Style.load("live")
     compiled = []
     original = OpenVinoEngine._compile
@@ -299,6 +300,7 @@ def with_int8(style, tmp_path, monkeypatch):
 
 
 def test_int8_is_measured_for_each_way_in_which_openvino_may_paint(with_int8, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines.openvino, "DISTURBED", 1e9)
     cache = tmp_path / "cache" / "fauve" / "int8"
     for measured, options in enumerate([{}, {"threads": 1}, {"threads": 2}, {"hint": "throughput"}], start=1):
         for _ in range(2):
@@ -307,6 +309,27 @@ def test_int8_is_measured_for_each_way_in_which_openvino_may_paint(with_int8, tm
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     OpenVinoEngine(with_int8).close()
     assert len(list(cache.iterdir())) == 5
+
+
+@pytest.mark.parametrize(("fourth", "remembered"), [(0.011, True), (0.03, False)])
+def test_what_is_found_of_int8_while_the_machine_is_busy_is_not_remembered(
+    with_int8, tmp_path, monkeypatch, fourth, remembered
+):
+    clock, compile_ = [0.0], OpenVinoEngine._compile
+    took = {"float32": iter([0.02] * 6), "int8": iter([0.01, 0.01, 0.01, fourth, fourth, fourth])}
+
+    def compiled(engine, model, shape):
+        def infer(picture):
+            clock[0] += next(took[model])
+
+        real = compile_(engine, model, shape)
+        trial = SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
+        return trial if shape[1:3] == (360, 640) else real
+
+    monkeypatch.setattr(OpenVinoEngine, "_compile", compiled)
+    monkeypatch.setattr(engines.openvino, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert OpenVinoEngine._int8_pays(OpenVinoEngine(with_int8, precision="float32"))
+    assert (tmp_path / "cache" / "fauve" / "int8").exists() == remembered
 
 
 @pytest.mark.parametrize("fails", ["compiled", "run"])
