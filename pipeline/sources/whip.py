@@ -92,7 +92,8 @@ class WhipSource(Capture):
                 raise ValueError("it offers nothing")
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException:
-            self._peers.remove(peer)
+            if peer in self._peers:  # one that has failed meanwhile is not
+                self._peers.remove(peer)
             await peer.close()
             raise
         end_unless_connected(peer, self._end)
