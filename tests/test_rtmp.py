@@ -138,11 +138,12 @@ def test_all_the_sound_of_a_server_arrives(nginx, tmp_path):
                 assert item.time < 15, f"only {len(pieces)} pieces came"
             else:
                 pieces.append(item)
-            if len(pieces) == 60:
+            if len(pieces) == 120:
                 break
         source.close()
         sender.kill()
-    assert follow(pieces)
+    # What came while it was opened comes at once; on a busy machine that has to be put in its place once.
+    assert follow(pieces[60:])
 
 
 @needs("nginx")
