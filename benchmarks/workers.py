@@ -65,7 +65,7 @@ def measure(frames: int, folder: Path) -> dict[str, Any]:
         segments = missing([], index, time_base, None, workers)
         run_in = sum(until_first_frame(clip, segment) - first for segment in segments)
         began = time.process_time()
-        rendering.located(segments, clip, None, "cpu", lambda opened: None, lambda frames: None)
+        render.painting(clip, None).located(segments, lambda frames: None)
         follow = time.process_time() - began
         cost[f"{workers} workers"] = {
             "run_in_s": run_in,

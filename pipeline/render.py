@@ -62,29 +62,138 @@ MARK = "fauve "
 """How the tag begins that tells what a painting was made with."""
 
 
-Opened = tuple[FileSource, Source, VideoInfo, Callable[[Image, Look], Image]]
-"""The file, the frames of it to be painted, what a sink is told of them, and what paints them."""
+Opened = tuple[FileSource, Source, Callable[[Image, Look], Image]]
+"""The file, the frames of it to be painted, and what paints them."""
 
 
 @dataclass(frozen=True)
 class Painting:
-    """How the frames of one video become the parts of another; can be sent to another process."""
+    """How the frames of one video are painted."""
 
     video: Path
-    parts: Parts
-    encoding: Encoding
     look: Look | Show
     detail: Detail
     size: Size | None
     rate: Fraction | None
-    background: tuple[int, int, int] | None = None
+    background: tuple[int, int, int] | None
     """What a transparent video is laid over, where its alpha is not kept."""
-    keep_hdr: bool = False
-    score: bool = False
-    window: Window | None = None
-    decoder: Decoder = "cpu"
-    follow: bool = False
+    keep_hdr: bool
+    score: bool
+    window: Window | None
+    decoder: Decoder
+    follow: bool
     """The style's canvas goes along with what the camera films."""
+
+    def open(self, engine: Engine, segment: Segment, file: FileSource | None = None) -> Opened:
+        """The frames of `segment`, to be painted by `engine`.
+
+        Args:
+            file: read from where it is, in place of opening the video once more.
+
+        Raises:
+            SourceError: as `FileSource`.
+        """
+        if file is not None:
+            source = rated(file, self.rate)
+        else:
+            file, source = segment.open(self.video, self.rate, self.decoder)
+        try:
+            self.prepare(file)
+            paint = painter(engine, file.info, self.detail, self.size)
+        except BaseException:
+            file.close()
+            raise
+        if self.follow:
+            source = Followed(source, segment.motion)
+        if isinstance(self.look, Show):
+            source = Staged(source, self.look, self._before)
+        return file, source, paint
+
+    def _before(self, time: Fraction) -> Frame | None:
+        """The last frame before that time of the video."""
+        file, frames = Segment().open(self.video, self.rate)
+        with frames:
+            self.prepare(file)
+            last = None
+            for item in Followed(frames) if self.follow else frames:
+                if isinstance(item, Frame):
+                    if item.time >= time:
+                        break
+                    last = item
+            return last
+
+    def write(
+        self,
+        opened: Opened,
+        engine: Engine,
+        sinks: Sequence[Sink],
+        stats: Stats,
+        progress: Callable[[Stats], None] | None,
+    ) -> None:
+        """Paint the frames of `opened` into `sinks`, and close it.
+
+        Raises:
+            SourceError, SinkError, EngineError: as `pipeline.stream.run`.
+        """
+        file, source, paint = opened
+        with source:
+            run(
+                source,
+                paint,
+                sinks,
+                look_at=looks(self.look),
+                streams=engine.streams,
+                progress=progress,
+                stats=stats,
+                scored=any_look if self.score else None,
+            )
+        stats.damaged += file.damaged
+        stats.cut_short |= file.cut_short
+
+    def located(self, segments: Sequence[Segment], progress: Callable[[int], None]) -> list[Segment]:
+        """`segments`, each with where the camera has got to before it, if the canvas goes along with that.
+
+        Args:
+            progress: is told of each frame how many came before it.
+
+        Raises:
+            SourceError: the video cannot be read.
+        """
+        if not self.follow or all(segment.start is None for segment in segments):
+            return list(segments)
+        log.info("%s: reading the video up to where painting starts, to follow its camera", self.video)
+        file, source = Segment().open(self.video, self.rate, self.decoder)
+        found: list[Segment] = []
+        left = deque(segments)
+        with source:
+            self.prepare(file)
+            followed = Followed(source)
+            motion = followed.motion
+            frames = (item for item in followed if isinstance(item, Frame))
+            for number, item in enumerate(frames):
+                progress(number)
+                while left and (left[0].start is None or item.pts >= left[0].start):
+                    found.append(dataclasses.replace(left.popleft(), motion=motion))
+                if not left:
+                    break
+                motion = followed.motion
+        return [*found, *left]
+
+    def prepare(self, file: FileSource) -> None:
+        """Have `file` give the pictures as they are to be painted."""
+        if self.background is not None:
+            file.flatten(self.background)
+        if self.keep_hdr:
+            file.keep_hdr()
+        file.see(self.window)
+
+
+@dataclass(frozen=True)
+class PartPainting(Painting):
+    """How the frames of one video become the parts of another; can be sent to another process."""
+
+    parts: Parts
+    encoding: Encoding
     on_device: bool = False
     """The GPU decodes, paints and encodes without copies of the frames; `kept_on_device` says where."""
 
@@ -101,32 +210,9 @@ class Painting:
         Raises:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`; finished parts stay.
         """
-        opened = self._on_device if self.on_device else self._on_host
-        file, source, info, paint = opened(engine, segment)
-        with source:
-            run(
-                source,
-                paint,
-                [PartSink(self.parts, info, self.encoding), *others],
-                look_at=looks(self.look),
-                streams=engine.streams,
-                progress=progress,
-                stats=stats,
-                scored=any_look if self.score else None,
-            )
-        stats.damaged += file.damaged
-
-    def _on_host(self, engine: Engine, segment: Segment) -> Opened:
-        file, source = segment.open(self.video, self.rate, self.decoder)
-        try:
-            self.prepare(file)
-            info, paint = at_size(source.info, file.info, engine, self.detail, self.size)
-        except BaseException:
-            file.close()
-            raise
-        if self.follow:
-            source = Followed(source, segment.motion)
-        return file, staged(source, self.look, self.video, self.prepare, self.rate, self.follow), info, paint
+        opened = self._on_device(engine, segment) if self.on_device else self.open(engine, segment)
+        sink = PartSink(self.parts, sized(opened[1].info, self.size), self.encoding)
+        self.write(opened, engine, [sink, *others], stats, progress)
 
     def _on_device(self, engine: Engine, segment: Segment) -> Opened:
         file = DeviceSource(self.video, start=segment.after, end=segment.end, entry=segment.entry)
@@ -134,9 +220,9 @@ class Painting:
         paint: Any = DevicePainter(engine, size, file.info.colour, self.detail)
         grey = partial(Planes.grey, colour=file.info.colour)
         source = Followed(file, segment.motion, grey) if self.follow else file
-        return file, source, file.info, paint
+        return file, source, paint
 
-    def kept_on_device(self, engine: Engine, shown: bool) -> "Painting":
+    def kept_on_device(self, engine: Engine, shown: bool) -> "PartPainting":
         """The same, with the frames on the GPU all the way, where that can be and is faster; else says why.
 
         Args:
@@ -146,7 +232,7 @@ class Painting:
         if reason is None:
             try:
                 stays, leaves = (
-                    self._measured(opened(engine, Segment())) for opened in (self._on_device, self._on_host)
+                    self._measured(opened(engine, Segment())) for opened in (self._on_device, self.open)
                 )
                 if stays <= leaves:
                     return dataclasses.replace(self, on_device=True)
@@ -174,19 +260,11 @@ class Painting:
 
     def _measured(self, opened: Opened) -> float:
         """Seconds that the first frames take once it runs, encoded as all will be."""
-        _, source, info, paint = opened
+        _, source, paint = opened
         with source:
-            clock = Clock(self.encoding, info)
+            clock = Clock(self.encoding, sized(source.info, self.size))
             run(Beginning(source), paint, [clock], look_at=looks(self.look))
         return clock.seconds
-
-    def prepare(self, file: FileSource) -> None:
-        """Have `file` give the pictures as they are to be painted."""
-        if self.background is not None:
-            file.flatten(self.background)
-        if self.keep_hdr:
-            file.keep_hdr()
-        file.see(self.window)
 
 
 @dataclass(frozen=True)
@@ -256,12 +334,19 @@ class Render:
                 render = dataclasses.replace(self, look=show)
             if self.page is not None:
                 self.page.begin(video.name, file.info.frames)
-            if writes_images(output):
-                stats = render._write_images(video, file, output, progress)
-            elif self._in_one_go(video, file, output):
-                stats = render._stream(video, file, output, progress)
-            else:
-                stats = render._render(video, file, output, progress)
+            muxer = None if writes_images(output) else muxer_of(output)
+            codec = None if muxer is None else self._codec(file, muxer)
+            painting = render.painting(video, self._flatten(file, output, codec))
+            # The alpha of VP9 travels beside its packets, and parts hold packets only.
+            beside = file.info.alpha and codec == "vp9"
+            undivided = beside or muxer in ANIMATIONS or "-" in (str(video), str(output))
+            with progress(rated(file, self.rate).info) as shown:
+                if muxer is None:
+                    stats = render._write_images(painting, file, output, shown)
+                elif undivided:
+                    stats = render._stream(painting, file, output, shown)
+                else:
+                    stats = render._render(painting, file, output, shown)
         return {
             "video": str(video),
             "output": str(output),
@@ -273,6 +358,7 @@ class Render:
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "damaged_packets": stats.damaged,
+            "cut_short": stats.cut_short,
             **({} if stats.flicker is None else {"flicker": stats.flicker.report()}),
         }
 
@@ -286,15 +372,6 @@ class Render:
             "mix": {name: round(share, 4) for name, share in shares if share},
             "strength": self.look.strength,
         }
-
-    def _in_one_go(self, video: Path, file: FileSource, output: Path) -> bool:
-        """Whether the output cannot be made of parts."""
-        if "-" in (str(video), str(output)) or muxer_of(output) in ANIMATIONS:
-            return True
-        # The alpha of VP9 travels beside its packets, and parts hold packets only.
-        muxer = muxer_of(output)
-        codec = self._codec(file, muxer)
-        return file.info.alpha and codec == "vp9" and transparent(codec, muxer)
 
     def _flatten(self, file: FileSource, output: Path, codec: str | None) -> tuple[int, int, int] | None:
         """Lay a transparent video over the background, if its output cannot be transparent, and say so.
@@ -317,15 +394,15 @@ class Render:
         return self.background
 
     def _write_images(
-        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
+        self, painting: Painting, file: FileSource, output: Path, shown: VideoProgress
     ) -> Stats:
         """Paint pictures, going on behind those that an earlier run has finished."""
         if self.workers > 1 or self.farm is not None:
             raise SinkError(f"{output}: pictures are written by one worker")
+        video = painting.video
         piped = str(video) == "-"
         if piped and self.resume:
             raise SinkError(f"{output}: what comes from standard input cannot be resumed")
-        background = self._flatten(file, output, None)
         journal = self._journal(video, None)
         done = images_done(output, journal) if self.resume else 0
         segment = Segment()
@@ -336,121 +413,67 @@ class Render:
             left = missing([], index, file.info.time_base, self.rate, 1, skip=done)
             if not left:
                 return Stats(before=done)
-            segment = left[0]
-
-        def prepare(opened: FileSource) -> None:
-            if background is not None:
-                opened.flatten(background)
-            opened.see(self.window)
-
-        if self._follows and segment.start is not None:
-            with progress(self._rated(file).info) as shown:
-                (segment,) = located([segment], video, self.rate, self.decoder, prepare, shown.look_through)
-        elsewhere, source = (
-            (file, self._rated(file)) if piped else segment.open(video, self.rate, self.decoder)
-        )
-        with source:
-            prepare(elsewhere)
-            info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
-            if self._follows:
-                source = Followed(source, segment.motion)
-            sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
-            try:
-                with progress(info) as shown:
-                    run(
-                        staged(source, self.look, video, prepare, self.rate, self._follows),
-                        paint,
-                        [sink, *self._preview()],
-                        look_at=looks(self.look),
-                        streams=self.engine.streams,
-                        progress=shown.show,
-                        stats=stats,
-                        scored=any_look if self.score else None,
-                    )
-            except BaseException as error:
-                written = stats.before + stats.encoded
-                if is_sequence(output) and written:
-                    log.warning("%s: %d pictures are done; --resume goes on from there", output, written)
-                    if isinstance(error, KeyboardInterrupt):
-                        raise KeyboardInterrupt("stopped") from None
-                raise
-        stats.damaged = elsewhere.damaged
+            (segment,) = painting.located(left, shown.look_through)
+        sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
+        opened = painting.open(self.engine, segment, file if piped else None)
+        try:
+            painting.write(opened, self.engine, [sink, *self._preview()], stats, shown.show)
+        except BaseException as error:
+            written = stats.before + stats.encoded
+            if is_sequence(output) and written:
+                log.warning("%s: %d pictures are done; --resume goes on from there", output, written)
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt("stopped") from None
+            raise
         return stats
 
-    def _stream(
-        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
-    ) -> Stats:
+    def _stream(self, painting: Painting, file: FileSource, output: Path, shown: VideoProgress) -> Stats:
         """Paint what is written in one go, such as a pipe: nothing to resume or to divide."""
         if self.resume or self.workers > 1 or self.farm is not None:
             raise SinkError(
                 f"{output}: is written in one go, and can be neither resumed nor painted by several workers"
             )
-        muxer = muxer_of(output)
         rate = self.rate or file.info.rate
-        if muxer == "gif" and rate > MOST_GIF:
+        if muxer_of(output) == "gif" and rate > MOST_GIF:
             raise SinkError(
                 f"{output}: a .gif shows {MOST_GIF} pictures a second at most, not {float(rate):g}; give "
                 f"--fps {MOST_GIF // 2}"
             )
-        codec = self._codec(file, muxer)
-        background = self._flatten(file, output, codec)
-        source = self._rated(file)
-        info, paint = at_size(source.info, file.info, self.engine, self.detail, self.size)
-        if self._follows:
-            source = Followed(source)
+        codec = self._codec(file, muxer_of(output))
+        opened, stats = painting.open(self.engine, Segment(), file), Stats()
         sink = FileSink(
-            *(output, info),
+            *(output, sized(opened[1].info, self.size)),
             codec=codec,
             crf=self.crf,
             preset=self.preset,
             pixels=self.pixels,
             force=self.force,
-            mark=self._mark(file, codec, background),
+            mark=self._mark(file, codec, painting.background),
         )
         try:
-            with progress(info) as shown:
-                stats = run(
-                    # What is painted in one go begins with the first frame: nothing was held before that.
-                    staged(source, self.look, video, lambda opened: None, self.rate, self._follows),
-                    paint,
-                    [sink, *self._preview()],
-                    look_at=looks(self.look),
-                    streams=self.engine.streams,
-                    progress=shown.show,
-                    scored=any_look if self.score else None,
-                )
+            painting.write(opened, self.engine, [sink, *self._preview()], stats, shown.show)
         except BaseException:
             # Ctrl-C may come before the threads that would abort it.
             sink.abort()
             raise
-        stats.damaged = file.damaged
         return stats
 
-    def _render(
-        self, video: Path, file: FileSource, output: Path, progress: Callable[[VideoInfo], VideoProgress]
-    ) -> Stats:
+    def _render(self, painting: Painting, file: FileSource, output: Path, shown: VideoProgress) -> Stats:
         """Paint parts, and join them with the other tracks of the video."""
-        info, _ = at_size(self._rated(file).info, file.info, self.engine, self.detail, self.size)
-        muxer = muxer_of(output)
+        info, muxer = sized(rated(file, self.rate).info, self.size), muxer_of(output)
         codec = self._codec(file, muxer)
-        background = self._flatten(file, output, codec)
-        info = dataclasses.replace(info, alpha=file.info.alpha)
         encoding = choose(codec, info, muxer=muxer, crf=self.crf, preset=self.preset, pixels=self.pixels)
         refuse_existing(output, self.force)
         parts = Parts(output)
-        parts.begin(self._journal(video, encoding), resume=self.resume, force=self.force)
-        painting = Painting(
-            *(video, parts, encoding, self.look, self.detail, self.size, self.rate),
-            *(background, self.keep_hdr, self.score, self.window, self.decoder, self._follows),
-        )
+        parts.begin(self._journal(painting.video, encoding), resume=self.resume, force=self.force)
+        divided = PartPainting(**vars(painting), parts=parts, encoding=encoding)
         try:
             if self.decoder == "cuda":
-                painting = painting.kept_on_device(self.engine, self.page is not None)
-            mark = self._mark(file, codec, background)
+                divided = divided.kept_on_device(self.engine, self.page is not None)
+            mark = self._mark(file, codec, painting.background)
             container = Container(output, parts.joined, info, encoding, mark)
             try:
-                with progress(info) as shown:
-                    stats = self._paint(painting, file.info.time_base, shown)
+                stats = self._paint(divided, file.info.time_base, shown)
                 finished = list(parts)
                 kept, painted = sum(len(part.packets) for part in finished), stats.before + stats.encoded
                 if kept != painted:
@@ -458,6 +481,7 @@ class Render:
                         f"{output}: {painted} frames were painted, and only {kept} could be written"
                     )
                 join(finished, container, file.packets(), info)
+                stats.cut_short |= file.cut_short
                 container.close()
             except BaseException:
                 container.abort()
@@ -475,7 +499,7 @@ class Render:
         parts.remove()
         return stats
 
-    def _paint(self, painting: Painting, time_base: Fraction, shown: VideoProgress) -> Stats:
+    def _paint(self, painting: PartPainting, time_base: Fraction, shown: VideoProgress) -> Stats:
         """Paint what `painting` has no parts of."""
         done = list(painting.parts)
         stats = Stats(before=sum(len(part.packets) for part in done))
@@ -495,10 +519,7 @@ class Render:
                         "%s: does not tell when its frames are shown, so that one worker paints it",
                         painting.video,
                     )
-        if self._follows:
-            segments = located(
-                segments, painting.video, self.rate, self.decoder, painting.prepare, shown.look_through
-            )
+        segments = painting.located(segments, shown.look_through)
         if self.farm is not None:
             runtime = Runtime(self.engine.style, self.engine.name, self.engine.precision, self.farm.threads)
             self.farm.check(runtime)
@@ -519,9 +540,12 @@ class Render:
     def _follows(self) -> bool:
         return self.follow and self.engine.style.carried
 
-    def _rated(self, file: FileSource) -> Source:
-        """The frames of `file` at the rate that is asked for."""
-        return file if self.rate is None else ConstantRate(file, self.rate)
+    def painting(self, video: Path, background: tuple[int, int, int] | None) -> Painting:
+        """How the frames of `video` are painted, laid over `background` if they are to lose their alpha."""
+        return Painting(
+            *(video, self.look, self.detail, self.size, self.rate, background),
+            *(self.keep_hdr, self.score, self.window, self.decoder, self._follows),
+        )
 
     def _codec(self, file: FileSource, muxer: str) -> str:
         """What is asked for, or what suits the container and the range; few players show HDR in H.264."""
@@ -655,68 +679,9 @@ def _identity(video: Path) -> list[Any]:
     return [str(video.resolve()), len(files), size, newest]
 
 
-def staged(
-    source: Source,
-    look: Look | Show,
-    video: Path,
-    prepare: Callable[[FileSource], None],
-    rate: Fraction | None,
-    follow: bool,
-) -> Source:
-    """The frames of `source`, which reads `video` at `rate` as `prepare` has it, as a show wants them."""
-    if not isinstance(look, Show):
-        return source
-
-    def earlier(time: Fraction) -> Frame | None:
-        file, frames = Segment().open(video, rate)
-        with frames:
-            prepare(file)
-            last = None
-            for item in Followed(frames) if follow else frames:
-                if isinstance(item, Frame):
-                    if item.time >= time:
-                        break
-                    last = item
-            return last
-
-    return Staged(source, look, earlier)
-
-
-def located(
-    segments: Sequence[Segment],
-    video: Path,
-    rate: Fraction | None,
-    decoder: Decoder,
-    prepare: Callable[[FileSource], None],
-    progress: Callable[[int], None],
-) -> list[Segment]:
-    """`segments` of `video`, each with where the camera has got to before it: followed from the beginning on.
-
-    Args:
-        progress: is told of each frame how many came before it.
-
-    Raises:
-        SourceError: the video cannot be read.
-    """
-    if all(segment.start is None for segment in segments):
-        return list(segments)
-    log.info("%s: reading the video up to where painting starts, to follow its camera", video)
-    file, source = Segment().open(video, rate, decoder)
-    found: list[Segment] = []
-    left = deque(segments)
-    with source:
-        prepare(file)
-        followed = Followed(source)
-        motion = followed.motion
-        frames = (item for item in followed if isinstance(item, Frame))
-        for number, item in enumerate(frames):
-            progress(number)
-            while left and (left[0].start is None or item.pts >= left[0].start):
-                found.append(dataclasses.replace(left.popleft(), motion=motion))
-            if not left:
-                break
-            motion = followed.motion
-    return [*found, *left]
+def rated(file: FileSource, rate: Fraction | None) -> Source:
+    """The frames of `file` at `rate`, or at their own times."""
+    return file if rate is None else ConstantRate(file, rate)
 
 
 def looks(look: Look | Show) -> Callable[[Fraction], Look]:
@@ -743,24 +708,21 @@ class Beginning(Source):
         self._source.close()
 
 
-def at_size(
-    info: VideoInfo, file: VideoInfo, engine: Engine, detail: Detail, size: Size | None
-) -> tuple[VideoInfo, Callable[[Image, Look], Image]]:
-    """What a sink is told and what paints its frames, at `size` or the video's own.
-
-    Args:
-        info: of the frames to be written.
-        file: of the frames as they come.
-    """
-    paint = stylizer(engine, (file.width, file.height), detail)
+def sized(info: VideoInfo, size: Size | None) -> VideoInfo:
+    """What a sink is told of frames that are written at `size`; another shape changes that of the pixels."""
     if size is None:
-        return info, paint
+        return info
     shape = info.sample_aspect_ratio * Fraction(info.width * size[1], info.height * size[0])
-    info = dataclasses.replace(
+    return dataclasses.replace(
         info, width=size[0], height=size[1], sample_aspect_ratio=shape.limit_denominator(255)
     )
 
-    def paint_and_resize(image: Image, look: Look) -> Image:
-        return resample(paint(image, look), size)
 
-    return info, paint_and_resize
+def painter(
+    engine: Engine, info: VideoInfo, detail: Detail, size: Size | None
+) -> Callable[[Image, Look], Image]:
+    """What paints the frames of `info`, at `size` or their own."""
+    paint = stylizer(engine, (info.width, info.height), detail)
+    if size is None:
+        return paint
+    return lambda image, look: resample(paint(image, look), size)

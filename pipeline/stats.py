@@ -67,6 +67,8 @@ class Stats:
     """Frames that an earlier run had encoded."""
     damaged: int = 0
     """Packets of the source that could not be decoded."""
+    cut_short: bool = False
+    """The end of the source is missing."""
     dropped: int = 0
     """Frames of a live source that the engine was too slow for."""
     read: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))

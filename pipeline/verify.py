@@ -24,7 +24,14 @@ from pipeline.sinks.container import ANIMATIONS, FORMATS
 from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.images import writes_images
 from pipeline.sinks.tracks import TEXT_SUBTITLES, held_by
-from pipeline.sources.demuxer import is_sequence, open_input, picture_stream, usual_duration
+from pipeline.sources.demuxer import (
+    begins,
+    is_cut_off,
+    is_sequence,
+    open_input,
+    picture_stream,
+    usual_duration,
+)
 from pipeline.sources.timeline import Timeline
 
 KINDS = ("audio", "subtitle", "data")
@@ -123,7 +130,7 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
         }
         frames: list[tuple[int | None, int]] = []
         first: Any = None
-        timeline = Timeline()
+        timeline = Timeline(begins(container))
         for packet in container.demux([video, *others]):
             if between is not None:
                 between()
@@ -141,7 +148,7 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
                     unheard[packet.stream_index] += packet.is_discard
                 continue
             try:
-                decoded: list[Any] = packet.decode()
+                decoded: list[Any] = [] if is_cut_off(packet) else packet.decode()
             except av.error.InvalidDataError:
                 continue
             for frame in decoded:

@@ -20,7 +20,7 @@ from pipeline.frame import Frame
 from pipeline.motion import small_grey
 from pipeline.planes import TOLERANCE, Planes, nv12, rgb
 from pipeline.progress import VideoProgress
-from pipeline.render import Painting, Render
+from pipeline.render import PartPainting, Render
 from pipeline.scaling import resize, shifted, upsample
 from pipeline.sources.demuxer import open_input
 from pipeline.sources.file import FileSource
@@ -153,7 +153,7 @@ def painted(engine, video, output, decoder, **options):
 @pytest.mark.usefixtures("_as_if_there")
 def test_a_canvas_follows_the_camera_there_as_well(tmp_path, monkeypatch, engine):
     video = nv12_video(tmp_path / "in.nut", frames=90, size=(160, 96), shown=panned)
-    monkeypatch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or 0.0)
+    monkeypatch.setattr(PartPainting, "_measured", lambda self, opened: opened[1].close() or 0.0)
     expected, there, stayed = (
         [
             frame.image.astype(int)
@@ -177,7 +177,9 @@ def test_a_video_stays_on_the_device_where_that_is_faster(tmp_path, monkeypatch,
     monkeypatch.setattr(DevicePainter, "__call__", lambda *args: taken.append(1) or really(*args))
     if faster is not None:
         seconds = iter([1.0, 2.0] if faster else [2.0, 1.0])
-        monkeypatch.setattr(Painting, "_measured", lambda self, opened: opened[1].close() or next(seconds))
+        monkeypatch.setattr(
+            PartPainting, "_measured", lambda self, opened: opened[1].close() or next(seconds)
+        )
     report, frames, same = painted(engine, video, tmp_path / "device.mp4", "cuda")
     assert report["frames"] == len(frames) == 90
     assert [frame.pts for frame in frames] == [frame.pts for frame in expected]
@@ -257,7 +259,7 @@ def test_what_fails_while_it_is_measured_leaves_nothing_behind(tmp_path, monkeyp
         opened[1].close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Painting, "_measured", stopped)
+    monkeypatch.setattr(PartPainting, "_measured", stopped)
     video = nv12_video(tmp_path / "in.nut", frames=3)
     with pytest.raises(KeyboardInterrupt):
         painted(engine, video, tmp_path / "out.mp4", "cuda")
@@ -293,7 +295,7 @@ def staying(monkeypatch):
         return 1.0 if isinstance(opened[0], DeviceSource) else 2.0
 
     monkeypatch.setattr(DevicePainter, "__call__", noted)
-    monkeypatch.setattr(Painting, "_measured", measured)
+    monkeypatch.setattr(PartPainting, "_measured", measured)
     return lay
 
 

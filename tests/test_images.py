@@ -25,7 +25,7 @@ from pipeline.sources.file import FileSource
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve, invoke, stops_after
 from tests.test_orientation import exif
-from tests.test_source_file import rewritten
+from tests.test_source_file import cut, rewritten
 from tests.videos import bar, make_video, picture, read_video
 
 __all__ = ["stops_after"]
@@ -333,6 +333,19 @@ def test_damaged_packets_are_counted_when_pictures_are_written(tmp_path, pack):
     done = json.loads(result.stdout.splitlines()[-1])
     assert done["damaged_packets"] == 2
     assert done["frames"] == len(list(tmp_path.glob("*.png"))) < 40
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "out.gif", "%02d.png"])
+def test_a_file_whose_end_is_missing_is_not_called_complete(tmp_path, pack, capsys, output):
+    frames = cut(make_video(tmp_path / "in.mp4", frames=60), tmp_path / "cut.mp4", 30)
+    arguments = (tmp_path / "cut.mp4", "-o", tmp_path / output, "--style", pack)
+    invoke(*arguments)
+    told = capsys.readouterr().out
+    assert f"{frames} frames painted as" in told
+    assert "; the end of the video is missing" in told
+    invoke(*arguments, "--json", "--force")
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (done["frames"], done["damaged_packets"], done["cut_short"]) == (frames, 1, True)
 
 
 def test_one_picture_of_a_folder_is_not_written_as_numbered_ones(tmp_path):

@@ -70,6 +70,24 @@ def test_rates_of_broadcast_are_exact(tmp_path, rate):
     assert after.durations[-1] * after.time_base == 1 / rate
 
 
+def test_a_tape_has_its_rate_and_not_that_of_its_clock(tmp_path):
+    clip = make_video(
+        tmp_path / "in.avi",
+        codec="dvvideo",
+        size=(720, 576),
+        frames=3,
+        audio=False,
+        time_base=Fraction(1, 25),
+    )
+    with av.open(str(clip)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0)]
+    (tmp_path / "in.dv").write_bytes(b"".join(packets))
+    with FileSource(tmp_path / "in.dv") as source:
+        assert (source.info.rate, source.info.frames) == (25, 3)
+    copy(tmp_path / "in.dv", tmp_path / "out.mp4")
+    assert read_video(tmp_path / "out.mp4").times == [0, Fraction(1, 25), Fraction(2, 25)]
+
+
 @pytest.mark.parametrize("size", [(97, 64), (96, 65), (1, 1), (353, 289)])
 def test_odd_sizes_are_exact(tmp_path, size, caplog):
     info = VideoInfo(*size, Fraction(25), Fraction(1, 25), Colour())

@@ -253,6 +253,46 @@ def test_a_file_of_which_the_end_is_missing_is_painted_as_far_as_it_goes_and_nam
     assert re.search(r"cut.mkv: ends at [12]\.\d s, and its header says 4\.\d s; it is damaged", caplog.text)
 
 
+def cut(video, path, pictures):
+    """What a download of `video` in `path`'s format has got that stopped just behind so many pictures."""
+    with av.open(str(video)) as before, av.open(str(path), "w", options={"movflags": "faststart"}) as after:
+        streams = {stream: after.add_stream_from_template(stream) for stream in before.streams}
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream]
+                after.mux(packet)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        end = packets[pictures].pos + 20
+        whole = sum(packet.pos + packet.size <= end for packet in packets)
+    path.write_bytes(path.read_bytes()[:end])
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("suffix", "told"),
+    [
+        ("mp4", r"ends at 1\.\d s, and its header says 4\.\d s"),
+        ("flv", r"ends at 1\.\d s, and its header says 4\.\d s"),
+        ("avi", r"ends at 1\.\d s, and its header says 4\.\d s"),
+        ("ts", "ends within a packet"),
+    ],
+)
+def test_all_whole_pictures_before_a_cut_are_painted_and_it_is_named(tmp_path, caplog, suffix, told):
+    path = tmp_path / f"cut.{suffix}"
+    # FFmpeg puts no H.264 with B-frames into .avi.
+    codec, pixels = ("mjpeg", "yuvj420p") if suffix == "avi" else ("libx264", "yuv420p")
+    video = make_video(tmp_path / "in.mov", frames=100, audio=False, codec=codec, pix_fmt=pixels)
+    whole = cut(video, path, 30)
+    with FileSource(path) as source:
+        frames = sum(isinstance(item, Frame) for item in source)
+        assert source.cut_short
+    assert frames == len(read_contents(path).times) == whole
+    assert re.search(rf"cut\.{suffix}: {told}; it is damaged, or not all of it is there", caplog.text)
+    index = read_index(path)
+    assert suffix == "avi" or (index is not None and len(index.times) == frames)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_by_its_name_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "in.mkv")

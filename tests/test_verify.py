@@ -13,9 +13,10 @@ from pipeline.hdr import high_colour
 from pipeline.orientation import Orientation
 from pipeline.sinks.images import ImageSink
 from pipeline.sources.file import FileSource
+from pipeline.sources.index import read_index
 from pipeline.verify import differences, read_contents
 from tests.test_tracks import rich
-from tests.videos import copy, make_video, picture, turn
+from tests.videos import copy, make_video, picture, read_video, turn
 
 __all__ = ["rich"]
 
@@ -246,6 +247,17 @@ def test_a_late_start_is_exact_in_mp4(tmp_path):
     before, after = read_contents(path), read_contents(tmp_path / "out.mp4")
     assert after.times[0] == before.times[0] > 1
     assert differences(before, after) == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_broadcast_whose_clock_overflows_is_whole(tmp_path, suffix):
+    begins = 2**33 - 10 * 3600
+    pts = [begins + 3600 * index for index in range(30)]
+    path = make_video(tmp_path / "in.ts", pts, time_base=Fraction(1, 90000), audio=False)
+    copy(path, tmp_path / f"out.{suffix}")
+    assert read_video(tmp_path / f"out.{suffix}").times == [Fraction(index, 25) for index in range(30)]
+    assert differences(read_contents(path), read_contents(tmp_path / f"out.{suffix}")) == []
+    assert read_index(path) is None
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])

@@ -247,6 +247,7 @@ def run(
         tell(
             f"{result}: {report['frames']} frames painted as {_title(pack, chosen)} "
             f"in {report['seconds']:.1f} s ({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
+            + ("; the end of the video is missing" if report["cut_short"] else "")
             + (f"; {told_flicker(report['flicker'])}" if "flicker" in report else ""),
             event="done",
             **report,

@@ -26,6 +26,12 @@ NUMBER = re.compile(r"%0?\d*d")
 LONG_PROBE = {"probesize": str(1 << 30), "analyzeduration": str(600_000_000)}
 """FFmpeg's options for looking as far as ten minutes into a file for what its tracks are."""
 
+GIVE_PARTS = ("mov", "flv", "avi")
+"""What FFmpeg's names of formats begin with that give of a packet which is cut off what is there of it."""
+
+TAKE_WHOLE = ("h264", "hevc", "av1")
+"""Codecs that have no picture of a packet in part."""
+
 FALLBACK_RATE = Fraction(25)
 """Frames per second of a stream that does not tell, as FFmpeg assumes."""
 
@@ -211,6 +217,34 @@ def picture_stream(container: Any) -> Any:
     return best if best in pictures else next(iter(pictures), None)
 
 
+def begins(container: Any) -> Fraction:
+    """When a transport stream begins whose picture does so before 0, in seconds; 0 of anything else.
+
+    FFmpeg has below 0 what comes before its clock overflows (each 26.5 hours), where some containers hold no
+    picture.
+    """
+    video = picture_stream(container)
+    if container.format.name != "mpegts" or video is None or (video.start_time or 0) >= 0:
+        return Fraction(0)
+    first: Fraction = min(
+        each.start_time * each.time_base for each in container.streams if each.start_time is not None
+    )
+    return first
+
+
+def is_cut_off(packet: Any) -> bool:
+    """Whether the file ends within `packet`, of which there is no picture then.
+
+    Decoding it may lose the pictures before it: PyAV stops draining a decoder at an error.
+    """
+    stream = packet.stream
+    return bool(
+        packet.is_corrupt
+        and stream.container.format.name.startswith(GIVE_PARTS)
+        and stream.codec_context.codec.canonical_name in TAKE_WHOLE
+    )
+
+
 def usual_duration(stream: Any) -> int:
     """How long a picture of `stream` is shown, in its ticks, where it does not tell itself."""
     duration: int = round(1 / (usual_rate(stream) * stream.time_base))
@@ -219,7 +253,9 @@ def usual_duration(stream: Any) -> int:
 
 def usual_rate(stream: Any) -> Fraction:
     """Frames per second of `stream`, as far as it tells."""
-    rate: Fraction = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
+    # Of a DV file FFmpeg takes the clock for the average.
+    average = None if stream.container.format.name == "dv" else stream.average_rate
+    rate: Fraction = average or stream.guessed_rate or FALLBACK_RATE
     return rate
 
 

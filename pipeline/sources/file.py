@@ -25,6 +25,8 @@ from pipeline.scaling import resize
 from pipeline.sources import Source
 from pipeline.sources.deinterlace import Deinterlacer
 from pipeline.sources.demuxer import (
+    begins,
+    is_cut_off,
     open_input,
     open_on_nvidia,
     picture_stream,
@@ -48,11 +50,14 @@ DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 OF_THE_CPU = ("yuv420p", "yuv422p", "yuvj")
 """What pixel formats begin with that NVIDIA's decoder does not give."""
 
-TELL_DURATION = ("mov", "matroska")
+TELL_DURATION = ("mov", "matroska", "flv")
 """FFmpeg's names of formats whose duration stands in a header, and is not estimated."""
 
 CUT_SHORT = Fraction(1, 2)
 """Seconds by which a file may end before the time that its header tells."""
+
+TRANSPORT_PACKETS = (188, 192, 204)
+"""Bytes of a packet of a transport stream: bare, with a time before it as cameras have it, or with parity."""
 
 LONGEST_DAMAGE = 1000
 """Packets in a row of a file that may be damaged: a recording may begin long before its first key frame."""
@@ -96,7 +101,11 @@ class FileSource(Source):
         self._background: tuple[int, int, int] | None = None
         self.damaged = 0
         """Packets that could not be decoded."""
+        self.cut_short = False
+        """The end of the file is missing; known once it has been read to there."""
         self._damaged_run = 0
+        self._reached = Fraction(0)
+        """When the last of all packets so far ends, in seconds."""
         self._live = container is not None
         if container is None and decoder == "cuda":
             container = open_on_nvidia(path, picture_rate, on_device=on_device)
@@ -146,7 +155,7 @@ class FileSource(Source):
         self._items = self._demux()
         self._waiting: deque[Any] = deque()
         self._decoded = Decoded()
-        self._timeline = Timeline()
+        self._timeline = Timeline(begins(self._container))
         self._deinterlacer: Deinterlacer | None = None
         self._said_interlaced = self._said_resized = self._said_hdr = False
 
@@ -252,7 +261,7 @@ class FileSource(Source):
         """Go on reading at the key frame `entry`, or from the beginning if the container leads elsewhere."""
         for target in (entry, None):
             self._waiting.clear()
-            self._timeline, self._deinterlacer = Timeline(), None
+            self._timeline, self._deinterlacer = Timeline(self._timeline.first), None
             try:
                 if target is None:
                     log.info("%s: cannot be entered in the middle, and is read from its beginning", self.path)
@@ -280,11 +289,11 @@ class FileSource(Source):
     def _demux(self, *, decode: bool = True) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
-            reached = Fraction(0)
             for packet in self._container.demux(self._read):
                 self._timeline.place(packet)
                 if packet.pts is not None:
-                    reached = max(reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                    self._reached = max(self._reached, end)
                 if packet.stream is self._video:
                     if decode:
                         yield from self._decode(packet)
@@ -295,7 +304,7 @@ class FileSource(Source):
                     yield packet
             if decode:
                 yield from self._deinterlaced(None)
-                self._say_cut_short(reached)
+            self._say_cut_short()
         except av.error.FFmpegError as error:
             piped = self._container.format.name.startswith("mov") and self.path == "standard input"
             hint = (
@@ -303,29 +312,38 @@ class FileSource(Source):
             )
             raise SourceError(f"{self.path}: cannot be read on: {error.strerror}{hint}") from error
 
-    def _say_cut_short(self, reached: Fraction) -> None:
-        """Warn of a file that ends long before the time, in seconds, that its header tells."""
-        container = self._container
-        if self._live or not container.duration or not container.format.name.startswith(TELL_DURATION):
+    def _say_cut_short(self) -> None:
+        """Warn of a file that ends within a packet, or long before the time that its header tells."""
+        if self._live:
             return
-        # Matroska counts its duration from 0, others from the first packet.
-        whole = Fraction(container.duration, av.time_base)
-        if reached < whole - CUT_SHORT and not self._timeline.jumps:
+        container, kind = self._container, self._container.format.name
+        whole = Fraction(0)
+        if kind.startswith(TELL_DURATION):
+            # Matroska counts its duration from 0, others from the first packet.
+            whole = Fraction(container.duration or 0, av.time_base)
+        elif kind == "avi":
+            whole = self._video.frames / usual_rate(self._video)
+        if self._reached < whole - CUT_SHORT and not self._timeline.jumps:
+            self.cut_short = True
             log.warning(
                 "%s: ends at %.1f s, and its header says %.1f s; it is damaged, or not all of it is there",
-                *(self.path, reached, whole),
+                *(self.path, self._reached, whole),
             )
+        elif kind == "mpegts" and container.size > 0 and all(container.size % n for n in TRANSPORT_PACKETS):
+            self.cut_short = True
+            log.warning("%s: ends within a packet; it is damaged, or not all of it is there", self.path)
 
     def _decode(self, packet: Any) -> list[Any]:
         if packet.has_sidedata("encryption_info"):
             raise SourceError(f"{self.path}: is encrypted, and has no key in it; decrypt it first")
+        if is_cut_off(packet):
+            self.cut_short = True
+            self._count_damaged(packet)
+            return []
         try:
             frames: list[Any] = (self._transparent or packet).decode(*([packet] if self._transparent else []))
         except av.error.InvalidDataError:
-            self.damaged += packet.pts is None or (
-                (self._start is None or packet.pts >= self._start)
-                and (self._end is None or packet.pts < self._end)
-            )
+            self._count_damaged(packet)
             self._damaged_run += 1
             if self._damaged_run > LONGEST_DAMAGE and not self._live:
                 at = "" if packet.pts is None else f" before {float(packet.pts * packet.time_base):.1f} s"
@@ -335,6 +353,12 @@ class FileSource(Source):
             return []
         self._damaged_run = 0
         return [whole for frame in frames for whole in self._deinterlaced(frame)]
+
+    def _count_damaged(self, packet: Any) -> None:
+        self.damaged += packet.pts is None or (
+            (self._start is None or packet.pts >= self._start)
+            and (self._end is None or packet.pts < self._end)
+        )
 
     def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
         """What is ready after `frame`, or at the end after None; progressive video passes as it is."""

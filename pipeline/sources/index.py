@@ -8,7 +8,7 @@ from pathlib import Path
 import av.error
 
 from pipeline.errors import SourceError
-from pipeline.sources.demuxer import open_input, picture_stream
+from pipeline.sources.demuxer import begins, is_cut_off, open_input, picture_stream
 from pipeline.sources.timeline import Timeline
 
 
@@ -37,9 +37,9 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
     """The index of the video in `path`, as `FileSource` reads it.
 
     Returns:
-        None where packets do not tell when their frames are shown, or jump back in time: such a video can
-        only be read from its beginning. FFmpeg guesses for AVI, which has no such times, and guesses wrong
-        where frames are stored in another order.
+        None where packets do not tell when their frames are shown, or jump back in time, or begin before 0:
+        such a video can only be read from its beginning. FFmpeg guesses for AVI, which has no such times, and
+        guesses wrong where frames are stored in another order.
 
     Raises:
         SourceError: it cannot be read.
@@ -47,17 +47,16 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
     times: list[int] = []
     keys: list[int] = []
     end = 0
-    timeline = Timeline()
     try:
         with open_input(path, picture_rate) as container:
-            video = picture_stream(container)
+            video, timeline = picture_stream(container), Timeline(begins(container))
             if container.format.name == "avi" and video.codec_context.has_b_frames:
                 return None
             for packet in container.demux(video):
-                if not packet.size or packet.is_discard:
+                if not packet.size or packet.is_discard or is_cut_off(packet):
                     continue
                 timeline.place(packet)
-                if packet.pts is None or packet.is_corrupt or timeline.jumps:
+                if packet.pts is None or packet.is_corrupt or timeline.jumps or timeline.first:
                     return None
                 times.append(packet.pts)
                 end = max(end, packet.pts + (packet.duration or 0))

@@ -14,12 +14,17 @@ class Timeline:
     """Moves the packets of all tracks by the same amount when a recording jumps back in time.
 
     Each track is moved when its own packets jump, since at such a place those of two tracks are mixed.
+
+    Args:
+        begins: when the recording begins, in seconds; what begins before 0 is moved there, as a whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Fraction = Fraction(0)) -> None:
         self.jumps = 0
         """How often the recording jumped back."""
-        self._offset = Fraction(0)
+        self.first = max(Fraction(0), -begins)
+        """By how many seconds all is moved from the beginning on."""
+        self._offset = self.first
         self._offsets: dict[int, Fraction] = {}
         self._end = Fraction(0)
         """When all that has been read is over; pictures are shown later than they are decoded."""
@@ -36,7 +41,7 @@ class Timeline:
         if at is None:
             return
         index, time = packet.stream_index, at * packet.time_base
-        offset = self._offsets.get(index, Fraction(0))
+        offset = self._offsets.get(index, self.first)
         exact = packet.dts is not None and packet.stream.type in ("video", "audio")
         # The first pictures of Matroska tell only when they are shown, long after the next is decoded.
         early = packet.dts is None and packet.stream.type == "video" and index not in self._decoded
