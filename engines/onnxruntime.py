@@ -11,6 +11,10 @@ from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.style import Inputs, Style
 
+# Its official builds send usage to Microsoft, and keep an identifier of the machine, unless told so before
+# their import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
     "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),

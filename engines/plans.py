@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from engines.atomic_write import atomic_write
 from engines.errors import EngineBuildError
+from engines.remembered import cache_folder
 from engines.style import Size
 
 log = logging.getLogger("fauve")
@@ -116,10 +116,15 @@ class Plan:
 
 
 class PlanCache:
-    """The plans of this user, in `folder`, which several processes may use at the same time."""
+    """The plans of this user, in `folder`, which several processes may use at the same time.
+
+    Raises:
+        EngineBuildError: no folder is given, and the user has none.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or user_cache_path("fauve", appauthor=False) / "plans"
+        with _refusing(folder or Path("~")):
+            self.folder = folder or cache_folder("plans")
 
     def plans(self) -> list[Plan]:
         """All plans, by style and size; what is no plan's description is passed over."""

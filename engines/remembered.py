@@ -1,5 +1,6 @@
 """What was found out about engines on this machine: facts in the user's cache, which are asked for once."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -34,14 +35,26 @@ def recall(kind: str, key: Sequence[object]) -> dict[str, Any] | None:
 
 def remember(kind: str, key: Sequence[object], facts: dict[str, Any]) -> None:
     """Write `facts`, whole or not at all: others may look for them at the same time. It may fail."""
-    path = _path(kind, key)
     try:
+        path = _path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(facts, indent=2).encode())
     except OSError as error:
-        log.info("%s: cannot be remembered: %s", path, error)
+        log.info("what was found of %s cannot be remembered: %s", kind, error)
 
 
 def _path(kind: str, key: Sequence[object]) -> Path:
     digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()
-    return user_cache_path("fauve", appauthor=False) / kind / f"{digest}.json"
+    return cache_folder(kind) / f"{digest}.json"
+
+
+def cache_folder(kind: str) -> Path:
+    """Where files of `kind` lie in the user's cache; it need not be there yet.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    try:
+        return user_cache_path("fauve", appauthor=False) / kind
+    except RuntimeError as error:  # as of a container's user whom the system does not know
+        raise FileNotFoundError(errno.ENOENT, "no home to keep it in; set HOME", "~") from error

@@ -14,7 +14,7 @@ LINES = 360
 """Shorter side of the pictures, in pixels, at which motion is estimated and errors are taken."""
 
 HOLDS = 1.0
-"""Pixels that the motion forwards and back may miss its start by."""
+"""Pixels that motion there and back may miss its start by."""
 
 CUT = 0.1
 """Share of the picture that motion must hold in: with less, there is a cut between the frames."""
@@ -104,8 +104,22 @@ def checked_flow(before: Image, after: Image) -> tuple[NDArray[np.float32], NDAr
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     a, b = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after))
-    backward, forward = flow.calc(b, a, None), flow.calc(a, b, None)
-    height, width = a.shape
+    return checked(flow.calc(b, a, None), flow.calc(a, b, None))
+
+
+def checked(
+    backward: NDArray[np.float32], forward: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where each pixel of a frame was in the one before, [h, w, 2] in pixels, and where that is relied on.
+
+    There and back, motion must meet (Sundaram et al. 2010, doi:10.1007/978-3-642-15549-9_32), here within
+    `HOLDS`, which what was just uncovered does not; and it must come from within the picture.
+
+    Args:
+        backward: the motion of each pixel to the frame before, [h, w, 2] (x, y), in pixels.
+        forward: that of each pixel of the frame before.
+    """
+    height, width = backward.shape[:2]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     place = (grid + backward).astype(np.float32)
     returned = cv2.remap(forward, place, None, cv2.INTER_LINEAR)

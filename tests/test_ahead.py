@@ -1,11 +1,18 @@
 """Batches that other processes draw ahead, and a training on a device that is not this one."""
 
 import dataclasses
+import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import namedtuple
 from contextlib import nullcontext
 
 import pytest
+import tomli_w
 import torch
 
 from tests.test_program import Devices, Elsewhere
@@ -61,6 +68,25 @@ def test_a_training_learns_the_same_of_batches_drawn_ahead(material, tmp_path): 
         for workers in (0, 2)
     )
     assert all(torch.equal(value, ahead["average"][name]) for name, value in alone["average"].items())
+
+
+def test_a_signal_to_all_its_processes_stops_a_training_after_a_checkpoint(material, tmp_path):  # noqa: F811
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(tomli_w.dumps(json.loads(json.dumps(RECIPE.changed()))))
+    words = ["-m", "training", recipe, "--photos", material.photos, "--paintings", material.paintings]
+    words += ["--weights", material.weights, "-o", run, "--workers", 1, "--steps", 9999]
+    words += ["--sheet-every", 9999, "--checkpoint-every", 9999]
+    command = [sys.executable, *map(str, words)]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as training:
+        log = run / "losses.jsonl"
+        while training.poll() is None and not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        os.killpg(training.pid, signal.SIGTERM)
+        said = training.communicate()[1]
+    step = load_checkpoint(run / "checkpoint.pt")["step"]
+    assert said == f"fauve: stopped after step {step} of 9999; --resume goes on\n"
+    assert training.returncode == 2
+    assert len(log.read_text().splitlines()) == step
 
 
 def test_no_more_draw_than_shared_memory_has_room_for(material, monkeypatch, caplog):  # noqa: F811

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from training import brushwork
+from training.checkpoint import load_trunk
+from training.cli import TRUNK
 
 SIDE = 96
 DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS = range(7)
@@ -29,6 +31,13 @@ def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
     for coat in (PLANES, FIGURES, SWEEPS):
         assert (relief(coat) == 0).mean() > 0.5
     assert max(np.abs(layers.astype(int)).max() for layers in (colour, fine)) < 127, "nothing is cut off"
+
+
+def test_it_is_what_the_bundled_styles_were_trained_on():
+    """But for values that another machine's sines round to the next step."""
+    state = load_trunk(TRUNK)["average"]
+    for canvas, grain in zip((1, 0), brushwork.grain(2 * SIDE), strict=True):
+        assert (state[f"canvases.{canvas}.grain"][0].numpy() == grain).mean() > 0.9999
 
 
 def test_it_repeats_without_a_seam():

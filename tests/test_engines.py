@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -354,6 +355,13 @@ def test_openvino_does_without_an_int8_model_that_it_refuses(with_int8, tmp_path
     assert said.startswith("openvino does without the int8 model of tiny: ")
     assert said.endswith("no such kernel")
     assert not (tmp_path / "cache" / "fauve" / "int8").exists(), "it is tried again"
+
+
+def test_onnx_runtime_sends_nothing_and_keeps_no_identifier(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    words = [sys.executable, "-c", "import engines, onnxruntime"]
+    subprocess.run(words, env={**environment, "XDG_CACHE_HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pack_without_int8_says_so(style):

@@ -135,13 +135,18 @@ def test_layers_that_float16_cannot_hold_stay_in_float32():
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_model_that_paints_something_else_becomes_no_pack(folder, tmp_path, monkeypatch, precision):
-    network, good = generator(), training.export.to_onnx
-    with torch.no_grad():
-        network.to_image.bias += 0.05
+    exported = Style.load(folder / "trial")
 
     def wrong(right, dtype=torch.float32, *others):
-        altered = dtype is getattr(torch, precision)
-        return good(network if altered else right, dtype, *others)
+        """What was exported of `right` before, that of `precision` with twice the strokes."""
+        name = str(dtype).removeprefix("torch.")
+        model = onnx.load_model_from_string(exported.model(name))
+        if name == precision:
+            weights = {each.name: each for each in model.graph.initializer}
+            last = weights["generator.to_image.layer.weight"]
+            twice = 2 * onnx.numpy_helper.to_array(last)
+            last.CopyFrom(onnx.numpy_helper.from_array(twice, last.name))
+        return model.SerializeToString()
 
     monkeypatch.setattr(training.export, "to_onnx", wrong)
     with pytest.raises(

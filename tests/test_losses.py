@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import flicker
 from training import losses
 from training.flow import (
     DisFlow,
@@ -182,6 +183,9 @@ def test_estimated_motion_finds_a_shift_and_distrusts_what_came_in(shift):
     assert holds[20:-20, 20:-20].float().mean() > 0.95
     edge = holds[:, :across] if across > 0 else holds[:, across:]
     assert not edge.any()
+    judged, relied_on = flicker.checked_flow(scene, np.roll(scene, (down, across), (0, 1)))
+    assert np.array_equal(place, judged), "training and the flicker score know one motion"
+    assert np.array_equal(holds, relied_on)
     # What the motion is for: the moved frame is the next one.
     back = warp(before[None].float(), normalised(place, 96, 128)[None])[0]
     assert (back - after)[:, holds].abs().mean() < 4

@@ -11,8 +11,9 @@ from onnx import numpy_helper
 from platformdirs import user_cache_path
 
 import engines
-from engines import ParityError, Style, parity
+from engines import EngineBuildError, ParityError, Style, parity
 from engines.onnxruntime import OnnxRuntimeEngine
+from engines.plans import PlanCache
 from tests.packs import golden, tiny_pack
 
 
@@ -173,6 +174,17 @@ def test_a_cache_that_cannot_be_written_stops_nothing(style, tmp_path, monkeypat
     with caplog.at_level(logging.INFO, "fauve"), engines.load("openvino", style=style) as engine:
         assert engine.name == "openvino"
     assert "cannot be remembered" in caplog.text
+
+
+def test_who_has_no_home_has_engines_all_the_same(style, monkeypatch, caplog):
+    def homeless(*_, **__):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("engines.remembered.user_cache_path", homeless)
+    with caplog.at_level(logging.INFO, "fauve"), engines.load("openvino", style=style, precision="float32"):
+        assert "cannot be remembered: [Errno 2] no home to keep it in; set HOME" in caplog.text
+    with pytest.raises(EngineBuildError, match=r"^tensorrt: .*: no home to keep it in; set HOME$"):
+        PlanCache()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 6), (160, 120)])

@@ -49,6 +49,7 @@ from training.losses import gram
 from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining, schedule
+from training.targets import Targets
 from training.train import sheet_pictures, train
 from training.tuning import judged_photos, tune, write_recipe
 
@@ -507,7 +508,8 @@ def test_the_discriminator_is_begun_with_too(material, tmp_path):
 
 
 def test_it_learns(material, tmp_path):
-    recipe = dataclasses.replace(RECIPE, steps=140, adversarial=0.0, full_strength=1.0, distances=(1,))
+    recipe = dataclasses.replace(RECIPE, steps=80, learning_rate=4e-3, adversarial=0.0)
+    recipe = dataclasses.replace(recipe, full_strength=1.0, distances=(1,))
     losses = []
     train(recipe, material, run=tmp_path, progress=lambda step, numbers: losses.append(numbers["style"]))
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
@@ -951,7 +953,7 @@ def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
         tune(RECIPE, material, study=tmp_path / "broken.db", trials=1, steps=8)
 
 
-def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path):
+def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path, monkeypatch):
     photos, output = tmp_path / "photos", tmp_path / "mine"
     shutil.copytree(material.photos, photos)
     (photos / "._0.png").write_bytes(b"what macOS leaves beside a picture")
@@ -964,8 +966,9 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path)
     assert style.golden() is not None
     assert_one_line(fauve("learn", *arguments), "is there already")
     shutil.rmtree(output)
-    again = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
-    assert again.returncode == 0, again.stderr
+    # Judged before; the exporter is loaded in this process.
+    monkeypatch.setattr("training.cli._judge", lambda *_, **__: "")
+    run_in_process("learn", *arguments, "--stroke", "96", "--artist", "Me")
     assert Style.load(output).digest == style.digest
     assert b"export.py" not in style.model(), "a pack does not tell where it was made"
 
@@ -1041,6 +1044,8 @@ def test_a_pack_that_was_not_judged_is_judged_by_the_same_command(learning, caps
     assert Style.load(output).card == {"evaluation": {"pack": "mine"}}
     with pytest.raises(click.ClickException, match="is there already"):
         learn()
+    with pytest.raises(click.ClickException, match="is a folder; the first painting is the file to imitate"):
+        run_in_process("learn", output.parent, "-o", output, "--photos", output.parent)
     assert learn("--force") == ["trains", "exports", "judges"]
 
 
@@ -1090,6 +1095,54 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
     with pytest.raises((AttributeError, TypeError, RuntimeError)):
         save_checkpoint(path, {**state, "generator": (x for x in "unpicklable"), "step": 2})
     assert load_checkpoint(path)["step"] == 1
+
+
+def test_a_checkpoint_that_there_is_no_room_for_leaves_the_one_before(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "checkpoint.pt"
+    state = {"generator": {"weight": torch.zeros(10_000)}, "average": {}, "recipe": ""}
+    save_checkpoint(path, {**state, "step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*checkpoint\.pt'"):
+            save_checkpoint(path, {**state, "step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_checkpoint(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_that_are_no_longer_finite_leave_the_checkpoint_before(material, tmp_path, monkeypatch):
+    step = StyleTraining.step
+
+    def broken(self, number, batch=None):
+        numbers = step(self, number, batch)
+        if number == 4:
+            self.generator.to_image.bias.data[0] = float("nan")
+        return numbers
+
+    monkeypatch.setattr(StyleTraining, "step", broken)
+    with pytest.raises(FloatingPointError, match=r"^step 4: the generator is no longer finite; a lower"):
+        train(RECIPE, material, run=tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+def test_a_write_that_fails_is_told_with_its_folder(material, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.train.write_png", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+        train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+
+
+def test_a_painting_that_is_enlarged_is_said(material, caplog):
+    Targets(dataclasses.replace(RECIPE, painting_size=73), material.paintings, {}, torch.device("cpu"))
+    assert "0.png: has 72 pixels a side and is enlarged to 73" in caplog.text
+    caplog.clear()
+    Targets(dataclasses.replace(RECIPE, painting_size=72), material.paintings, {}, torch.device("cpu"))
+    assert not caplog.text
 
 
 def test_learning_rate_rises_then_falls():

@@ -1,5 +1,9 @@
 """`torchrun ... -m training RECIPE ...` is `fauve train` in several processes."""
 
-from training.cli import train
+import sys
 
-train()
+from pipeline.cli import main
+
+# Not the command alone, of which click would print no more than "Aborted!" when it is stopped.
+sys.argv.insert(1, "train")
+main()

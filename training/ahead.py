@@ -49,6 +49,7 @@ def batches(training: StyleTraining, first: int, last: int, workers: int) -> Gen
         sampler=range(first, last + 1),
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_apart,
         pin_memory=training.device.type == "cuda",
         # Forked, they share the pictures in memory.
         multiprocessing_context="fork",
@@ -68,6 +69,12 @@ class _Drawn(Dataset[Batch]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _apart(worker: int) -> None:
+    """Leave the process group: what stops it, as Ctrl-C or torchrun's SIGTERM, is for the training, which
+    draws what it needs until its checkpoint, and then ends its workers."""
+    os.setpgrp()
 
 
 def _with_room(batch: Batch, workers: int) -> int:

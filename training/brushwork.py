@@ -5,7 +5,7 @@ colour are as fine as a small stroke is wide; how high the paint stands, and the
 an eye sees a jagged line but no jagged patch. Sizes are in places of the canvas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -129,9 +129,23 @@ def _laid(
     for y, x in rng.permutation((corners + rng.random(corners.shape)) * side / squares):
         row, column = int(FINE * y), int(FINE * x)
         covered, values = touch(y, x)((around[:, None] + row) / FINE - y, (around[None] + column) / FINE - x)
-        at = np.ix_(range(len(coat)), (row + around) % fine, (column + around) % fine)
-        coat[at] += covered * (values - coat[at])
+        # By slices: gathering and scattering by lists of places would take most of the time.
+        for down, rows in _runs(row + around[0], len(around), fine):
+            for right, columns in _runs(column + around[0], len(around), fine):
+                under = coat[:, rows, columns]
+                under += covered[..., down, right] * (values[:, down, right] - under)
     return coat
+
+
+def _runs(first: int, count: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Where `count` values from the place `first` on lie along a side that repeats: the slice of the values
+    and that of the side, for each run without a seam."""
+    done = 0
+    while done < count:
+        start = (first + done) % side
+        run = min(count - done, side - start)
+        yield slice(done, done + run), slice(start, start + run)
+        done += run
 
 
 def _within(distance: Grain) -> Grain:
@@ -150,8 +164,9 @@ def _stroke(rng: np.random.Generator, angle: float, *, length: float, width: flo
         height = np.clip(1 - 2 * distance / width, 0, 1)
         if length:
             height *= np.interp(across, np.linspace(-width / 2, width / 2, len(bristles)), bristles)
-        values = [np.full_like(height, value) for value in own]
-        return _within(distance - width / 2), np.stack([*values, height])
+        values = np.empty((COLOURS + 1, *height.shape))
+        values[:-1], values[-1] = own[:, None, None], height
+        return _within(distance - width / 2), values
 
     return touch
 

@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, and read without running code from the file."""
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ from engines.atomic_write import atomic_write
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, texts and containers of them) under a temporary name and rename it."""
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    """Write `state` (tensors, numbers, texts and containers of them).
+
+    Raises:
+        OSError: it cannot be written; the checkpoint that was there before still is.
+    """
+    # Not by torch itself, which says nothing of a full disk but that an assertion failed.
+    content = io.BytesIO()
+    torch.save(state, content)
+    atomic_write(path, content.getbuffer())
 
 
 def restore(part: Any, state: Any, path: Path) -> None:

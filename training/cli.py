@@ -278,6 +278,8 @@ def learn(
     from engines.errors import EngineError
     from engines.style import refuse_what_is_there
 
+    if paintings[0].is_dir():
+        raise click.ClickException(f"{paintings[0]}: is a folder; the first painting is the file to imitate")
     recipe = quick_recipe(
         list(paintings),
         name=output.name,

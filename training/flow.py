@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.flicker import checked
 from training.losses import luminance_change
 
 
@@ -124,10 +125,6 @@ def with_shading(image: Tensor, most: float, rng: torch.Generator) -> Tensor:
     return (image + amount * shade / shade.std((2, 3), keepdim=True)).clamp(0, 1)
 
 
-HOLDS = 1.0
-"""Pixels by which the motion forwards and back may miss its start."""
-
-
 class DisFlow:
     """Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), as OpenCV computes it."""
 
@@ -178,19 +175,11 @@ def checked_flow(
 ) -> tuple[Tensor, Tensor]:
     """Where each pixel of `after` was in `before`, both uint8 [3, h, w], and whether that can be relied on.
 
-    Motion forwards and back must meet (Sundaram et al. 2010, doi:10.1007/978-3-642-15549-9_32), which what
-    was just uncovered does not.
-
     Returns:
-        Positions [h, w, 2] in pixels of `before`, and a mask [h, w].
+        Positions [h, w, 2] in pixels of `before`, and a mask [h, w], as `pipeline.flicker.checked`.
     """
-    height, width = after.shape[-2:]
-    backward, forward = flow(after, before), flow(before, after)
-    place = pixels(height, width) + backward
-    grid = normalised(place, height, width)
-    returned = warp(forward.permute(2, 0, 1)[None], grid[None])[0].permute(1, 2, 0)
-    holds = ((backward + returned).norm(dim=-1) < HOLDS) & (inside(grid[None])[0, 0] > 0)
-    return place, holds
+    place, holds = checked(flow(after, before).numpy(), flow(before, after).numpy())
+    return torch.from_numpy(place), torch.from_numpy(holds)
 
 
 def pixels(height: int, width: int) -> Tensor:

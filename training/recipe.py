@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class StyleRecipe:
 
     def __post_init__(self) -> None:
         _check_choice("canvas", self.canvas, tuple(COATS))
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             _check_choice(name, getattr(self, name), known)
+        _check_numbers(self)
+        for name in ("learning_rate", "clip_gradient"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is above 0: with 0, nothing is learned")
         if self.temporal and self.temporal_loss == "frame_difference" and self.clip_share < 1:
             raise ValueError('temporal_loss = "frame_difference" is for real clips alone: clip_share = 1')
         if not any(style.learn for style in self.styles):
@@ -302,6 +308,13 @@ def _check_choice(name: str, value: str | tuple[str, ...], known: tuple[str, ...
     wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
     if wrong:
         raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
+
+
+def _check_numbers(entry: "Recipe | StyleRecipe") -> None:
+    for field in dataclasses.fields(entry):
+        value = getattr(entry, field.name)
+        if field.type is float and not 0 <= value < math.inf:
+            raise ValueError(f"{field.name} is a number from 0 up, not {value}")
 
 
 def _changed(entry: "Recipe | StyleRecipe") -> dict[str, Any]:

@@ -247,7 +247,9 @@ class StyleTraining:
         # All at once: whoever reads a number of a GPU waits for it.
         numbers = dict(zip(terms, torch.stack(list(terms.values())).detach().cpu().tolist(), strict=True))
         if not math.isfinite(sum(numbers.values())):
-            raise FloatingPointError(f"step {step}: a loss is no longer finite: {numbers}")
+            raise FloatingPointError(
+                f"step {step}: a loss is no longer finite; a lower learning_rate may help: {numbers}"
+            )
         return numbers
 
     def trained(self) -> list[nn.Parameter]:

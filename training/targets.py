@@ -1,5 +1,6 @@
 """What the styles of a training are measured against, by the paintings that they copy."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from training.batch import from_distance
 from training.data import Pictures, images_of, read_image, resize_shorter
 from training.features import Pretrained
 from training.recipe import Recipe
+
+log = logging.getLogger("fauve")
 
 Features = list[Tensor]
 """What a network sees, layer by layer."""
@@ -39,7 +42,13 @@ class Targets:
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
             files = [paintings / name for name in (style.painting, *style.reals)]
-            copied = images_of(files) if style.movement else [read_image(files[0])]
+            copied = list(images_of(files)) if style.movement else [read_image(files[0])]
+            if (side := min(copied[0].shape[1:])) < size:
+                log.warning(
+                    "%s: has %d pixels a side and is enlarged to %d, which blurs its strokes; give a larger "
+                    "one or a painting_size like its own (`fauve learn --stroke`)",
+                    *(files[0], side, size),
+                )
             works = [resize_shorter(image, size)[None].to(device).float() / 255 for image in copied]
             for name, network in networks.items():
                 each = [self._statistics_in(network, work) for work in works]

@@ -54,9 +54,9 @@ def train(
 
     Raises:
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
-        OSError: something cannot be written.
+        OSError: something cannot be written; the checkpoint that was there before still is.
         ValueError: a path holds nothing usable, or the checkpoint belongs to another recipe.
-        FloatingPointError: a loss is no longer finite.
+        FloatingPointError: a loss or a weight is no longer finite; the checkpoint is one of before.
     """
     where = device_of(device)
     with processes(where):
@@ -65,7 +65,12 @@ def train(
         if where.type == "cuda" and world() > 1:
             torch.cuda.set_device(rank() % torch.cuda.device_count())
         drawing = workers_for(where) if workers is None else workers
-        return _train(recipe, material, run, resume, start_from, where, drawing, progress)
+        try:
+            return _train(recipe, material, run, resume, start_from, where, drawing, progress)
+        except OSError as error:
+            # A write that fails, as to a full disk, does not say to which file.
+            error.filename = error.filename or str(run)
+            raise
 
 
 def _train(
@@ -107,6 +112,14 @@ def _train(
 
     def save(step: int) -> None:
         state = {name: part.state_dict() for name, part in training.parts.items()}
+        # A loss tells of the weights of the step before; broken ones must not replace the last that paint.
+        for name, part in training.parts.items():
+            if isinstance(part, torch.nn.Module) and not all(
+                x.isfinite().all() for x in state[name].values()
+            ):
+                raise FloatingPointError(
+                    f"step {step}: the {name} is no longer finite; a lower learning_rate may help"
+                )
         save_checkpoint(
             checkpoint,
             {**state, "step": step, "digest": recipe.digest(), "recipe": json.dumps(recipe.changed())},
