@@ -236,6 +236,12 @@ class Controls:
         return mixed if sum(mixed.values()) > 0 else None
 
     @property
+    def pack_pending(self) -> str:
+        """The pack that is asked for at the next frame; empty where none is."""
+        with self._lock:
+            return next((value for name, value in reversed(self._pending) if name == "pack"), "")
+
+    @property
     def state(self) -> dict[str, Any]:
         """What is set: `pack`, `styles`, `mix` by style, `strength`, `crossfade` and the switches."""
         with self._lock:

@@ -161,6 +161,13 @@ class Deck:
         return 0 if self._current is None else self._current.size[1]
 
     @property
+    def loading(self) -> str:
+        """The pack that is on its way, the one that was asked for last; empty while none is."""
+        playing, coming = self._current, self._next
+        fading = coming[0].pack if coming and playing and coming[0].pack != playing.pack else ""
+        return self._asked or self._loading or fading
+
+    @property
     def refused(self) -> dict[str, str]:
         """Why the pack that was asked for last is not played, by its name; nothing after `TOLD` seconds."""
         refused = self._refused

@@ -65,7 +65,8 @@ def in_foreground(number: int) -> bool:
 
 def has_keys() -> bool:
     """Whether somebody can press keys for this process in a terminal."""
-    return sys.stdin.isatty() and in_foreground(sys.stdin.fileno())
+    # Without any input at all, as after <&-, there is none in Python either.
+    return sys.stdin is not None and sys.stdin.isatty() and in_foreground(sys.stdin.fileno())
 
 
 class Keyboard:

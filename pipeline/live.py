@@ -161,7 +161,8 @@ class LiveRun:
     def status(self) -> dict[str, Any]:
         """How it goes: rates, latencies in ms, drops, the working height, and what is wrong.
 
-        `problem` says what does not work right now, `refused` why another pack is not played, by its name.
+        `problem` says what does not work right now, `refused` why another pack is not played, by its name,
+        and `loading` which one is on its way.
         """
         stats, engine = self._stats, self._deck.engine
         sinks: dict[str, dict[str, Any]] = {}
@@ -193,6 +194,8 @@ class LiveRun:
             "reconnects": self._source.reconnected,
             "engine_restarts": self._deck.restarted,
             "problem": "; ".join(problem for problem in problems if problem),
+            # In this order: one that reaches the deck meanwhile is missed by neither.
+            "loading": self.controls.pack_pending or self._deck.loading,
             "refused": self._deck.refused,
             "uptime": round(stats.seconds, 1),
             "sinks": sinks,

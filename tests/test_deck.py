@@ -121,6 +121,21 @@ def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     assert not engines["two"].closed
 
 
+def test_the_pack_that_is_on_its_way_is_told_until_it_is_there(deck, engines):
+    went, load = threading.Event(), deck._load
+    deck._load = lambda pack: went.wait(10) and load(pack)
+    assert deck.loading == ""
+    for pack in ("two", "one", "none"):
+        deck.play(pack)
+        assert deck.loading == pack
+    went.set()
+    wait_for(lambda: deck.refused)
+    # The last wish is refused, and the first one still fades in.
+    wait_for(lambda: deck.loading == "two")
+    wait_for(lambda: grey(deck) == 200)
+    assert deck.loading == ""
+
+
 def test_the_panel_is_told_of_a_pack_before_it_is_played(deck, engines):
     told = []
     deck.prepared = lambda pack, engine: told.append((pack, engine, deck.engine))
@@ -176,9 +191,9 @@ def test_an_engine_that_cannot_paint_its_first_picture_is_given_back(deck, engin
 
 
 def test_that_a_pack_cannot_be_loaded_is_told_for_some_seconds(deck, monkeypatch):
-    monkeypatch.setattr("pipeline.deck.TOLD", 0.2)
     deck.play("three")
     wait_for(lambda: deck.refused)
+    monkeypatch.setattr("pipeline.deck.TOLD", 0.2)
     wait_for(lambda: not deck.refused, 5)
 
 

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
 from pipeline.sources.live import (
+    PAUSES,
     Anchor,
     Capture,
     LiveSource,
@@ -148,6 +150,13 @@ def codes(path, **options):
     return numbers, times, loudness
 
 
+def recorded(path):
+    """Numbers of the frames that a recording has so far, none before anything can be read."""
+    with contextlib.suppress(av.error.FFmpegError):
+        return codes(str(path))[0]
+    return []
+
+
 def test_the_pattern_carries_its_number():
     source = PatternSource((320, 180))
     for number in (0, 1, 12345, (1 << 24) - 1):
@@ -180,12 +189,31 @@ def test_a_recording_has_every_frame_at_its_time_and_the_sound_with_it(tmp_path,
     assert not any(0.2 < (at / 1000 - first) % 1 < 0.9 for at in loud)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_frames_that_are_dropped_at_the_beginning_move_none_of_a_recording(tmp_path, suffix):
+    path, pattern = tmp_path / f"show{suffix}", PatternSource((320, 180), sound=True)
+    sink, written = open_sink(str(path), pattern.info), [0, 8, 9, 11, 16, 21, 23, 24, *range(26, 90)]
+    for number in written:
+        sink.write(Frame(pattern.picture(number), number * 3000, 3000, pattern.info.time_base))
+        sink.mux(pattern._sound(number))
+    sink.close()
+    numbers, times, loudness = codes(str(path))
+    assert numbers == written
+    # By the click in the frames 30, 31 and 60, 61, which are all there.
+    begins = [
+        min(at for at, value in loudness.items() if value > 0.25 and at > after) for after in (500, 2000)
+    ]
+    first = begins[0] / 1000 - 1
+    assert abs(begins[1] / 1000 - first - 2) < 0.04
+    assert all(abs(at - first - number / 30) < 0.04 for at, number in zip(times, numbers, strict=True))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
 def test_a_recording_can_be_played_after_a_kill(tmp_path, pack, suffix):
     path = tmp_path / f"show{suffix}"
     process = start("test:", *SIZE, "-s", pack, "-o", path)
-    time.sleep(7)
+    wait_until(lambda: len(recorded(path)) > 5)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     numbers, _, _ = codes(str(path))
@@ -266,6 +294,7 @@ import signal, threading
 from pipeline.commands import live
 
 stop = threading.Event()
+live.SAME_SIGNAL = 60.0
 with live._interrupted(stop) as begin:
     begin()
     signal.raise_signal(signal.SIGTERM)
@@ -498,6 +527,7 @@ import av, numpy as np
 from pipeline.sources.pattern import PatternSource
 port, size, first = int(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])), int(sys.argv[4])
 source = PatternSource(size, Fraction(25))
+print("listens", flush=True)
 with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts", options={"flush_packets": "1"}) as out:
     video = out.add_stream("libx264", rate=25)
     video.width, video.height, video.pix_fmt = *size, "yuv420p"
@@ -515,15 +545,15 @@ def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
     port, path = free_port(), tmp_path / "show.mkv"
 
     def sender(width, height, first):
-        process = subprocess.Popen([sys.executable, "-c", SENDER, *map(str, (port, width, height, first))])
+        arguments = map(str, (port, width, height, first))
+        process = subprocess.Popen([sys.executable, "-c", SENDER, *arguments], stdout=subprocess.PIPE)
         STARTED.append(process)
+        assert process.stdout.readline()
         return process
 
     first = sender(320, 180, 0)
-    time.sleep(1.5)
     process = start(
-        f"tcp://127.0.0.1:{port}",
-        *["-s", pack, "-o", path, "--strength", "0", "--timeout", "2s", "--json"],
+        f"tcp://127.0.0.1:{port}", *["-s", pack, "-o", path, "--strength", "0", "--timeout", "10s", "--json"]
     )
     while json.loads(process.stdout.readline()).get("painted", 0) < 60:
         pass
@@ -533,7 +563,7 @@ def test_a_source_that_is_lost_is_held_and_comes_back(tmp_path, pack):
     second = sender(640, 360, 5000)
     said = wait_for(process, "is back")
     assert "is lost" in said
-    time.sleep(4)
+    wait_until(lambda: sum(number >= 5000 for number in recorded(path)) > 5)
     process.send_signal(signal.SIGINT)
     done, _ = report(process)
     second.kill()
@@ -672,8 +702,8 @@ class Relayed(LiveSource):
 
     def __init__(self, arrivals, **kind):
         vars(self).update(_paced=False, _film=False, _timed=True, _until=float("inf"), _ends=False)
-        vars(self).update(kind, _stopped=threading.Event(), info=PatternSource((64, 48)).info)
-        self.arrivals, self.clock, self.placed = arrivals, 0.0, []
+        vars(self).update(kind, _stopped=threading.Event(), info=PatternSource((64, 48), sound=True).info)
+        self.arrivals, self.clock, self.placed, self.tracks = arrivals, 0.0, [], ()
 
     def _frames(self):
         for arrives, at in self.arrivals:
@@ -688,7 +718,8 @@ class Relayed(LiveSource):
         self.placed.append(at)
 
     def play(self):
-        self._file = type("File", (), {"info": self.info, "__iter__": lambda file: self._frames()})()
+        info = replace(self.info, tracks=self.tracks)
+        self._file = type("File", (), {"info": info, "__iter__": lambda file: self._frames()})()
         self._read_connection()
         return [placed - arrived for placed, (arrived, _) in zip(self.placed, self.arrivals, strict=True)]
 
@@ -706,9 +737,10 @@ def test_a_stream_keeps_to_the_clock():
     # It jumps ahead, as another programme may.
     jumps = [(arrives, at + 5 * (arrives > 1)) for arrives, at in steady]
     assert np.allclose(Relayed(jumps).play(), 0)
-    # It gives a second of the past at once.
-    burst = [(max(0.0, arrives - 1), at) for arrives, at in steady]
-    assert max(map(abs, Relayed(burst).play())) <= 0.3 + 1e-6
+    # It gives at once what was kept back while it was opened, be that much or little.
+    for kept_back in (0.2, 1.0):
+        burst = [(max(0.0, arrives - kept_back), at) for arrives, at in steady]
+        assert np.allclose(Relayed(burst).play(), 0)
     # It gives ten pictures a second and says that they are 25; with no time of its own, only this one counts.
     slow = [(number / 10, number / 25) for number in range(100)]
     assert max(map(abs, Relayed(slow).play())) <= 0.3 + 1e-6
@@ -717,6 +749,32 @@ def test_a_stream_keeps_to_the_clock():
     film = Relayed(slow, _film=True, _ends=True)
     film.play()
     assert np.allclose(np.diff(film.placed), 0.04)
+
+
+@pytest.mark.parametrize("kept_back", [0.2, 1.0, 5.0])
+def test_the_sound_kept_back_while_a_stream_is_opened_is_in_its_place_from_the_first(kept_back):
+    """Five pieces a second beside the pictures of a stream of four seconds."""
+    source = Relayed([(max(0.0, number / 25 - kept_back), 100 + number / 25) for number in range(100)])
+    placed = []
+    source._put_sound = lambda samples, counted, at: placed.append((float(samples.pts * Fraction(1, 10)), at))
+    pictures = source._frames
+
+    def frames():
+        for number, frame in enumerate(pictures()):
+            yield frame
+            if number % 5 == 0:
+                samples = SimpleNamespace(pts=1000 + number * 2 // 5, time_base=Fraction(1, 10))
+                yield SimpleNamespace(stream_index=7, samples=samples)
+
+    decoder = SimpleNamespace(decode=lambda packet: [packet.samples])
+    track = SimpleNamespace(kind="audio", index=7, template=SimpleNamespace(codec_context=decoder))
+    source._frames, source.tracks = frames, (track,)
+    source.play()
+    assert len(placed) == 20
+    off = [begins - at for at, begins in placed]
+    assert np.allclose(off, off[0])
+    # Of a stream that ends before it was known, the last picture tells.
+    assert np.isclose(off[0], -min(kept_back, 4 - 1 / 25) - 100)
 
 
 def test_a_camera_by_http_has_the_times_of_arrival(served):
@@ -859,21 +917,45 @@ class Hanging(Capture):
 
 
 def test_a_camera_that_hangs_is_lost_until_it_gives_a_picture(caplog):
-    source, told, end = Hanging(), [], time.monotonic() + 20
+    source, told, times, end = Hanging(), [], [], time.monotonic() + 20
     for frame in source:
         assert time.monotonic() < end
         told.append((frame.captured_at is None, source.lost))
+        times.append(float(frame.time))
         if source.lost and (True, source.lost) not in told[:-1]:
             source.picture()
         if source.reconnected:
             break
-    assert set(told[1:-1]) == {(True, ""), (True, "no picture for 0.3 s")}
+    lost = (True, "no picture for 0.3 s")
     assert told[0] == told[-1] == (False, "")
+    assert {lost} <= set(told[1:-1]) <= {lost, (True, "")}
+    assert times[told.index(lost)] - times[0] > 0.3
     assert caplog.messages == [
         "camera:7 is lost (no picture for 0.3 s); its last picture is held",
         "camera:7 is back",
     ]
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"),
+    [
+        ((48, 64), (14, 0, 50, 48)),
+        ((128, 32), (0, 16, 64, 32)),
+        ((32, 24), (0, 0, 64, 48)),
+        ((130, 96), None),
+    ],
+)
+def test_a_picture_of_another_shape_is_fitted_into_the_first(size, inner):
+    """`inner` is where it lies, from the left and upper corner on; None where sizes were only rounded."""
+    source = Hanging()
+    source._put(np.full((size[1], size[0], 3), 200, np.uint8), source.now)
+    source._items.get()
+    image = source._items.get().image
+    left, top, right, bottom = inner or (0, 0, 64, 48)
+    expected = np.zeros((48, 64, 3), np.uint8)
+    expected[top:bottom, left:right] = 200
+    assert np.array_equal(image, expected)
 
 
 class Radio(Capture):
@@ -903,10 +985,10 @@ def test_a_picture_is_held_while_only_sound_comes():
             held += item.captured_at is None
         else:
             sounds += 1
-        if held == 5 or time.monotonic() > end:
+        if (held >= 5 and sounds > 20) or time.monotonic() > end:
             break
     source.close()
-    assert held == 5
+    assert held >= 5
     assert sounds > 20
 
 
@@ -925,10 +1007,10 @@ def test_a_file_without_a_picture_is_not_begun_again_at_once(tmp_path, monkeypat
     monkeypatch.setattr(LiveSource, "_read_connection", read)
     source = LiveSource("in.mp4", connect, ends=True, loop=True)
     iter(source)
-    time.sleep(1.5)
+    wait_until(lambda: len(opened) > 3)
     source.close()
-    # After pauses that grow.
-    assert 1 < len(opened) < 5
+    # After pauses that grow; the first is opened before it is read.
+    assert all(pause >= least for pause, least in zip(np.diff(opened), PAUSES, strict=False))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script")
@@ -975,9 +1057,10 @@ def test_a_file_is_played_at_its_pace_and_again(tmp_path, pack):
     done, _ = report(start(video, "-s", pack, "-o", path, "--json"))
     assert done["frames"] + done["dropped"] == 25
     assert time.monotonic() - began > 0.9
-    done, _ = report(
-        start(video, "--loop", "-s", pack, "-o", tmp_path / "loop.mkv", "--duration", "8s", "--json")
-    )
+    process = start(video, "--loop", "-s", pack, "-o", tmp_path / "loop.mkv", "--json")
+    until_painted(process, 40)
+    process.send_signal(signal.SIGINT)
+    done, _ = report(process)
     assert done["frames"] > 25
     with av.open(str(tmp_path / "loop.mkv")) as container:
         times = [frame.pts for frame in container.decode(video=0)]
@@ -989,9 +1072,11 @@ def test_a_file_waits_until_somebody_looks(tmp_path):
     with open_source(str(video)) as source:
         # As long as an engine takes to load.
         time.sleep(0.6)
+        began = time.monotonic()
         frames = [item for item in source if isinstance(item, Frame)]
     assert len(frames) + source.dropped >= 25
-    assert bar(frames[0].image) == 4
+    # Its first picture, or what a busy machine came to see of it later.
+    assert bar(frames[0].image) - 4 <= 25 * 5 * (frames[0].captured_at - began)
     open_source(str(video)).close()
 
 
@@ -1014,7 +1099,7 @@ def test_what_is_played_is_not_recorded_over(tmp_path, pack):
 def test_hls_is_written(tmp_path, pack):
     path = tmp_path / "live" / "show.m3u8"
     path.parent.mkdir()
-    done, _ = report(start("test:", *SIZE, "-s", pack, "-o", path, "--duration", "6s", "--json"))
+    done, _ = report(start("test:", *SIZE, "-s", pack, "-o", path, "--duration", "3s", "--json"))
     assert list(path.parent.glob("*.ts"))
     with av.open(str(path)) as container:
         numbers = [read_code(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
@@ -1124,6 +1209,15 @@ def test_addresses():
     assert parse_source("rtsp://cam/1").options["rtsp_transport"] == "tcp"
     with pytest.raises(SinkError, match="no such output"):
         parse("gopher://a")
+    for form in ("udp://HOST:PORT", "tcp://HOST:PORT", "srt://HOST:PORT", "nut+udp://HOST:PORT"):
+        with pytest.raises(SinkError, match=f"is not of the form {re.escape(form)}"):
+            parse(form.replace("HOST:PORT", "127.0.0.1"))
+    with pytest.raises(SinkError, match="is not of the form rtmp://HOST"):
+        parse("rtmp://")
+    for nowhere in ("tcp://a:99999", "udp://a:abc", "rtmp://[::1/x"):
+        with pytest.raises(SinkError, match="is no address"):
+            parse(nowhere)
+    assert parse_source("listen:rtmp://[::1/x").options == {"listen": "1"}, "FFmpeg says what is wrong"
     with pytest.raises(SourceError, match="no such file"):
         open_source("missing.mkv")
     with pytest.raises(SinkError, match="window:full"):
@@ -1353,11 +1447,13 @@ def test_sound_that_is_lost_is_told_and_asked_for_until_it_is_back(tmp_path, mon
         asked.append(0)
         if len(asked) in (2, 3):
             raise SourceError("nobody is there")
+        # Not before it was seen that it is lost.
+        wait_until(lambda: len(asked) == 1 or len(told) > 1)
         return av.open(video)
 
     monkeypatch.setattr(WithSound, "_connect", connect)
-    source = WithSound(PatternSource((64, 48)), "udp://127.0.0.1:1")
     told = set()
+    source = WithSound(PatternSource((64, 48)), "udp://127.0.0.1:1")
     for _ in source:
         told.add(source.lost)
         if "is back" in caplog.text:
@@ -1403,7 +1499,7 @@ def test_sound_whose_clock_is_set_finds_its_place_again(monkeypatch):
     # machine looks at it late: the earliest of each stretch counts.
     assert max(off) < 0.35
     assert max(off[:48]) > -0.35
-    assert max(off[52:60]) < -4
+    assert min(off[48:60]) < -4
     assert max(off[-10:]) > -0.35
 
 

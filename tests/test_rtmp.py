@@ -17,7 +17,7 @@ from pipeline.sources.pattern import TIME_BASE, PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import RTMP_MODULE, needs
 from tests.test_counted import film, follow
-from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start
+from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start, until_it_listens
 
 __all__ = ["nothing_keeps_running"]
 
@@ -50,7 +50,7 @@ class Nginx:
         self._process = subprocess.Popen(
             [shutil.which("nginx"), "-c", str(self._config)], stderr=subprocess.DEVNULL
         )
-        time.sleep(0.5)
+        until_it_listens(self.port)
 
     def stop(self):
         self._process.terminate()
@@ -223,7 +223,7 @@ def test_srt_that_nobody_receives_counts_nothing_as_sent():
         time.sleep(1 / 30)
     sink.abort()
     assert not sink.connected
-    assert sink.left_out == number > 5
+    assert sink.left_out == number > 0
 
 
 @needs("srt-live-transmit")

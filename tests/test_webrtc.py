@@ -165,8 +165,7 @@ def test_a_browser_watches(pack):
             return Array.from(c.getContext("2d").getImageData(0, 0, 16, 9).data)
         """
         before = np.array(browser.execute_script(script))
-        time.sleep(1)
-        assert np.abs(np.array(browser.execute_script(script)) - before).mean() > 3
+        wait_until(lambda: np.abs(np.array(browser.execute_script(script)) - before).mean() > 3)
     finally:
         browser.quit()
     process.terminate()
@@ -267,7 +266,7 @@ async def offer_of_nobody():
 
 
 def test_a_viewer_who_is_never_connected_is_forgotten(monkeypatch):
-    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 1.0)
+    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 3.0)
     sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
     assert asked(sink.url, "POST", asyncio.run(offer_of_nobody()), **SDP)[0] == 201
     assert len(sink._peers) == 1
@@ -276,7 +275,7 @@ def test_a_viewer_who_is_never_connected_is_forgotten(monkeypatch):
 
 
 def test_a_sender_who_is_never_connected_is_forgotten(monkeypatch):
-    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 1.0)
+    monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 3.0)
     port, accepting, accept = free_port(), [], WhipSource._accept
     monkeypatch.setattr(
         WhipSource, "_accept", lambda self, offer: (accepting.append(self), accept(self, offer))[1]

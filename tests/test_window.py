@@ -1,10 +1,10 @@
 """A real window on a virtual screen, and the screen as a source that sees it."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 from collections import deque
 
 import av
@@ -18,20 +18,33 @@ from pipeline.sources.pattern import PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import needs
 from tests.test_cli import fauve
-from tests.test_live import SIZE, nothing_keeps_running, report, start
+from tests.test_live import SIZE, nothing_keeps_running, report, start, until_painted
 
 __all__ = ["nothing_keeps_running"]
 
 
-@pytest.fixture(scope="module")
-def display():
+@contextlib.contextmanager
+def virtual_screen():
+    """A screen, by its process and the name of its display."""
     pytest.importorskip("pygame", reason='windows need the extra "live"')
-    name = f":{500 + os.getpid() % 400}"
-    screen = subprocess.Popen(["Xvfb", name, "-screen", "0", "320x180x24"], stderr=subprocess.DEVNULL)
-    time.sleep(1)
-    yield name
+    reading, writing = os.pipe()
+    # It says which display it is when it is ready.
+    screen = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x180x24"],
+        stderr=subprocess.DEVNULL,
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        yield screen, f":{said.readline().strip()}"
     screen.kill()
     screen.wait()
+
+
+@pytest.fixture(scope="module")
+def display():
+    with virtual_screen() as (_, name):
+        yield name
 
 
 @pytest.fixture
@@ -46,7 +59,7 @@ def test_the_screen_shows_the_window(display, pack, tmp_path, window):
     environment = {**os.environ, "DISPLAY": display, "SDL_VIDEODRIVER": "x11"}
     path = tmp_path / "screen.mkv"
     show = start("test:", *SIZE, "-s", pack, "--strength", "0", "-o", window, "--json", env=environment)
-    time.sleep(4)
+    until_painted(show, 10)
     filmed, _ = report(
         start(
             "screen:320x180+0+0",
@@ -90,20 +103,9 @@ def test_a_machine_without_a_display_is_one_line(pack, tmp_path):
 
 @pytest.fixture
 def mortal():
-    """A screen, by its process and the name of its display, that may die."""
-    pytest.importorskip("pygame", reason='windows need the extra "live"')
-    reading, writing = os.pipe()
-    # It says which display it is when it is ready.
-    screen = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x180x24"],
-        stderr=subprocess.DEVNULL,
-        pass_fds=[writing],
-    )
-    os.close(writing)
-    with os.fdopen(reading) as said:
-        yield screen, f":{said.readline().strip()}"
-    screen.kill()
-    screen.wait()
+    """A screen that may die."""
+    with virtual_screen() as screen:
+        yield screen
 
 
 @needs("Xvfb")

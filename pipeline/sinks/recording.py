@@ -14,9 +14,11 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     # A cluster every second, written at once.
     ".mkv": ("matroska", {"cluster_time_limit": "1000", "flush_packets": "1"}),
     ".ts": ("mpegts", {"flush_packets": "1"}),
+    # Its header waits for the first fragment: written before, it places the first pictures wrongly where some
+    # were dropped.
     ".mp4": (
         "mp4",
-        {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+        {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"},
     ),
 }
 """FFmpeg's muxers that leave a playable file behind when they are killed, and how."""

@@ -52,6 +52,9 @@ FORMATS = {
 }
 """FFmpeg's muxer by the scheme of a URL."""
 
+NEED_PORT = ("udp", "tcp", "srt", "rtp", "nut+udp", "nut+tcp")
+"""Schemes that have no port of their own."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -76,7 +79,9 @@ def parse(address: str, bits: int | None = None) -> Target:
     if address.endswith(".m3u8") and "://" not in address:
         options = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments"}
         return Target(f"file:{address}", "hls", options, encoding)
-    scheme = urlsplit(address).scheme
+    scheme = address.partition("://")[0].lower()
+    if scheme in (*FORMATS, *NEED_PORT):
+        _check_host(address, scheme)
     if scheme in ("nut+udp", "nut+tcp"):
         url = address.removeprefix("nut+")
         if scheme == "nut+udp" and "pkt_size" not in url:
@@ -94,6 +99,22 @@ def parse(address: str, bits: int | None = None) -> Target:
     if scheme.startswith("rtmp"):
         options["flvflags"] = "no_duration_filesize"
     return Target(url, FORMATS[scheme], options, encoding)
+
+
+def _check_host(address: str, scheme: str) -> None:
+    """Refuse at once where nobody can ever be; what may yet come is tried again and again.
+
+    Raises:
+        SinkError: there is no host or port in `address`, or none that can be.
+    """
+    try:
+        parts = urlsplit(address)
+        there = parts.port if scheme in NEED_PORT else parts.hostname
+    except ValueError as error:  # a port above 65535 or that is no number, half of an IPv6 address
+        raise SinkError(f"{shown(address)}: is no address ({error})") from error
+    if not there:
+        place = "HOST:PORT" if scheme in NEED_PORT else "HOST/..."
+        raise SinkError(f"{shown(address)}: is not of the form {scheme}://{place}")
 
 
 class StreamSink(Sink):

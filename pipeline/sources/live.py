@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import av
 import av.error
+import numpy as np
 from av.format import Flags
 
 from engines import Image, Size
@@ -62,6 +62,9 @@ NOTICED = 0.5
 NOBODY = "nobody sends there"
 """What FFmpeg calls an immediate exit that was requested: the time to answer is over."""
 
+ROUNDED = 0.03
+"""Share of a side that a sender's own scaling may round by: such a picture has no other shape."""
+
 STEP = round(Fraction(1, 1000) / TIME_BASE)
 """Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
 
@@ -100,10 +103,13 @@ class Input:
 class Anchor:
     """Where the times of one connection, which begin anywhere, are on the clock of the run.
 
-    From the first of them on they run beside the clock; what goes `ASTRAY` is anchored anew.
+    From the first of them on they run beside the clock; what goes `ASTRAY` is anchored anew. What was kept
+    back while a stream was opened comes all at once, so that the least delay of its first `SETTLED` seconds
+    is its own. Sound waits until that is known, and has one place then.
 
     Args:
-        ahead: seconds that they may be ahead of the clock.
+        ahead: seconds that they may be ahead of the clock; more than `ASTRAY` for what is held back until its
+            time, which begins with its own delay.
         patient: however late they are, they are kept, as a film's are.
     """
 
@@ -115,10 +121,18 @@ class Anchor:
         self._ahead = ahead
         self._patient = patient
         self._late_since: float | None = None
+        self._early = False
+        """Whether the last one came with less delay than any before it."""
+        self._settles_at = -math.inf
+        self._waiting: list[Any] = []
 
     def place(self, at: float, now: float) -> float:
         """The time of the clock for what has the time `at` and comes `now`, all in seconds."""
-        if self.offset is None or at + self.offset - now > self._ahead:
+        ahead = math.inf if self.offset is None else at + self.offset - now
+        if ahead > self._ahead and self._ahead <= ASTRAY:
+            self._settles_at = now + SETTLED
+        self._early = ahead > 0 and now < self._settles_at
+        if self.offset is None or ahead > self._ahead or self._early:
             self.offset = now - at
         self.late = now - (at + self.offset) > ASTRAY and not self._patient
         if not self.late:
@@ -128,6 +142,34 @@ class Anchor:
         elif now - self._late_since > SETTLED:
             self.offset, self.late, self._late_since = now - at, False, None
         return at + self.offset
+
+    def sound(self, now: float, *samples: Any) -> list[tuple[Any, float]]:
+        """`samples` and those that have waited, with their times of the clock; nothing while they wait.
+
+        Args:
+            now: in seconds; infinity at the end, when nothing is waited for.
+        """
+        self._waiting += samples
+        if self.offset is None or (self._early and now < self._settles_at):
+            return []
+        placed = [(each, float(each.pts * each.time_base) + self.offset) for each in self._waiting]
+        self._waiting = []
+        return placed
+
+
+def fitted(image: Image, size: Size) -> Image:
+    """`image` [h, w, 3] at `size`, with black bars where its shape is another, as a turned phone's."""
+    shape, (width, height) = (image.shape[1], image.shape[0]), size
+    if shape == size:
+        return image
+    scale = min(width / shape[0], height / shape[1])
+    inner = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    if inner[0] >= (1 - ROUNDED) * width and inner[1] >= (1 - ROUNDED) * height:
+        return resize(image, size)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    whole = np.zeros((height, width, 3), np.uint8)
+    whole[top : top + inner[1], left : left + inner[0]] = resize(image, inner)
+    return whole
 
 
 def open_source(
@@ -184,7 +226,7 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
     if kind == "screen":
         return _screen(rest, asked)
     if kind == "listen":
-        scheme = urlsplit(rest).scheme
+        scheme = rest.partition("://")[0].lower()
         if scheme not in LISTEN:
             raise SourceError(f"{address}: can listen for {', '.join(LISTEN)}")
         return Input(rest, None, LISTEN[scheme])
@@ -437,8 +479,7 @@ class Capture(Source):
 
     def _put(self, image: Image, at: float, duration: int = 0) -> None:
         """Hand on a picture of the time `at`, in seconds of the run, at the size that the run began with."""
-        if (image.shape[1], image.shape[0]) != (self.info.width, self.info.height):
-            image = resize(image, (self.info.width, self.info.height))
+        image = fitted(image, (self.info.width, self.info.height))
         self._items.put(
             Frame(image, round(at / TIME_BASE), duration, TIME_BASE, captured_at=time.monotonic())
         )
@@ -613,6 +654,13 @@ class LiveSource(Capture):
         anchor = Anchor(leap if self._paced else ASTRAY, patient=self._film)
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
         counted = CountedSound()
+
+        def hand_on(sound: list[tuple[Any, float]]) -> None:
+            for samples, begins in sound:
+                # What comes before the first picture of another programme has no time yet.
+                if begins - self.now <= leap:
+                    self._put_sound(samples, counted, begins)
+
         for item in self._file:
             if self._stopped.is_set():
                 return
@@ -633,10 +681,8 @@ class LiveSource(Capture):
                     continue
                 for samples in decoded:
                     if anchor.offset is not None and samples.pts is not None:
-                        begins = float(samples.pts * samples.time_base) + anchor.offset
-                        # What comes before the first picture of another programme has no time yet.
-                        if begins - self.now <= leap:
-                            self._put_sound(samples, counted, begins)
+                        hand_on(anchor.sound(self.now, samples))
+        hand_on(anchor.sound(math.inf))
         self._over = self._ends or last >= self._until
 
     def close(self) -> None:

@@ -167,6 +167,12 @@ class WithSound(Source):
         """
         counted = CountedSound()
         until: float | None = None
+
+        def hand_on(sound: list[tuple[Any, float]]) -> None:
+            for samples, at in sound:
+                for piece in counted.pieces(samples, at):
+                    self._items.put_packet(piece, piece.size)
+
         with self._container as container:
             paced = self._asked.ends or hurries(container)
             ahead = math.inf if self._asked.ends else LEAP if paced else ASTRAY
@@ -186,9 +192,9 @@ class WithSound(Source):
                 at = anchor.place(at, now)
                 if paced and at > now and self._stopped.wait(at - now):
                     break
-                for piece in counted.pieces(samples, at):
-                    self._items.put_packet(piece, piece.size)
+                hand_on(anchor.sound(now, samples))
                 until = at + samples.samples / samples.sample_rate
+            hand_on(anchor.sound(math.inf))
         return until
 
     def __iter__(self) -> Iterator[Frame | Any]:

@@ -166,9 +166,10 @@ class WhipSource(Capture):
                 samples = await track.recv()
             except self._aiortc.MediaStreamError:
                 return
-            at = anchor.place(float(samples.pts * samples.time_base), self.now)
+            anchor.place(float(samples.pts * samples.time_base), self.now)
             if self._first.is_set():
-                self._put_sound(samples, counted, at)
+                for each, at in anchor.sound(self.now, samples):
+                    self._put_sound(each, counted, at)
 
     def close(self) -> None:
         """Send the senders away, and stop listening."""
