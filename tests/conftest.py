@@ -13,6 +13,10 @@ os.environ["XDG_CACHE_HOME"] = f"{_kept.name}/cache"
 os.environ["XDG_CONFIG_HOME"] = f"{_kept.name}/config"
 
 
+LONG = {"cli", "export", "farm", "hdr", "live", "obs", "panel", "parts", "rtmp", "webrtc"}
+"""The files whose tests take longest: begun first, so that none is waited for at the end."""
+
+
 def gpu() -> bool:
     """Whether the driver lists an NVIDIA GPU."""
     if shutil.which("nvidia-smi") is None:
@@ -22,6 +26,7 @@ def gpu() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked or gpu():
         return

@@ -35,6 +35,9 @@ def test_a_full_channel_makes_the_writer_wait():
             done.append(number)
 
     thread = started(write)
+    while len(done) < 2:
+        thread.join(0.01)
+        assert thread.is_alive()
     thread.join(0.2)
     assert done == [0, 1]
     assert next(iter(channel)) == 0

@@ -55,12 +55,10 @@ def test_the_newest_picture_is_shown(page):
     with urllib.request.urlopen(page.url + "stream", timeout=10) as stream:
         assert "multipart/x-mixed-replace" in stream.headers["Content-Type"]
         assert np.abs(next_picture(stream).astype(int) - picture(0)).mean() < 4
-        for index in range(1, 20):
+        for index in range(1, 21):
             sink.write(frame(index))
-        time.sleep(0.3)
-        sink.write(frame(20))
-        shown = [next_picture(stream) for _ in range(2)]
-    assert np.abs(shown[1].astype(int) - picture(20)).mean() < 4
+        # One may be on its way when the next ones come; most of them are never sent.
+        assert any(np.abs(next_picture(stream).astype(int) - picture(20)).mean() < 4 for _ in range(5))
     kind, state = get(page.url + "state")
     assert kind == "application/json"
     assert json.loads(state) == {
