@@ -162,7 +162,7 @@ def convolutions(style: Style, precision: str, size: Size) -> tuple[int, int]:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from engines.program import Program
+    from engines.onnx_to_torch import Program
 
     moved = operations = 0
 

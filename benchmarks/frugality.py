@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import write_results
-from training.ahead import batches, workers_for
 from training.batch import Batch
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.data import Pictures, held_out, image_files
 from training.device import device_of, tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
 from training.networks import Generator
+from training.prefetch import batches, workers_for
 from training.recipe import load_recipe
 from training.stylization import Material, StyleTraining
 

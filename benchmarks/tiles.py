@@ -25,7 +25,7 @@ from benchmarks.engines import OURS, size_of, text
 from benchmarks.machine import write_results
 from engines import Look, Size
 from engines.convolution import Tile, convolve, processors, tile_for
-from engines.program import Program
+from engines.onnx_to_torch import Program
 
 SIZES = ((1280, 720), (3840, 2160))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.behind import Behind
 from engines.cuda import gpus
 from engines.engine import Engine, Hint, Image
 from engines.errors import (
@@ -18,6 +17,7 @@ from engines.errors import (
     ParityError,
     StyleError,
 )
+from engines.hot_swap import Behind
 from engines.look import Look
 from engines.parity import agreement, verdict, version
 from engines.style import Golden, Layout, Size, Style, ValueRange, bundled
@@ -121,7 +121,7 @@ def load(
         hint: "latency" finishes one picture as soon as possible; "throughput" paints as many as it can at
             once, in `Engine.streams` calls from different threads.
         behind: with "auto", begin with what is ready at once, and go over to what is faster when that has
-            been loaded (`engines.behind`).
+            been loaded (`engines.hot_swap`).
         anew: compare with the reference even if that was done before.
         build: whether an engine that is asked for by name may take minutes to compile the style, at its first
             picture. "auto" takes it only if that was done before (`fauve engine build`), or behind another.

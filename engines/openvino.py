@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.fact_cache import recall, remember, version_of
 from engines.look import Look
-from engines.remembered import recall, remember, version_of
 from engines.style import Inputs, Size, Style
 
 log = logging.getLogger("fauve")

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from engines.engine import Engine, Image
 from engines.errors import EngineError
+from engines.fact_cache import recall, remember, version_of
 from engines.look import Look
 from engines.onnxruntime import DISTRIBUTIONS, OnnxRuntimeEngine
-from engines.remembered import recall, remember, version_of
 from engines.style import Size
 
 log = logging.getLogger("fauve")

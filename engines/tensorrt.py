@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engines.cuda import CAPTURING, gpus
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineError, EngineUnavailable, InferenceError, first_line
-from engines.plans import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target, area
+from engines.plan_cache import LONGEST_SIDE, Plan, PlanCache, SizeRange, Target, area
 from engines.style import Inputs, Size, Style
 from engines.tensorrt_graph import without_bytes, working_memory
 

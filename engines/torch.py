@@ -1,10 +1,10 @@
 """PyTorch: the fast engine on NVIDIA without TensorRT, and the reference on the CPU.
 
-It runs the pack's ONNX graph, operator by operator (`engines.program`), and not a second file made for torch.
-A `model.pt2` would be read by `torch.export.load`, which unpickles its sample inputs and, where the archive
-says so, its weights with `weights_only=False` (torch 2.13): a pack could run code. It would be as large as
-the graph again, bound to the schema of the torch that wrote it, and could disagree with `model.onnx`. So all
-packs that there are run here, and so do other people's graphs.
+It runs the pack's ONNX graph, operator by operator (`engines.onnx_to_torch`), and not a second file made for
+torch. A `model.pt2` would be read by `torch.export.load`, which unpickles its sample inputs and, where the
+archive says so, its weights with `weights_only=False` (torch 2.13): a pack could run code. It would be as
+large as the graph again, bound to the schema of the torch that wrote it, and could disagree with
+`model.onnx`. So all packs that there are run here, and so do other people's graphs.
 
 On CUDA each size has its work recorded as two CUDA graphs: one for what the look decides (the weights that it
 scales), replayed when the look changes, and one for the picture. Copies go through pinned memory on the same
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from engines.program import Compiled, Program, Settled
+    from engines.onnx_to_torch import Compiled, Program, Settled
 
 log = logging.getLogger("fauve")
 
@@ -114,7 +114,7 @@ class TorchEngine(Engine):
             precision = "float16" if cuda and "float16" in style.models else "float32"
         if threads and not cuda:
             torch.set_num_threads(threads)
-        from engines.program import Program
+        from engines.onnx_to_torch import Program
 
         self.name = "torch:cuda" if cuda else "torch:cpu"
         self.torch_device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
@@ -240,7 +240,7 @@ class TorchEngine(Engine):
         """The program for fused kernels; None, and that is said, where there are none for this style."""
         import torch
 
-        from engines.program import Program
+        from engines.onnx_to_torch import Program
 
         try:
             program = Program(model, self.torch_device, fused=True)
@@ -312,7 +312,7 @@ class TorchEngine(Engine):
     def _compiled(self, shape: tuple[int, ...], inputs: Inputs) -> "Compiled":
         import torch
 
-        from engines.program import Compiled
+        from engines.onnx_to_torch import Compiled
 
         assert self._fused is not None
         # The compiler waits for the whole device when it measures which of its kernels are fastest.
@@ -356,7 +356,7 @@ class _Painter(ABC):
         self._look: dict[str, torch.Tensor] = {}
 
     def _settle(self, program: "Program | Compiled") -> "Settled | Compiled":
-        from engines.program import Compiled
+        from engines.onnx_to_torch import Compiled
 
         return program if isinstance(program, Compiled) else program.settle(self._image, self._inputs)
 

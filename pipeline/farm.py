@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from engines import Engine
 from engines.cpu import instruction_sets
+from engines.fact_cache import version_of
 from engines.parity import version
-from engines.remembered import version_of
 from pipeline.errors import SinkError
 from pipeline.segments import Segment
 from pipeline.sinks.parts import Parts

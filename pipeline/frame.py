@@ -8,7 +8,7 @@ from typing import Any, Self
 from engines import Image
 from pipeline.colour import Alpha, Colour
 from pipeline.hdr import Gain
-from pipeline.mastering import Mastering
+from pipeline.hdr_metadata import Mastering
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,19 +19,19 @@ from typing import Any
 
 from engines import Engine, Image, Look, Size
 from engines.parity import version
-from pipeline.device import DevicePainter, DeviceSource
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import LARGEST, PIECES, Farm
 from pipeline.frame import Frame, VideoInfo
-from pipeline.grey import Window
+from pipeline.gpu_video import DevicePainter, DeviceSource
+from pipeline.grey_window import Window
 from pipeline.hdr import HLG, PQ
 from pipeline.motion import Followed
-from pipeline.planes import Planes
+from pipeline.nv12 import Planes
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
+from pipeline.replay import Show, Staged
 from pipeline.scaling import Detail, resample, stylizer
 from pipeline.segments import Segment, after, missing
-from pipeline.show import Show, Staged
 from pipeline.sinks import Sink
 from pipeline.sinks.clock import WARM_UP, Clock
 from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of

@@ -17,8 +17,8 @@ import av.error
 from pipeline.colour import Colour, colour_of, is_yuv
 from pipeline.errors import SourceError
 from pipeline.hdr import HLG, PQ, high_colour
+from pipeline.hdr_metadata import Mastering, mastering_of
 from pipeline.languages import same_language
-from pipeline.mastering import Mastering, mastering_of
 from pipeline.orientation import Orientation, orientation_of
 from pipeline.sinks.container import ANIMATIONS, FORMATS
 from pipeline.sinks.encoders import ENCODERS

@@ -17,7 +17,7 @@ from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.progress import VideoProgress
 from pipeline.render import Render
-from pipeline.show import ROUNDED, Show, Staged
+from pipeline.replay import ROUNDED, Show, Staged
 from pipeline.sources import Source
 from tests.packs import tiny_pack
 from tests.videos import make_video, read_video

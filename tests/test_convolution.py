@@ -16,9 +16,9 @@ import torch.nn.functional as F  # noqa: E402
 
 from engines import Look, Style  # noqa: E402
 from engines.convolution import Tile, convolve, geometry, pack, paint, tile_for  # noqa: E402
+from engines.onnx_to_torch import Compiled, Program  # noqa: E402
 from engines.parity import agreement  # noqa: E402
-from engines.program import Compiled, Program  # noqa: E402
-from tests.test_program import graph, ints, node  # noqa: E402
+from tests.test_onnx_to_torch import graph, ints, node  # noqa: E402
 
 CPU = torch.device("cpu")
 

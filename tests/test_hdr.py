@@ -18,7 +18,7 @@ from pipeline.hdr import (
     pq_signal,
     small_size,
 )
-from pipeline.mastering import Mastering, mastering_of
+from pipeline.hdr_metadata import Mastering, mastering_of
 from pipeline.sources.file import FileSource
 from pipeline.sources.hdr import LuminanceReader
 from tests.packs import tiny_pack

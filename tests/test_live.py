@@ -260,7 +260,8 @@ def test_who_begins_to_read_nut_later_sees_it_and_the_others_go_on():
         reader.bind(("127.0.0.1", 0))
         reader.settimeout(0.04)
         url = f"udp://127.0.0.1:{reader.getsockname()[1]}?pkt_size=60000"
-        command = [sys.executable, "-m", "pipeline.sinks.relay", url, "nut", '{"flush_packets": "1"}']
+        module = [sys.executable, "-m", "pipeline.sinks.stream_process"]
+        command = [*module, url, "nut", '{"flush_packets": "1"}']
         relay = subprocess.Popen(command, stdin=subprocess.PIPE)
         muxer = Muxer("nut", relay.stdin, "nut", pattern.info, LiveEncoding("mjpeg"), flush_packets="1")
         number = 0
@@ -341,7 +342,7 @@ def test_a_signal_that_is_passed_on_twice_is_one():
 @pytest.mark.parametrize("sound", [False, True])
 def test_a_stream_begins_with_a_key_frame_and_has_all_that_follows(tmp_path, sound):
     path, info = tmp_path / "out.ts", replace(PatternSource((320, 180)).info, sound=sound)
-    command = [sys.executable, "-m", "pipeline.sinks.relay", f"file:{path}", "mpegts", "{}"]
+    command = [sys.executable, "-m", "pipeline.sinks.stream_process", f"file:{path}", "mpegts", "{}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         muxer = Muxer("out.ts", relay.stdin, "nut", info, LiveEncoding(), flush_packets="1")
         for number in range(20):

@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 import engines
 from engines import EngineBuildError, ParityError, Style, parity
 from engines.onnxruntime import OnnxRuntimeEngine
-from engines.plans import PlanCache
+from engines.plan_cache import PlanCache
 from tests.packs import golden, tiny_pack
 
 
@@ -180,7 +180,7 @@ def test_who_has_no_home_has_engines_all_the_same(style, monkeypatch, caplog):
     def homeless(*_, **__):
         raise RuntimeError("could not determine the home directory")
 
-    monkeypatch.setattr("engines.remembered.user_cache_path", homeless)
+    monkeypatch.setattr("engines.fact_cache.user_cache_path", homeless)
     with caplog.at_level(logging.INFO, "fauve"), engines.load("openvino", style=style, precision="float32"):
         assert "cannot be remembered: [Errno 2] no home to keep it in; set HOME" in caplog.text
     with pytest.raises(EngineBuildError, match=r"^tensorrt: .*: no home to keep it in; set HOME$"):

@@ -16,8 +16,8 @@ from pipeline.sources.live import open_source
 from pipeline.sources.pattern import TIME_BASE, PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import RTMP_MODULE, needs
-from tests.test_counted import film, follow
 from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start, until_it_listens
+from tests.test_resampler import film, follow
 
 __all__ = ["nothing_keeps_running"]
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 import engines
 from engines import EngineBuildError, EngineUnavailable, InferenceError, Look, Style
-from engines.plans import PlanCache, SizeRange
+from engines.plan_cache import PlanCache, SizeRange
 from pipeline.commands.doctor import doctor
 from pipeline.commands.engine import engine as engine_command
 from pipeline.commands.engine import shown

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import engines
 from engines import EngineBuildError, Look, Style
 from engines.cuda import CAPTURING
-from engines.program import Compiled, Program
+from engines.onnx_to_torch import Compiled, Program
 from engines.torch import TorchEngine, _OnCuda
 from pipeline.colour import Colour, encodable
-from pipeline.device import DevicePainter
-from pipeline.planes import Planes
+from pipeline.gpu_video import DevicePainter
+from pipeline.nv12 import Planes
 from tests.packs import tiny_pack
 
 
@@ -239,7 +239,9 @@ def test_what_cannot_be_compiled_at_all_is_known_before_a_film_begins(tmp_path, 
         raise RuntimeError("Failed to find C compiler\nand more")
 
     engine = TorchEngine(tiny_pack(tmp_path / "tiny"), "cpu", hint="throughput")
-    monkeypatch.setattr("engines.program.Program", lambda *arguments, fused: SimpleNamespace(fused=fused))
+    monkeypatch.setattr(
+        "engines.onnx_to_torch.Program", lambda *arguments, fused: SimpleNamespace(fused=fused)
+    )
     with monkeypatch.context() as broken:
         broken.setattr(torch, "compile", no_compiler)
         assert engine._fusing(b"") is None

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engines import EngineUnavailable, Style
 from pipeline.cli import fauve as command
-from pipeline.grey import Window
+from pipeline.grey_window import Window
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video

@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
-from pipeline.sinks.pane import opened, pressed
+from pipeline.sinks.window_process import opened, pressed
 from pipeline.sources.pattern import PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import needs

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.frame import Frame
-from pipeline.grey import Window
+from pipeline.grey_window import Window
 from pipeline.sources.file import FileSource
 from training.flow import Pair, checked_flow, normalised, pixels, warp
 from training.losses import luminance_change

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from engines import Look, Style
-from engines.program import Program
+from engines.onnx_to_torch import Program
 
 EPSILONS = (2, 4, 8)
 """Largest change of a pixel, in levels of 255."""

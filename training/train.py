@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from engines.atomic_write import atomic_write
-from training.ahead import batches, workers_for
 from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.cycle import training_of
 from training.data import TORCHVISION, clip_frames, held_out_first, resize_shorter, write_png
 from training.device import device_of, tried_convolutions
 from training.distributed import any_of_all, processes, rank, world
+from training.prefetch import batches, workers_for
 from training.recipe import Recipe
 from training.stylization import Material, StyleTraining, paint
 

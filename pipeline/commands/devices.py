@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipeline.midi import input_names
-from pipeline.sinks.pane import NOWHERE
+from pipeline.sinks.window_process import NOWHERE
 
 ALSA_MICROPHONES = tuple(f"microphone:{name}" for name in ("default", "pulse", "pipewire", "plughw:"))
 """What of ALSA's list somebody may want."""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 import engines
 from engines import Size
-from engines.plans import PlanCache
+from engines.plan_cache import PlanCache
 from pipeline.commands.options import Dimensions, onnx_options
 from pipeline.progress import say
 

@@ -34,10 +34,10 @@ from pipeline.commands.options import (
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import Farm
 from pipeline.frame import VideoInfo
-from pipeline.grey import Window
+from pipeline.grey_window import Window
 from pipeline.progress import Mode, Progress, VideoProgress, say
 from pipeline.render import Render
-from pipeline.show import Show
+from pipeline.replay import Show
 from pipeline.sinks.encoders import ENCODERS
 from pipeline.sinks.parts import Parts
 from pipeline.sinks.preview import PreviewPage

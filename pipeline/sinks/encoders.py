@@ -17,7 +17,7 @@ from pipeline.colour import IDENTITY, LIMITED, RGB, SMPTE170M, Colour, encodable
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
-from pipeline.planes import Planes
+from pipeline.nv12 import Planes
 
 
 @dataclass(frozen=True, slots=True)

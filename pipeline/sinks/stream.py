@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from pipeline.address import shown
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
-from pipeline.last_words import LastWords
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
 from pipeline.sources.live import PAUSES, ffmpeg
+from pipeline.stderr_tail import StderrTail
 
 log = logging.getLogger("fauve")
 
@@ -160,7 +160,7 @@ class StreamSink(Sink):
             program += ["-progress", "pipe:1", "-stats_period", "0.1", "-f", "nut", "-i", "-"]
             program += [word for name, value in INTERLEAVING.items() for word in (f"-{name}", value)]
             return [*program, "-c", "copy", "-bsf:v", "noise=drop=not(n)", "-f", target.format, target.url]
-        module = [sys.executable, "-m", "pipeline.sinks.relay"]
+        module = [sys.executable, "-m", "pipeline.sinks.stream_process"]
         return [*module, target.url, target.format, json.dumps({**INTERLEAVING, **target.options})]
 
     def _start(self) -> None:
@@ -178,7 +178,7 @@ class StreamSink(Sink):
             start_new_session=os.name == "posix",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        self._words = LastWords(self._child.stderr)
+        self._words = StderrTail(self._child.stderr)
         threading.Thread(target=self._listen, args=(self._child,), name="relay", daemon=True).start()
         self._busy_since = time.monotonic()
         try:

@@ -16,8 +16,8 @@ import numpy as np
 from engines import Image
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
-from pipeline.last_words import LastWords
 from pipeline.sinks import Sink
+from pipeline.stderr_tail import StderrTail
 
 ENDS_WITHIN = 1.0
 """Seconds that a window gets to close."""
@@ -55,7 +55,7 @@ class WindowSink(Sink):
         self._picture: Image | None = np.ndarray(shape, np.uint8, self._memory.buf)
         numbers = (info.width, info.height, int(how == "full"), int(display or 0))
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sinks.pane", self._memory.name, *map(str, numbers)],
+            [sys.executable, "-m", "pipeline.sinks.window_process", self._memory.name, *map(str, numbers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,7 +64,7 @@ class WindowSink(Sink):
             start_new_session=os.name == "posix",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        self._words = LastWords(self._child.stderr)
+        self._words = StderrTail(self._child.stderr)
 
     def write(self, frame: Frame) -> None:
         """Show one frame, and take the keys that were pressed since the last one."""

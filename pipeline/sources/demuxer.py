@@ -18,7 +18,7 @@ from av.stream import Disposition
 
 from engines.cuda import gpus
 from pipeline.errors import SourceError
-from pipeline.planes import current_context
+from pipeline.nv12 import current_context
 
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""

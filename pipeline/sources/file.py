@@ -17,9 +17,9 @@ from engines import Image
 from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, Track, VideoInfo
-from pipeline.grey import Window, grey_bits, grey_values
+from pipeline.grey_window import Window, grey_bits, grey_values
 from pipeline.hdr import HLG, PQ, Gain, gain_of, high_colour
-from pipeline.mastering import mastering_of
+from pipeline.hdr_metadata import mastering_of
 from pipeline.orientation import orientation_of
 from pipeline.scaling import resize
 from pipeline.sources import Source
@@ -75,7 +75,7 @@ class FileSource(Source):
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
         picture_rate: frames per second of a sequence of pictures.
         decoder: "cpu" or "cuda"; what NVIDIA's decoder cannot is decoded on the CPU, with a warning.
-        on_device: with "cuda", decoded frames stay on the GPU, for `pipeline.device`.
+        on_device: with "cuda", decoded frames stay on the GPU, for `pipeline.gpu_video`.
         container: an open container of FFmpeg's to read instead of `path`, which only names it. What comes
             from there is live: it is decoded without keeping frames back.
 

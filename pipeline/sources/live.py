@@ -26,12 +26,12 @@ from pipeline.address import shown
 from pipeline.channel import Cancelled, Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, VideoInfo
-from pipeline.last_words import LastWords
 from pipeline.scaling import resize
 from pipeline.sources import Source
-from pipeline.sources.counted import CountedSound
 from pipeline.sources.file import FileSource
 from pipeline.sources.pattern import TIME_BASE, PatternSource
+from pipeline.sources.resampler import SoundResampler
+from pipeline.stderr_tail import StderrTail
 
 log = logging.getLogger("fauve")
 
@@ -437,7 +437,7 @@ class SrtProgram:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        words = LastWords(self._process.stderr)
+        words = StderrTail(self._process.stderr)
         try:
             return av.open(self._process.stdout, format="nut", metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
@@ -485,7 +485,7 @@ class Capture(Source):
         )
         self.dropped = self._items.dropped
 
-    def _put_sound(self, samples: Any, counted: CountedSound, at: float) -> None:
+    def _put_sound(self, samples: Any, counted: SoundResampler, at: float) -> None:
         """Hand on sound that begins at the time `at`, in seconds of the run."""
         for piece in counted.pieces(samples, at):
             self._items.put_packet(piece, piece.size)
@@ -653,7 +653,7 @@ class LiveSource(Capture):
         leap = math.inf if self._ends else LEAP
         anchor = Anchor(leap if self._paced else ASTRAY, patient=self._film)
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
-        counted = CountedSound()
+        counted = SoundResampler()
 
         def hand_on(sound: list[tuple[Any, float]]) -> None:
             for samples, begins in sound:

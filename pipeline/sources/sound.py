@@ -19,7 +19,6 @@ from pipeline.channel import Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import Source
-from pipeline.sources.counted import CountedSound
 from pipeline.sources.live import (
     ASTRAY,
     LEAP,
@@ -32,6 +31,7 @@ from pipeline.sources.live import (
     open_container,
     parse,
 )
+from pipeline.sources.resampler import SoundResampler
 
 log = logging.getLogger("fauve")
 
@@ -165,7 +165,7 @@ class WithSound(Source):
         Args:
             begins: when its sound does; now if not given.
         """
-        counted = CountedSound()
+        counted = SoundResampler()
         until: float | None = None
 
         def hand_on(sound: list[tuple[Any, float]]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from pipeline.colour import BT709, LIMITED, Colour, Decoded, colour_of
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import VideoInfo
-from pipeline.sources.counted import CountedSound
 from pipeline.sources.live import Anchor, Capture
 from pipeline.sources.pattern import TIME_BASE
+from pipeline.sources.resampler import SoundResampler
 from pipeline.webrtc import NEEDED, Loop, bind, end_unless_connected, serve, signalling
 
 log = logging.getLogger("fauve")
@@ -160,7 +160,7 @@ class WhipSource(Capture):
             self._put(image, self.now)
 
     async def _take_sound(self, track: Any) -> None:
-        counted, anchor = CountedSound(), Anchor()
+        counted, anchor = SoundResampler(), Anchor()
         while not self._stopped.is_set():
             try:
                 samples = await track.recv()

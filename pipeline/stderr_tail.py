@@ -8,7 +8,7 @@ KEPT = 10
 """Lines."""
 
 
-class LastWords:
+class StderrTail:
     """The last lines of a child's standard error, read all the time, so that it never waits for a reader."""
 
     def __init__(self, said: IO[bytes] | None) -> None:

@@ -11,14 +11,14 @@ from click.testing import CliRunner
 
 import engines
 from engines import Look
-from pipeline import device
+from pipeline import gpu_video
 from pipeline.colour import BT709, FULL, LIMITED, Colour, Decoded, encodable, rgb_from_yuv, yuv_from_rgb
 from pipeline.commands.run import run
-from pipeline.device import DevicePainter, DeviceSource, resized, upsampled
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
+from pipeline.gpu_video import DevicePainter, DeviceSource, resized, upsampled
 from pipeline.motion import small_grey
-from pipeline.planes import TOLERANCE, Planes, nv12, rgb
+from pipeline.nv12 import TOLERANCE, Planes, nv12, rgb
 from pipeline.progress import VideoProgress
 from pipeline.render import PartPainting, Render
 from pipeline.scaling import resize, shifted, upsample
@@ -89,7 +89,7 @@ def test_pictures_are_scaled_as_on_the_cpu(size):
 @pytest.mark.parametrize("rest", [(0.25, -0.5), (-0.0625, 0.4375)])
 def test_pictures_are_moved_by_parts_of_a_pixel_as_on_the_cpu(rest):
     image = painting(0, (200, 120))
-    found, expected = array(device.shifted(tensor(image), *rest)), shifted(image, *rest)
+    found, expected = array(gpu_video.shifted(tensor(image), *rest)), shifted(image, *rest)
     inside = np.s_[3:-3, 3:-3]
     assert furthest(found[inside], expected[inside]) <= TOLERANCE
     assert np.abs(found.astype(int) - expected).mean() < 0.3
@@ -274,7 +274,7 @@ def on_gpu(tmp_path):
         yield engine
 
 
-def gpu_video(path, **options):
+def gpu_clip(path, **options):
     options = {"frames": 40, "size": (256, 192), "colour": (BT709, LIMITED, 1, 1)} | options
     return make_video(path, **options)
 
@@ -303,7 +303,7 @@ def staying(monkeypatch):
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_a_gpu_gives_its_frames_as_planes(on_gpu, tmp_path, codec):
     """PyTorch's context is there first, with other flags than FFmpeg would give it."""
-    video = gpu_video(tmp_path / "in.mp4", codec=codec)
+    video = gpu_clip(tmp_path / "in.mp4", codec=codec)
     with FileSource(video) as host, DeviceSource(video) as source:
         expected = [item for item in host if isinstance(item, Frame)]
         frames = [item for item in source if isinstance(item, Frame)]
@@ -327,7 +327,7 @@ def test_a_gpu_gives_its_frames_as_planes(on_gpu, tmp_path, codec):
 
 @pytest.mark.gpu
 def test_a_gpu_keeps_its_frames(on_gpu, tmp_path, caplog, staying):
-    video = gpu_video(tmp_path / "in.mp4")
+    video = gpu_clip(tmp_path / "in.mp4")
     _, expected, sound = painted(on_gpu, video, tmp_path / "host.mp4", "cpu")
     assert staying == []
     report, frames, same = painted(on_gpu, video, tmp_path / "device.mp4", "cuda")
@@ -341,7 +341,7 @@ def test_a_gpu_keeps_its_frames(on_gpu, tmp_path, caplog, staying):
 @pytest.mark.gpu
 def test_a_gpu_measures_both_ways_with_one_engine(on_gpu, tmp_path):
     """What is prepared for the first way, which leaves the frames there, paints those of the other."""
-    video = gpu_video(tmp_path / "in.mp4", frames=90)
+    video = gpu_clip(tmp_path / "in.mp4", frames=90)
     _, expected, sound = painted(on_gpu, video, tmp_path / "host.mp4", "cpu")
     report, frames, same = painted(on_gpu, video, tmp_path / "device.mp4", "cuda")
     assert (report["frames"], len(frames), same) == (90, 90, sound)
@@ -353,7 +353,7 @@ def test_a_gpu_measures_both_ways_with_one_engine(on_gpu, tmp_path):
 
 @pytest.mark.gpu
 def test_a_canvas_follows_the_camera_on_a_gpu(tmp_path, caplog, staying):
-    video = gpu_video(tmp_path / "in.mp4", frames=90, size=(160, 96), shown=panned)
+    video = gpu_clip(tmp_path / "in.mp4", frames=90, size=(160, 96), shown=panned)
     style = tiny_pack(tmp_path / "tiny", native_height=64, carried=True)
     with engines.load("torch:cuda", style=style, precision="float32") as engine:
         _, expected, _ = painted(engine, video, tmp_path / "host.mp4", "cpu")
@@ -373,7 +373,7 @@ def test_a_canvas_follows_the_camera_on_a_gpu(tmp_path, caplog, staying):
     ],
 )
 def test_what_cannot_stay_on_a_gpu_is_copied_and_said(on_gpu, tmp_path, caplog, staying, options, reason):
-    video = gpu_video(tmp_path / "in.mkv", frames=10, **options)
+    video = gpu_clip(tmp_path / "in.mkv", frames=10, **options)
     _, expected, _ = painted(on_gpu, video, tmp_path / "host.mkv", "cpu")
     report, frames, _ = painted(on_gpu, video, tmp_path / "device.mkv", "cuda")
     assert (report["frames"], staying) == (10, [])

@@ -1,4 +1,4 @@
-"""The child process of a stream, `python -m pipeline.sinks.relay`: NUT on standard input, out to a server.
+"""The child process of a stream: NUT on standard input, out to a server (`python -m ...stream_process`).
 
 FFmpeg opens network outputs while it holds Python's global lock, and a server that does not answer would
 freeze every thread: here it freezes only this process, which can be killed.

@@ -13,7 +13,7 @@ TOLERANCE = SAMPLE_RATE // 20
 """Samples that a source's own time may be off by before it counts: 50 ms, more than containers round by."""
 
 
-class CountedSound:
+class SoundResampler:
     """The sound of one connection, whose times are counted on in samples.
 
     Containers round the times of pieces, Matroska and FLV to the millisecond: taken as they are, pieces would

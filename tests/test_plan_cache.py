@@ -8,7 +8,7 @@ import time
 import pytest
 
 from engines.errors import EngineBuildError
-from engines.plans import Plan, PlanCache, SizeRange, Target
+from engines.plan_cache import Plan, PlanCache, SizeRange, Target
 
 TARGET = Target("ab" * 32, "float16", "11.4.0", "NVIDIA Test GPU", "9.0", "level 3")
 

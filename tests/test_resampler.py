@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.frame import Frame
 from pipeline.sinks.muxer import LiveEncoding, Muxer
-from pipeline.sources.counted import CountedSound
 from pipeline.sources.live import LiveSource, open_source
 from pipeline.sources.pattern import PatternSource
+from pipeline.sources.resampler import SoundResampler
 from pipeline.sources.sound import WithSound
 
 RATE = 48_000
@@ -34,7 +34,7 @@ def follow(pieces):
 
 
 def test_times_in_milliseconds_make_neither_gaps_nor_overlaps():
-    counted, pieces = CountedSound(), []
+    counted, pieces = SoundResampler(), []
     for index in range(500):
         pieces += counted.pieces(tone(1024), 7 + round(index * 1024 / RATE, 3))
     assert pieces[0].samples.pts == 7 * RATE
@@ -44,14 +44,14 @@ def test_times_in_milliseconds_make_neither_gaps_nor_overlaps():
 
 @pytest.mark.parametrize(("off", "begins"), [(0.04, 1024), (-0.04, 1024), (0.06, 3904), (-0.06, -1856)])
 def test_only_what_is_far_off_is_believed(off, begins):
-    counted = CountedSound()
+    counted = SoundResampler()
     list(counted.pieces(tone(1024), 0))
     (piece,) = counted.pieces(tone(1024), 1024 / RATE + off)
     assert piece.samples.pts == begins
 
 
 def test_each_kind_is_made_the_same():
-    counted, pieces, at = CountedSound(), [], Fraction(0)
+    counted, pieces, at = SoundResampler(), [], Fraction(0)
     kinds = [
         ("stereo", RATE, "fltp"),
         ("mono", RATE, "fltp"),

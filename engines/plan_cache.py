@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from engines.atomic_write import atomic_write
 from engines.errors import EngineBuildError
-from engines.remembered import cache_folder
+from engines.fact_cache import cache_folder
 from engines.style import Size
 
 log = logging.getLogger("fauve")

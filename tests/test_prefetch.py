@@ -15,12 +15,12 @@ import pytest
 import tomli_w
 import torch
 
-from tests.test_program import Devices, Elsewhere
+from tests.test_onnx_to_torch import Devices, Elsewhere
 from tests.test_train import RECIPE, material  # noqa: F401, a fixture
-from training import ahead
-from training.ahead import batches, workers_for
+from training import prefetch
 from training.checkpoint import load_checkpoint
 from training.cycle import training_of
+from training.prefetch import batches, workers_for
 from training.stylization import StyleTraining
 from training.train import train
 
@@ -91,11 +91,11 @@ def test_a_signal_to_all_its_processes_stops_a_training_after_a_checkpoint(mater
 
 def test_no_more_draw_than_shared_memory_has_room_for(material, monkeypatch, caplog):  # noqa: F811
     training = StyleTraining(RECIPE, material, torch.device("cpu"))
-    room = 2 * (ahead.AHEAD + 1) * training.batch(1).nbytes()
+    room = 2 * (prefetch.AHEAD + 1) * training.batch(1).nbytes()
     usage = namedtuple("usage", "free")
     for free, processes, fit in ((room, 1, 2), (room // 2, 1, 1), (room // 4, 1, 0), (room, 2, 1)):
-        monkeypatch.setattr(ahead.shutil, "disk_usage", lambda path, free=free: usage(free))
-        monkeypatch.setattr(ahead, "world", lambda processes=processes: processes)
+        monkeypatch.setattr(prefetch.shutil, "disk_usage", lambda path, free=free: usage(free))
+        monkeypatch.setattr(prefetch, "world", lambda processes=processes: processes)
         with caplog.at_level(logging.WARNING, "fauve"):
             assert len(list(batches(training, 1, 2, 3))) == 2
         assert f"{fit} of 3 workers" in caplog.text
@@ -103,7 +103,7 @@ def test_no_more_draw_than_shared_memory_has_room_for(material, monkeypatch, cap
 
 def test_the_cpu_draws_for_itself_and_a_gpu_is_drawn_for():
     assert workers_for(torch.device("cpu")) == 0
-    assert 0 <= workers_for(torch.device("cuda")) <= ahead.MOST_WORKERS
+    assert 0 <= workers_for(torch.device("cuda")) <= prefetch.MOST_WORKERS
 
 
 @pytest.mark.parametrize("cycle", [0.0, 1.0])

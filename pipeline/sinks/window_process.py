@@ -1,4 +1,4 @@
-"""The child process of a window, `python -m pipeline.sinks.pane`: shows pictures, and tells the keys.
+"""The child process of a window: shows pictures, and tells the keys (`python -m ...window_process`).
 
 Xlib ends the program whose X server dies, and a driver that crashes its own: here that is this process alone.
 SDL wants a thread for itself, on macOS the first one, which every window has here.

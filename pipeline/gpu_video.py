@@ -15,8 +15,8 @@ from engines import Engine, Look, Size
 from pipeline.colour import Colour, rgb_from_yuv, yuv_from_rgb
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
+from pipeline.nv12 import Planes, grey, levels, nv12, rgb
 from pipeline.orientation import Orientation
-from pipeline.planes import Planes, grey, levels, nv12, rgb
 from pipeline.scaling import (
     FIXED_POINT,
     SLOPE_LIMIT,

@@ -10,7 +10,7 @@ import pytest
 
 import engines
 from engines import EngineBuildError, EngineUnavailable, InferenceError, Look
-from engines.behind import Behind
+from engines.hot_swap import Behind
 from engines.torch import TorchEngine
 from pipeline.controls import Controls, Scene
 from pipeline.deck import Deck
@@ -166,7 +166,7 @@ def test_one_that_cannot_paint_the_size_in_use_is_closed_and_not_used(style, cap
 
 
 def test_one_that_comes_after_the_end_is_closed(style, monkeypatch):
-    monkeypatch.setattr("engines.behind.PATIENCE", 0.01)
+    monkeypatch.setattr("engines.hot_swap.PATIENCE", 0.01)
     ready, slow = first(style), Slow(style)
     engine = Behind(ready, [("torch:cpu", slow)])
     engine(IMAGE, Look())
