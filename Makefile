@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/base
 	$(BIN)/fauve run docs/big_buck_bunny.mp4 -o demo_painted.mp4 --style pointillism --force
 
-# What trains has processes of its own: torch crashes where OpenVINO has run before, as it does in test_hot_swap, the last.
+# What trains has processes of its own: torch has crashed where OpenVINO had run before, as it has in test_hot_swap, the last.
 TORCH := $(addprefix tests/test_,prefetch.py train.py evaluate.py augment.py inception.py torchvision.py convolution.py hot_swap.py)
 # A worker that crashes ends the tests: pytest-xdist can wait for its tests for ever.
 # One thread each for torch, whose threads otherwise wait for one another in a spin.
