@@ -142,7 +142,7 @@ def test_all_the_sound_of_a_server_arrives(nginx, tmp_path):
                 break
         source.close()
         sender.kill()
-    # What came while it was opened comes at once; on a busy machine that has to be put in its place once.
+    # In its first second the delay of the stream is found, which on a busy machine may move the sound once.
     assert follow(pieces[60:])
 
 

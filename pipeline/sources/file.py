@@ -395,7 +395,8 @@ class FileSource(Source):
                 *(self.path, self._timeline.late),
             )
         if self.damaged:
-            log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
+            packets = "packet was" if self.damaged == 1 else "packets were"
+            log.warning("%s: %d damaged %s left out", self.path, self.damaged, packets)
 
     def _frame(self, frame: av.VideoFrame, pts: int, duration: int) -> Frame:
         high: Any = None
