@@ -5,10 +5,14 @@ import torch.nn.functional as F
 from training.brushwork import COATS, STEP, grain
 from training.flow import identity_grid
 from training.networks import (
+    CORRECTED,
     FLAT,
+    MIDDLE,
+    MOST,
     PATCH,
     Canvas,
     DenseDiscriminator,
+    Exposure,
     Generator,
     Kuwahara,
     LinearUpsample,
@@ -158,7 +162,7 @@ def test_depth_and_skips_are_the_recipes():
 
 def test_noise_and_small_detail_go_and_edges_stay():
     generator, steps = Generator(1), torch.arange(64) >= 32
-    edge = (0.2 + 0.6 * steps.float()).expand(1, 3, 64, 64)
+    edge = (MIDDLE - 0.3 + 0.6 * steps.float()).expand(1, 3, 64, 64)
     noise = torch.randn(1, 3, 64, 64) * 4 / 255
     left = F.pixel_shuffle(inner(generator.base(edge + noise)), 2) - edge
     assert torch.cat([left[..., :28], left[..., 36:]], -1).std() < 0.25 * noise.std()
@@ -169,6 +173,29 @@ def test_noise_and_small_detail_go_and_edges_stay():
     # Two pixels wide, as leaves are: gone but for a seventh.
     comb = (0.2 + 0.6 * (torch.arange(64) // 2 % 2).float()).expand(1, 3, 64, 64)
     assert F.pixel_shuffle(inner(generator.base(comb)), 2)[..., 8:-8].std() < 0.15 * comb.std()
+
+
+def test_a_dim_picture_is_lightened_by_the_odds_of_its_values():
+    expose = Exposure()
+    dim = torch.rand(2, 3, 16, 24) * torch.tensor([0.4, 0.02]).view(2, 1, 1, 1)
+    lit = expose(dim - 0.5) + 0.5
+    light = (dim.mean((2, 3)) @ torch.tensor([0.2126, 0.7152, 0.0722])).view(2, 1, 1, 1)
+    gain = ((light / (1 - light)) / (MIDDLE / (1 - MIDDLE))) ** -CORRECTED
+    assert 1.5 < gain[0] < MOST < gain[1]
+    gain[1] = MOST
+    torch.testing.assert_close(lit / (1 - lit), gain * dim / (1 - dim), atol=1e-4, rtol=1e-3)
+
+
+def test_black_and_white_and_a_picture_of_middle_light_stay_as_they_are_exposed():
+    expose = Exposure()
+    middle = torch.full((1, 3, 8, 8), MIDDLE - 0.5)
+    torch.testing.assert_close(expose(middle), middle)
+    ends = torch.full((1, 3, 8, 8), -0.5)
+    assert torch.equal(expose(ends), ends)
+    ends[..., 0] = 0.5
+    torch.testing.assert_close(expose(ends), ends)
+    bright = torch.full((1, 3, 8, 8), 0.4)
+    torch.testing.assert_close(expose(bright), torch.full((1, 3, 8, 8), 0.371), atol=1e-3, rtol=0)
 
 
 def test_what_is_flat_is_averaged_over_all_windows_and_what_is_not_over_the_flattest():
@@ -197,11 +224,11 @@ def test_a_style_is_nearly_all_there_below_half_strength_and_most_of_the_colours
     assert 0.85 < there[1] < there[2] < 1
     generator = randomised(Generator(1))
     mix, corner = torch.ones(1, 1), torch.zeros(2, dtype=torch.int64)
-    image = torch.full((1, 3, 64, 64), 0.5)
+    image = torch.full((1, 3, 64, 64), MIDDLE)
     with torch.no_grad():
         for strength in (0.5, 1.0):
             levels = generator.paint(image, mix, torch.full((1,), strength))[1]
-            weights, held = mix * eased(torch.tensor(strength)), torch.full((1, 12, 34, 34), 0.5)
+            weights, held = mix * eased(torch.tensor(strength)), torch.full((1, 12, 34, 34), MIDDLE)
             for level, (layer, canvas) in enumerate(
                 zip(generator.encode[:2], generator.canvases, strict=True)
             ):

@@ -24,7 +24,6 @@ from training.networks import (
     CANVAS_LEVEL,
     ConvNorm,
     Generator,
-    Kuwahara,
     LinearUpsample,
     UpsampleConv,
     UpsampleToImage,
@@ -326,9 +325,9 @@ def _transposed(layer: UpsampleConv) -> _TransposedConv:
 
 
 class _SimplifyPairs(nn.Module):
-    """What a `Kuwahara` becomes: of pairs of pixels, on 0..255."""
+    """What simplifies a picture, but of pairs of pixels, on 0..255."""
 
-    def __init__(self, simplify: Kuwahara) -> None:
+    def __init__(self, simplify: nn.Module) -> None:
         super().__init__()
         self.halve = nn.Conv2d(6, 3, (2, 1), stride=(2, 1))
         self.halve.weight.data = torch.eye(3).repeat(1, 2)[..., None, None].repeat(1, 1, 2, 1) / (4 * 255)

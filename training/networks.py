@@ -20,6 +20,15 @@ BATCH_NORM_MOMENTUM = 0.03
 FLAT = 2e-3
 """Variance of the light, of 0..1, in a window that is flat no longer; a webcam's noise is far below."""
 
+MIDDLE = 0.45
+"""Luminance, of 0..1, of a picture that is neither light nor dark, which is painted as it is exposed."""
+
+CORRECTED = 0.75
+"""What power of the odds that a picture's light is off the middle by is corrected."""
+
+LEAST, MOST = 0.75, 4.0
+"""By what factor of its odds a value is darkened and lightened at most: faces in bright rooms stay light."""
+
 PATCH = 3
 """Side of the windows that a picture is simplified by, at half its size: brushes of six pixels."""
 
@@ -162,6 +171,31 @@ class UpsampleToImage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (1,) * 4, mode="replicate")
         return F.conv2d(x, self.phase_weight(), self.bias.repeat_interleave(4))
+
+
+class Exposure(nn.Module):
+    """A picture in the light of most pictures, whatever light it was taken in.
+
+    A painting's light is far from that of a dim room, which a network of fixed weights gives too little of
+    the style; one with instance norms adapts, but flickers. So it is done as a camera does it, by the mean of
+    the frame alone, which changes as slowly as the scene. Every value's odds, v / (1 - v), are multiplied:
+    black stays black, so that a fade to black remains one.
+    """
+
+    luminance: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("luminance", torch.tensor([0.2126, 0.7152, 0.0722]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [n, 3, h, w], RGB in -0.5..0.5, in its new light."""
+        # Over all places, in 32 bits.
+        mean = x.float().mean((2, 3), keepdim=True) + 0.5
+        light = (mean * self.luminance.float()[:, None, None]).sum(1, keepdim=True).clamp(0.01, 0.99)
+        gain = (MIDDLE / (1 - MIDDLE) * (1 - light) / light).pow(CORRECTED).clamp(LEAST, MOST).to(x.dtype)
+        x = x + 0.5
+        return gain * x / (1 + (gain - 1) * x) - 0.5
 
 
 class Kuwahara(nn.Module):
@@ -335,7 +369,7 @@ class Generator(nn.Module):
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
-        self.simplify = Kuwahara() if simplified else None
+        self.simplify = nn.Sequential(Exposure(), Kuwahara()) if simplified else None
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         colours, relief = brushwork.grain(CANVAS_SIDE)

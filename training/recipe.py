@@ -80,7 +80,8 @@ class Recipe:
     blocks: int = 4
     """Residual blocks at the lowest level."""
     simplified: bool = True
-    """Paint over a picture of flat patches, without detail finer than a brush, and not over all there is."""
+    """Paint over a picture of flat patches in middling light, without detail finer than a brush, and not over
+    all there is."""
     trunk: bool = True
     """Train the trunk that all styles share; without it, only the styles' scales and shifts."""
     discriminator: str = "patch"
