@@ -186,6 +186,16 @@ def test_a_dim_picture_is_lightened_by_the_odds_of_its_values():
     torch.testing.assert_close(lit / (1 - lit), gain * dim / (1 - dim), atol=1e-4, rtol=1e-3)
 
 
+def test_bars_beside_a_picture_do_not_lighten_it():
+    expose = Exposure()
+    picture = torch.rand(1, 3, 16, 12) * 0.5 - 0.5
+    barred = F.pad(picture, (20, 20, 4, 4), value=-0.5)
+    lit = expose(barred)[..., 4:-4, 20:-20]
+    torch.testing.assert_close(lit, expose(picture), atol=2e-3, rtol=0)
+    assert (lit - picture).mean() > 0.05
+    assert torch.equal(expose(torch.full((1, 3, 8, 8), -0.5)), torch.full((1, 3, 8, 8), -0.5))
+
+
 def test_black_and_white_and_a_picture_of_middle_light_stay_as_they_are_exposed():
     expose = Exposure()
     middle = torch.full((1, 3, 8, 8), MIDDLE - 0.5)

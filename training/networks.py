@@ -29,6 +29,9 @@ CORRECTED = 0.75
 LEAST, MOST = 0.75, 4.0
 """By what factor of its odds a value is darkened and lightened at most: faces in bright rooms stay light."""
 
+SHADE = 4 / 255
+"""Luminance, of 0..1, below which a place counts less for how a picture is exposed: bars are black."""
+
 PATCH = 3
 """Side of the windows that a picture is simplified by, at half its size: brushes of six pixels."""
 
@@ -186,13 +189,16 @@ class Exposure(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("luminance", torch.tensor([0.2126, 0.7152, 0.0722]), persistent=False)
+        weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
+        self.register_buffer("luminance", weights, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, 3, h, w], RGB in -0.5..0.5, in its new light."""
-        # Over all places, in 32 bits.
-        mean = x.float().mean((2, 3), keepdim=True) + 0.5
-        light = (mean * self.luminance.float()[:, None, None]).sum(1, keepdim=True).clamp(0.01, 0.99)
+        # Over so many places, in 32 bits.
+        light = F.conv2d(x, self.luminance).float() + 0.5
+        counts = (light / SHADE).clamp(max=1)
+        shade, share = (each.mean((2, 3), keepdim=True) for each in (light * counts, counts))
+        light = (shade / share.clamp(min=1e-4)).clamp(0.01, 0.99)
         gain = (MIDDLE / (1 - MIDDLE) * (1 - light) / light).pow(CORRECTED).clamp(LEAST, MOST).to(x.dtype)
         x = x + 0.5
         return gain * x / (1 + (gain - 1) * x) - 0.5
