@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from training import brushwork
 from training.device import constant
+from training.losses import LUMA
 
 BATCH_NORM_MOMENTUM = 0.03
 
@@ -180,8 +181,8 @@ class Exposure(nn.Module):
     """A picture in the light of most pictures, whatever light it was taken in.
 
     A painting's light is far from that of a dim room, which a network of fixed weights gives too little of
-    the style; one with instance norms adapts, but flickers. So it is done as a camera does it, by the mean of
-    the frame alone, which changes as slowly as the scene. Every value's odds, v / (1 - v), are multiplied:
+    the style; one with instance norms adapts, but flickers. So it is done as a camera does it, by the mean
+    light of the frame, which changes as slowly as the scene. Every value's odds, v / (1 - v), are multiplied:
     black stays black, so that a fade to black remains one.
     """
 
@@ -189,8 +190,7 @@ class Exposure(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
-        self.register_buffer("luminance", weights, persistent=False)
+        self.register_buffer("luminance", torch.tensor(LUMA).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, 3, h, w], RGB in -0.5..0.5, in its new light."""
