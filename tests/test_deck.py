@@ -73,6 +73,12 @@ def wait_for(what, seconds=30):
         time.sleep(0.01)
 
 
+def wait_to_play(deck, engine, scene=None, seconds=30):
+    """Paint until the fade to `engine` has ended: whose last frames are as grey as its end."""
+    wait_for(lambda: grey(deck, scene) and deck.engine is engine, seconds)
+    assert grey(deck, scene) == engine.grey
+
+
 def test_it_paints(deck):
     assert grey(deck) == 100
 
@@ -132,7 +138,7 @@ def test_the_pack_that_is_on_its_way_is_told_until_it_is_there(deck, engines):
     wait_for(lambda: deck.refused)
     # The last wish is refused, and the first one still fades in.
     wait_for(lambda: deck.loading == "two")
-    wait_for(lambda: grey(deck) == 200)
+    wait_to_play(deck, engines["two"])
     assert deck.loading == ""
 
 
@@ -159,7 +165,7 @@ def test_a_style_that_is_asked_for_as_a_pack_fades_in_and_stays(deck, engines):
     engines["cold"].style.mix = {"cold": 1.0}
     controls = deck._controls
     deck.play("cold")
-    wait_for(lambda: grey(deck, controls.scene_at(Fraction(1))) == 200)
+    wait_for(lambda: grey(deck, controls.scene_at(Fraction(1))) and deck.engine is engines["cold"])
     grey(deck, controls.scene_at(Fraction(2)))
     # Of the picture that it is compiled with, nobody asks.
     assert {mix["cold"] for mix in mixes} == {1.0}
@@ -167,9 +173,9 @@ def test_a_style_that_is_asked_for_as_a_pack_fades_in_and_stays(deck, engines):
     assert controls.state["mix"] == {"warm": 0, "cold": 1}
 
 
-def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck):
+def test_styles_that_a_pack_does_not_have_do_not_stop_it(deck, engines):
     deck.play("two")
-    wait_for(lambda: grey(deck, Scene(Look({"warm": 1, "cold": 2}))) == 200)
+    wait_to_play(deck, engines["two"], Scene(Look({"warm": 1, "cold": 2})))
 
 
 def test_a_pack_that_cannot_be_loaded_is_said_and_the_other_goes_on(deck):
@@ -221,7 +227,7 @@ def test_a_pack_that_is_on_its_way_takes_over_from_an_engine_that_fails(slow_dec
     engines["one"].fails = True
     assert grey(deck) == 10
     go.set()
-    wait_for(lambda: grey(deck) == 250, 5)
+    wait_to_play(deck, engines["three"], seconds=5)
     wait_for(lambda: deck._preparing is None and engines["two"].closed)
     assert (deck.problem, deck.restarted, loaded) == ("", 1, ["one", "two", "three"])
     assert (engines["one"].closed, engines["two"].closed, engines["three"].closed) == (True, True, False)
@@ -234,7 +240,7 @@ def test_a_pack_that_is_asked_for_after_a_failure_follows_one_that_was_on_its_wa
     assert grey(deck) == 10
     deck.play("three")
     go.set()
-    wait_for(lambda: grey(deck) == 250, 5)
+    wait_to_play(deck, engines["three"], seconds=5)
     assert loaded == ["one", "two", "three"]
 
 
@@ -244,7 +250,7 @@ def test_of_packs_that_are_asked_for_while_one_is_loaded_the_last_one_follows(sl
     for pack in ("two", "two", "four", "one", "three", "three"):
         deck.play(pack)
     go.set()
-    wait_for(lambda: grey(deck) == 250)
+    wait_to_play(deck, engines["three"])
     wait_for(lambda: deck._preparing is None)
     deck.play("three")
     assert deck._preparing is None, "it is played already"
@@ -255,7 +261,7 @@ def test_of_packs_that_are_asked_for_while_one_is_loaded_the_last_one_follows(sl
     deck.play("four")
     deck.play("two")
     go.set()
-    wait_for(lambda: grey(deck) == 200)
+    wait_to_play(deck, engines["two"])
     wait_for(lambda: deck._preparing is None)
     assert loaded == ["one", "two", "three", "two"]
 
@@ -281,7 +287,7 @@ def test_an_engine_that_takes_its_time_to_close_holds_up_no_picture(deck, engine
     deck._controls.set("crossfade", 0)
     deck.play("two")
     began = time.monotonic()
-    wait_for(lambda: grey(deck) == 200)
+    wait_to_play(deck, engines["two"])
     assert time.monotonic() - began < 10
     assert not engines["one"].closed
     go.set()
@@ -408,7 +414,7 @@ def test_another_pack_ends_the_trouble_of_one_that_does_not_come_back(deck, engi
     assert grey(deck) == 10
     wait_for(lambda: "does not come back" in deck.problem)
     deck.play("two")
-    wait_for(lambda: grey(deck) == 200)
+    wait_to_play(deck, engines["two"])
     assert deck.problem == ""
     assert deck._controls.state["pack"] == "two"
 
