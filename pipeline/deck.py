@@ -14,6 +14,7 @@ from engines.errors import first_line
 from pipeline.controls import Controls, Scene
 from pipeline.governor import Governor
 from pipeline.scaling import Detail, Paint, scaled, size_for
+from pipeline.temporal_filter import TemporalFilter
 
 log = logging.getLogger("fauve")
 
@@ -85,6 +86,7 @@ class Deck:
         controls: told of a swap, and asked how long it may take.
         detail: as in `scaling.working_size`.
         governor: chooses the working size; None keeps it.
+        steady: share of the picture shown before that is mixed into each one (`TemporalFilter`).
 
     Raises:
         StyleError, EngineError: the first engine cannot be made.
@@ -99,6 +101,7 @@ class Deck:
         *,
         detail: Detail = 1.0,
         governor: Governor | None = None,
+        steady: float = 0.0,
     ) -> None:
         self.problem = ""
         """Why nothing is painted right now; empty while all is well."""
@@ -112,6 +115,7 @@ class Deck:
         self._controls = controls
         self._governor = governor
         self._current: Player | None = self._player(load(pack), pack, 1.0)
+        self._steady = TemporalFilter(steady, self._current.size, live=True)
         self._pack = pack
         """That was played last, and is tried again after a failure."""
         self._loading = ""
@@ -180,6 +184,7 @@ class Deck:
         held = self._last if scene.freeze else None
         if scene.blackout or scene.bypass or held is not None:
             self._go_over_unseen()
+            self._steady.forget()
         if scene.blackout:
             return self._black
         if held is not None:
@@ -197,9 +202,10 @@ class Deck:
                     return image
                 began = time.perf_counter()
                 painted = current(image, look)
-                seconds = time.perf_counter() - began
                 if self._next is not None:
                     painted = self._faded(painted, image, look)
+                painted = self._steady(image, painted, look)
+                seconds = time.perf_counter() - began
         except Exception as error:  # runtimes and drivers raise their own kinds, too
             self._failed(error)
             return image

@@ -30,7 +30,7 @@ from pipeline.nv12 import Planes
 from pipeline.progress import VideoProgress
 from pipeline.rate import ConstantRate
 from pipeline.replay import Show, Staged
-from pipeline.scaling import Detail, resample, stylizer
+from pipeline.scaling import Detail, resample, size_for, stylizer
 from pipeline.segments import Segment, after, missing
 from pipeline.sinks import Sink
 from pipeline.sinks.clock import WARM_UP, Clock
@@ -47,6 +47,7 @@ from pipeline.sources.file import Decoder, FileSource
 from pipeline.sources.index import read_index
 from pipeline.stats import Stats
 from pipeline.stream import run
+from pipeline.temporal_filter import TemporalFilter, memory
 from pipeline.verify import Contents, differences, read_contents
 from pipeline.workers import Runtime, paint_in_processes
 
@@ -83,6 +84,8 @@ class Painting:
     decoder: Decoder
     follow: bool
     """The style's canvas goes along with what the camera films."""
+    steady: float
+    """Share of the frame before that is mixed into each one, along the motion."""
 
     def open(self, engine: Engine, segment: Segment, file: FileSource | None = None) -> Opened:
         """The frames of `segment`, to be painted by `engine`.
@@ -125,17 +128,19 @@ class Painting:
     def write(
         self,
         opened: Opened,
+        segment: Segment,
         engine: Engine,
         sinks: Sequence[Sink],
         stats: Stats,
         progress: Callable[[Stats], None] | None,
     ) -> None:
-        """Paint the frames of `opened` into `sinks`, and close it.
+        """Paint the frames of `opened`, which are those of `segment`, into `sinks`, and close it.
 
         Raises:
             SourceError, SinkError, EngineError: as `pipeline.stream.run`.
         """
         file, source, paint = opened
+        size = size_for(engine.style, (file.info.width, file.info.height), self.detail)
         with source:
             run(
                 source,
@@ -143,6 +148,8 @@ class Painting:
                 sinks,
                 look_at=looks(self.look),
                 streams=engine.streams,
+                then=TemporalFilter(self.steady, size) if self.steady else None,
+                start=segment.start,
                 progress=progress,
                 stats=stats,
                 scored=any_look if self.score else None,
@@ -172,7 +179,7 @@ class Painting:
             frames = (item for item in followed if isinstance(item, Frame))
             for number, item in enumerate(frames):
                 progress(number)
-                while left and (left[0].start is None or item.pts >= left[0].start):
+                while left and (left[0].first is None or item.pts >= left[0].first):
                     found.append(dataclasses.replace(left.popleft(), motion=motion))
                 if not left:
                     break
@@ -212,7 +219,7 @@ class PartPainting(Painting):
         """
         opened = self._on_device(engine, segment) if self.on_device else self.open(engine, segment)
         sink = PartSink(self.parts, sized(opened[1].info, self.size), self.encoding)
-        self.write(opened, engine, [sink, *others], stats, progress)
+        self.write(opened, segment, engine, [sink, *others], stats, progress)
 
     def _on_device(self, engine: Engine, segment: Segment) -> Opened:
         file = DeviceSource(self.video, start=segment.after, end=segment.end, entry=segment.entry)
@@ -248,6 +255,7 @@ class PartPainting(Painting):
             f"--engine {engine.name}": engine.name != "torch:cuda",
             "the preview page": shown,
             "--score": self.score,
+            "--steady": self.steady > 0,
             "a show": isinstance(self.look, Show),
             "--fps or --size": self.rate is not None or self.size is not None,
             "--hdr keep": self.keep_hdr,
@@ -305,6 +313,8 @@ class Render:
     """What of a grey picture in many bits is seen; nearly all if not given."""
     follow: bool = True
     """Take the style's canvas along with what the camera films."""
+    steady: float = 0.0
+    """Share of the frame before that is mixed into each one, along the motion; up to 0.9."""
 
     def __call__(
         self, video: Path, output: Path, progress: Callable[[VideoInfo], VideoProgress]
@@ -410,14 +420,16 @@ class Render:
             index = read_index(video, self.rate)
             if index is None:
                 raise SinkError(f"{output}: {video} tells no times of its frames; --force starts over")
-            left = missing([], index, file.info.time_base, self.rate, 1, skip=done)
+            left = missing(
+                *([], index, file.info.time_base, self.rate, 1), skip=done, lead=memory(self.steady)
+            )
             if not left:
                 return Stats(before=done)
             (segment,) = painting.located(left, shown.look_through)
         sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
         opened = painting.open(self.engine, segment, file if piped else None)
         try:
-            painting.write(opened, self.engine, [sink, *self._preview()], stats, shown.show)
+            painting.write(opened, segment, self.engine, [sink, *self._preview()], stats, shown.show)
         except BaseException as error:
             written = stats.before + stats.encoded
             if is_sequence(output) and written:
@@ -440,7 +452,8 @@ class Render:
                 f"--fps {MOST_GIF // 2}"
             )
         codec = self._codec(file, muxer_of(output))
-        opened, stats = painting.open(self.engine, Segment(), file), Stats()
+        segment, stats = Segment(), Stats()
+        opened = painting.open(self.engine, segment, file)
         sink = FileSink(
             *(output, sized(opened[1].info, self.size)),
             codec=codec,
@@ -451,7 +464,7 @@ class Render:
             mark=self._mark(file, codec, painting.background),
         )
         try:
-            painting.write(opened, self.engine, [sink, *self._preview()], stats, shown.show)
+            painting.write(opened, segment, self.engine, [sink, *self._preview()], stats, shown.show)
         except BaseException:
             # Ctrl-C may come before the threads that would abort it.
             sink.abort()
@@ -507,13 +520,12 @@ class Render:
         places = self.workers if self.farm is None else self.farm.places
         if done or places > 1 or self.farm is not None:
             index = read_index(painting.video, self.rate)
-            if index is not None and self.farm is not None:
-                pieces = PIECES * places
-                segments = missing(done, index, time_base, self.rate, pieces, largest=LARGEST)
-            elif index is not None:
-                segments = missing(done, index, time_base, self.rate, places)
+            pieces, largest = (places, None) if self.farm is None else (PIECES * places, LARGEST)
+            lead = memory(self.steady)
+            if index is not None:
+                segments = missing(done, index, time_base, self.rate, pieces, largest=largest, lead=lead)
             else:
-                segments = [after(done, self.rate)]
+                segments = [after(done, self.rate, lead)]
                 if places > 1 or self.farm is not None:
                     log.warning(
                         "%s: does not tell when its frames are shown, so that one worker paints it",
@@ -544,7 +556,7 @@ class Render:
         """How the frames of `video` are painted, laid over `background` if they are to lose their alpha."""
         return Painting(
             *(video, self.look, self.detail, self.size, self.rate, background),
-            *(self.keep_hdr, self.score, self.window, self.decoder, self._follows),
+            *(self.keep_hdr, self.score, self.window, self.decoder, self._follows, self.steady),
         )
 
     def _codec(self, file: FileSource, muxer: str) -> str:
@@ -573,6 +585,7 @@ class Render:
             else [dict(self.look.mix), self.look.strength],
             "detail": self.detail,
             "follow": self._follows,
+            "steady": self.steady,
             "background": list(self.background),
             "hdr": self.keep_hdr,
             "window": None if self.window is None else dataclasses.astuple(self.window),
@@ -584,12 +597,13 @@ class Render:
 
     def _mark(self, file: FileSource, codec: str, background: tuple[int, int, int] | None) -> str:
         """What tells paintings of `file` in this style, look and quality from all others."""
-        facts = [
+        facts: list[Any] = [
             self.engine.style.digest,
             self.look.facts if isinstance(self.look, Show) else self._painted(),
             *(self.detail, self._follows, background, file.info.colour.transfer),
             None if self.window is None else dataclasses.astuple(self.window),
             *(codec, ENCODERS[codec].settings(codec, self.crf, self.preset), self.pixels),
+            *([self.steady] if self.steady else []),
         ]
         return MARK + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

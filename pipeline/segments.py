@@ -24,11 +24,18 @@ class Segment:
     end: int | None = None
     """Pts of the first frame behind it."""
     after: int | None = None
-    """Pts from which on the source's frames are needed; not `start` where the rate is another."""
+    """Pts from which on the source's frames are needed; not that of the first where the rate is another."""
     entry: int | None = None
     """Pts of the key frame to begin reading at."""
+    lead: int | None = None
+    """Pts of the first frame painted, where what is written hangs on some before it."""
     motion: Motion | None = None
     """Where the camera had got to before the first frame; None at the beginning, or if nobody follows it."""
+
+    @property
+    def first(self) -> int | None:
+        """Pts of the first frame painted; None at the beginning."""
+        return self.start if self.lead is None else self.lead
 
     def open(self, video: Path, rate: Fraction | None, decoder: Decoder = "cpu") -> tuple[FileSource, Source]:
         """The file, and what gives the frames of this stretch at `rate`, or at their own times.
@@ -44,20 +51,24 @@ class Segment:
         file = FileSource(
             video, tracks=False, start=self.after, entry=self.entry, picture_rate=rate, decoder=decoder
         )
-        return file, ConstantRate(file, rate, start=self.start, end=self.end)
+        return file, ConstantRate(file, rate, start=self.first, end=self.end)
 
 
-def after(parts: Sequence[Part], rate: Fraction | None) -> Segment:
+def after(parts: Sequence[Part], rate: Fraction | None, lead: int = 0) -> Segment:
     """All frames behind the last of `parts`, found by reading from the beginning.
 
     Args:
         rate: frames per second written; None for each frame at its own time.
+        lead: as for `missing`.
     """
     if not parts:
         return Segment()
-    start = parts[-1].last + 1
+    start = first = parts[-1].last + 1
+    if lead:
+        written = sorted(packet[0] for part in parts for packet in part.packets)
+        first = written[max(0, len(written) - lead)]
     # At another rate times are counted in its ticks, and not as in the source.
-    return Segment(start, after=start if rate is None else None)
+    return Segment(start, after=first if rate is None else None, lead=first if lead else None)
 
 
 def missing(
@@ -69,6 +80,7 @@ def missing(
     *,
     largest: int | None = None,
     skip: int = 0,
+    lead: int = 0,
 ) -> list[Segment]:
     """The stretches of a video that no part of `parts` covers, in as many pieces as are asked for.
 
@@ -79,6 +91,7 @@ def missing(
         rate: frames per second written; None for each frame at its own time.
         largest: parts in a piece at most.
         skip: frames at the beginning that are there without parts.
+        lead: frames that are painted before the first one written, where there are so many.
     """
     written = index.times if rate is None else _ticks(index, time_base, rate)
     stretches: list[tuple[int, int]] = []
@@ -91,24 +104,31 @@ def missing(
     cells = sum(-(-(end - begin) // GRID) for begin, end in stretches)
     size = GRID * min(max(1, -(-cells // pieces)), largest or cells or 1)
     return [
-        _segment(written, first, min(first + size, end), index, time_base, rate)
+        _segment(written, first, min(first + size, end), index, time_base, rate, lead)
         for begin, end in stretches
         for first in range(begin, end, size)
     ]
 
 
 def _segment(
-    written: Sequence[int], first: int, end: int, index: Index, time_base: Fraction, rate: Fraction | None
+    written: Sequence[int],
+    first: int,
+    end: int,
+    index: Index,
+    time_base: Fraction,
+    rate: Fraction | None,
+    lead: int,
 ) -> Segment:
     behind = written[end] if end < len(written) else None
     if first == 0:
         return Segment(end=behind)
-    start = needed = written[first]
+    painted = needed = written[max(0, first - lead)]
     if rate is not None:
         # The frame that is on display in the middle of the tick.
-        middle = floor((start + Fraction(1, 2)) / rate / time_base)
+        middle = floor((painted + Fraction(1, 2)) / rate / time_base)
         needed = index.times[max(0, bisect_right(index.times, middle) - 1)]
-    return Segment(start, behind, needed, index.entry(needed))
+    entry = index.entry(needed)
+    return Segment(written[first], behind, needed, entry, lead=painted if lead else None)
 
 
 def _ticks(index: Index, time_base: Fraction, rate: Fraction) -> range:

@@ -54,6 +54,8 @@ def run(
     *,
     look_at: Callable[[Fraction], L],
     streams: int = 1,
+    then: Callable[[Image, Image, L], Image] | None = None,
+    start: int | None = None,
     progress: Callable[[Stats], None] | None = None,
     stats: Stats | None = None,
     stop: threading.Event | None = None,
@@ -71,6 +73,8 @@ def run(
         paint: called for each frame; an `Engine` or what `scaling.stylizer` made of one.
         look_at: the look at a time of the video, in seconds; called in order, by one thread.
         streams: how many frames are painted at the same time, each by a thread; `Engine.streams`.
+        then: what is shown for a picture, its painting and its look; called for every frame in turn.
+        start: pts of the first frame that is written; those before it are painted for `then` to know them.
         progress: called by the caller's thread several times a second.
         stats: counters to go on with.
         stop: ends a live run as if the source had ended.
@@ -139,7 +143,12 @@ def run(
                 channel.close(error)
 
     def hand_over(frame: Frame, look: L, painted: "Future[Image]") -> bool:
-        finished = frame.with_image(painted.result())
+        image = painted.result()
+        if then is not None:
+            image = then(frame.image, image, look)
+        if start is not None and frame.pts < start:
+            return True
+        finished = frame.with_image(image)
         stats.stylized += 1
         taken = [channel.put(finished) for channel in styled]
         if scored is not None:

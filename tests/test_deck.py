@@ -110,6 +110,27 @@ def test_bypass_freeze_and_blackout(deck):
     assert grey(deck) == 100
 
 
+def test_what_was_shown_before_is_mixed_into_what_is_painted_and_into_nothing_else():
+    class Fades(FakeEngine):
+        def __call__(self, image, look):
+            self.grey -= 20
+            return super().__call__(image, look)
+
+    engine = Fades(220)
+    controls = Controls("one", ("warm", "cold"), Look())
+    deck = Deck(lambda pack: engine, "one", SIZE, controls, steady=0.5)
+    # One was to have it compiled.
+    assert [grey(deck), grey(deck), grey(deck)] == [180, 170, 155]
+    assert grey(deck, Scene(Look(), freeze=True)) == 155
+    assert grey(deck, Scene(Look(), bypass=True)) == 10
+    assert [grey(deck), grey(deck)] == [120, 110]
+    assert grey(deck, Scene(Look(), blackout=True)) == 0
+    assert [grey(deck), grey(deck)] == [80, 70]
+    engine.fails = True
+    assert grey(deck) == 10
+    deck.close()
+
+
 def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     deck.play("two")
     wait_for(lambda: engines["two"].sizes)

@@ -226,6 +226,7 @@ def test_what_the_device_cannot_is_done_on_copies_and_said(tmp_path, caplog, eng
     cases = [
         (video, {"size": (48, 32)}, "--fps or --size works on copies"),
         (video, {"score": True}, "--score works on copies"),
+        (video, {"steady": 0.5}, "--steady works on copies"),
         (video, {"codec": "ffv1"}, "ffv1 of bgr0 works on copies"),
         (planar, {}, "NVIDIA's decoder does not take this h264"),
     ]

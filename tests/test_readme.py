@@ -32,8 +32,15 @@ def test_the_latencies_are_the_measured_ones():
 def test_the_flicker_is_the_measured_one():
     report = json.loads((ROOT / "benchmarks/results/flicker.json").read_text("utf-8"))
     levels = report["styles"]["live/pointillism"]
-    assert f"{levels['painting']} grey levels of 255 where the video itself changes by {levels['video']}" in (
-        README.replace("\n", " ")
+    text = README.replace("\n", " ")
+    assert (
+        f"{levels['painting']} grey levels of 255 where the video itself changes by {levels['video']}" in text
+    )
+    steady, ms = levels["steady"]["0.75"], levels["ms"]
+    assert f"With `--steady 0.75` it changes by {steady['painting']} grey levels" in text
+    assert (
+        f"takes one core {ms['steady']:.0f} ms a frame, where painting takes both {ms['painting']:.0f}"
+        in text
     )
 
 

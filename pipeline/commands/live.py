@@ -33,6 +33,7 @@ from pipeline.commands.options import (
     look,
     onnx_options,
     score_option,
+    steady_option,
     told_flicker,
 )
 from pipeline.controls import LONGEST_CROSSFADE, Controls
@@ -131,6 +132,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
     help="Remove noise from what stands still, so that no strokes crawl there (default: cameras only).",
 )
 @follow_option
+@steady_option
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
 @click.option("--no-audio", is_flag=True, help="Leave the sound out.")
 @click.option("--sound", help="Where to take the sound from: microphone:, microphone:hw:1, a URL or a file.")
@@ -185,6 +187,7 @@ def live(
     fps: Fraction | None,
     denoise: bool | None,
     follow: bool,
+    steady: float,
     loop: bool,
     no_audio: bool,
     sound: str | None,
@@ -259,7 +262,10 @@ def live(
             camera = Followed(camera)
         governor = None if fixed else Governor(float(1 / camera.info.rate), latency)
         deck = Deck(
-            load, style, (camera.info.width, camera.info.height), controls, detail=detail, governor=governor
+            *(load, style, (camera.info.width, camera.info.height), controls),
+            detail=detail,
+            governor=governor,
+            steady=steady,
         )
         stack.callback(deck.close)
         # Before it: a pack that is being built would keep the process alive.

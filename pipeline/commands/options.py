@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from engines import Look, Style, load_style
+from pipeline.temporal_filter import MOST
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -222,6 +223,16 @@ follow_option = click.option(
     default=True,
     show_default=True,
     help="Whether dots, strokes and facets follow a panning camera, or stay where they are on the screen.",
+)
+
+
+steady_option = click.option(
+    "--steady",
+    type=click.FloatRange(0, MOST),
+    default=0.0,
+    show_default=True,
+    help="Share of the frame before that is mixed into each one, moved along as the video has moved: 0.75 "
+    "halves the flicker of what moves.",
 )
 
 

@@ -29,6 +29,7 @@ from pipeline.commands.options import (
     look,
     onnx_options,
     score_option,
+    steady_option,
     told_flicker,
 )
 from pipeline.errors import SinkError, SourceError
@@ -126,6 +127,7 @@ log = logging.getLogger("fauve")
     "--verify", "check", is_flag=True, help="Compare the result with the video, as `fauve verify` does."
 )
 @follow_option
+@steady_option
 @score_option
 @click.option(
     "--preview",
@@ -178,6 +180,7 @@ def run(
     pixels: str | None,
     check: bool,
     follow: bool,
+    steady: float,
     score: bool,
     preview: tuple[str, int] | None,
     no_audio: bool,
@@ -288,6 +291,7 @@ def run(
             score=score,
             window=None if window is None or level is None else Window(window, level),
             follow=follow,
+            steady=steady,
         )
         if len(pairs) == 1:
             paint(*pairs[0], lambda info: shown.of(pairs[0][0].name, info.frames))
