@@ -229,6 +229,9 @@ class Deck:
         if share < 1:
             blended: Image = cv2.addWeighted(painted, 1 - share, player(image, look), share, 0)
             return blended
+        if seconds <= 0 and player.engine is not self._current.engine:
+            # A cut.
+            self._steady.forget()
         self._go_over(player)
         return player(image, look)
 
@@ -334,6 +337,7 @@ class Deck:
             self.problem = f"the engine failed, and the input passes through: {said(error)}"
             self._broken |= self._engines()
             self._current = self._next = None
+            self._steady.forget()
         log.error("%s", self.problem)
         self._prepare(self._restart)
 

@@ -29,6 +29,8 @@ class Segment:
     """Pts of the key frame to begin reading at."""
     lead: int | None = None
     """Pts of the first frame painted, where what is written hangs on some before it."""
+    counted: int | None = None
+    """Pts of the source from which on what is damaged counts, where that is not `after`."""
     motion: Motion | None = None
     """Where the camera had got to before the first frame; None at the beginning, or if nobody follows it."""
 
@@ -43,14 +45,19 @@ class Segment:
         Raises:
             SourceError: as `FileSource`.
         """
-        if rate is None:
-            file = FileSource(
-                video, tracks=False, start=self.after, end=self.end, entry=self.entry, decoder=decoder
-            )
-            return file, file
         file = FileSource(
-            video, tracks=False, start=self.after, entry=self.entry, picture_rate=rate, decoder=decoder
+            video,
+            tracks=False,
+            start=self.after,
+            # At another rate its end is that of the ticks.
+            end=self.end if rate is None else None,
+            counted=self.counted,
+            entry=self.entry,
+            picture_rate=rate,
+            decoder=decoder,
         )
+        if rate is None:
+            return file, file
         return file, ConstantRate(file, rate, start=self.first, end=self.end)
 
 
@@ -68,7 +75,9 @@ def after(parts: Sequence[Part], rate: Fraction | None, lead: int = 0) -> Segmen
         written = sorted(packet[0] for part in parts for packet in part.packets)
         first = written[max(0, len(written) - lead)]
     # At another rate times are counted in its ticks, and not as in the source.
-    return Segment(start, after=first if rate is None else None, lead=first if lead else None)
+    if rate is not None:
+        return Segment(start, lead=first if lead else None)
+    return Segment(start, after=first, lead=first if lead else None, counted=start)
 
 
 def missing(
@@ -122,13 +131,19 @@ def _segment(
     behind = written[end] if end < len(written) else None
     if first == 0:
         return Segment(end=behind)
-    painted = needed = written[max(0, first - lead)]
-    if rate is not None:
-        # The frame that is on display in the middle of the tick.
-        middle = floor((painted + Fraction(1, 2)) / rate / time_base)
-        needed = index.times[max(0, bisect_right(index.times, middle) - 1)]
-    entry = index.entry(needed)
-    return Segment(written[first], behind, needed, entry, lead=painted if lead else None)
+    painted = max(0, first - lead)
+    shown, needed = (
+        written[number] if rate is None else _on_display(written[number], index, time_base, rate)
+        for number in (first, painted)
+    )
+    lead_pts = written[painted] if lead else None
+    return Segment(written[first], behind, needed, index.entry(needed), lead=lead_pts, counted=shown)
+
+
+def _on_display(tick: int, index: Index, time_base: Fraction, rate: Fraction) -> int:
+    """The pts of the frame that is shown in the middle of `tick`."""
+    middle = floor((tick + Fraction(1, 2)) / rate / time_base)
+    return index.times[max(0, bisect_right(index.times, middle) - 1)]
 
 
 def _ticks(index: Index, time_base: Fraction, rate: Fraction) -> range:

@@ -297,6 +297,8 @@ def test_the_video_itself_as_its_output(video, pack):
         (["--mix", "hot=1"], ["no style 'hot' in this pack; there is warm, cold"]),
         (["--detail", "0"], ["'0'"]),
         (["--detail", "nan"], ["'nan'"]),
+        (["--steady", "nan"], ["'nan' is not a number from 0 to 0.9"]),
+        (["--steady", "1"], ["--steady"]),
         (["--engine", "abacus"], ["no engine 'abacus'"]),
         (["--engine", "onnxruntime", "--precision", "bfloat16"], ["no bfloat16"]),
         (["--layout", "nchw"], [".onnx"]),
@@ -716,11 +718,11 @@ def test_a_folder_in_another_style_is_not_called_finished(tmp_path, pack, name, 
     for options in ([], default, ["--mix", "warm=1", "--detail", "1"]):
         invoke(*asked, *options)
         assert f"{name}: finished before; --force paints it again" in capsys.readouterr().out
-    for options in (["--mix", "cold=1"], ["--strength", "0.5"], ["--detail", "0.5"], ["--crf", "40"]):
+    for option in ("--mix=cold=1", "--strength=0.5", "--detail=0.5", "--steady=0.5", "--crf=40"):
         with pytest.raises(
-            SinkError, match=rf"{name}: is there in another style, .*--force replaces it, .*-o"
+            SinkError, match=rf"{name}: is there in another style, .*steadiness, .*--force replaces it, .*-o"
         ):
-            invoke(*asked, *options)
+            invoke(*asked, option)
     assert (tmp_path / "out" / name).read_bytes() == before
     invoke(*asked, "--strength", "0.5", "--force")
     invoke(*asked, "--strength", "0.5")

@@ -131,6 +131,30 @@ def test_what_was_shown_before_is_mixed_into_what_is_painted_and_into_nothing_el
     deck.close()
 
 
+def test_nothing_from_before_a_failure_is_mixed_into_what_is_painted_after_it():
+    engines = [FakeEngine(100), FakeEngine(200)]
+    left = iter(engines)
+    deck = Deck(lambda pack: next(left), "one", SIZE, Controls("one", ("warm",), Look()), steady=0.75)
+    assert grey(deck) == 100
+    engines[0].fails = True
+    assert grey(deck) == 10
+    wait_for(lambda: deck.engine is engines[1])
+    assert grey(deck) == 200
+    deck.close()
+
+
+def test_nothing_of_one_pack_is_mixed_into_another_that_is_cut_to(engines):
+    engines["two"] = FakeEngine(200)
+    deck = Deck(
+        engines.get, "one", SIZE, Controls("one", ("warm", "cold"), Look(), crossfade=0.0), steady=0.75
+    )
+    greys = [grey(deck)]
+    deck.play("two")
+    wait_for(lambda: greys.append(grey(deck)) or deck.engine is engines["two"])
+    assert set(greys) == {100, 200}
+    deck.close()
+
+
 def test_another_pack_fades_in_while_frames_go_on(deck, engines):
     deck.play("two")
     wait_for(lambda: engines["two"].sizes)

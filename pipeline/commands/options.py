@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -65,6 +66,18 @@ LONGEST_SIDE = 65535
 
 LARGEST_DENOMINATOR = 1001
 """Of a rate: those of television are 24000/1001, 30000/1001 and 60000/1001."""
+
+
+class Share(click.FloatRange):
+    """A number within bounds, which NaN is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Parse the text of the option."""
+        share = super().convert(value, param, context)
+        # It is neither below a bound nor above one.
+        if math.isnan(share):
+            self.fail(f"{value!r} is not a number from {self.min} to {self.max}", param, context)
+        return share
 
 
 class Dimensions(click.ParamType):  # type: ignore[type-arg]
@@ -228,7 +241,7 @@ follow_option = click.option(
 
 steady_option = click.option(
     "--steady",
-    type=click.FloatRange(0, MOST),
+    type=Share(0, MOST),
     default=0.0,
     show_default=True,
     help="Share of the frame before that is mixed into each one, moved along as the video has moved: 0.75 "

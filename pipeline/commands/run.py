@@ -407,8 +407,8 @@ def _finished_before(
         wrong = f"{painted} frames of what is to replace it are painted; --resume --force goes on from there"
     elif alike is False:
         wrong = (
-            "is there in another style, strength, detail, codec or quality; --force replaces it, another -o "
-            "keeps it"
+            "is there in another style, strength, detail, steadiness, codec or quality; --force replaces it, "
+            "another -o keeps it"
         )
     elif render.force and alike is None:
         return None

@@ -72,6 +72,7 @@ class FileSource(Source):
         tracks: there are tracks at all.
         start: leave out the frames before this pts.
         end: leave out the frames from this pts on.
+        counted: leave out of `damaged` what comes before this pts; `start` if not given.
         entry: pts of a key frame to begin reading at, as `Index.entry` finds it; None for the beginning.
         picture_rate: frames per second of a sequence of pictures.
         decoder: "cpu" or "cuda"; what NVIDIA's decoder cannot is decoded on the CPU, with a warning.
@@ -91,6 +92,7 @@ class FileSource(Source):
         tracks: bool = True,
         start: int | None = None,
         end: int | None = None,
+        counted: int | None = None,
         entry: int | None = None,
         picture_rate: Fraction | None = None,
         decoder: Decoder = "cpu",
@@ -112,6 +114,7 @@ class FileSource(Source):
         self._container = container or open_input(path, picture_rate)
         try:
             self._start, self._end = start, end
+            self._counted = start if counted is None else counted
             self._open(audio, tracks, decoder, on_device)
             if entry is not None:
                 self._enter(entry)
@@ -356,7 +359,7 @@ class FileSource(Source):
 
     def _count_damaged(self, packet: Any) -> None:
         self.damaged += packet.pts is None or (
-            (self._start is None or packet.pts >= self._start)
+            (self._counted is None or packet.pts >= self._counted)
             and (self._end is None or packet.pts < self._end)
         )
 
