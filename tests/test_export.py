@@ -36,6 +36,7 @@ RECIPE = Recipe(
     ),
     widths=(8, 16, 16),
     blocks=2,
+    branches=True,
     native_height=160,
 )
 
@@ -48,11 +49,12 @@ def _is_dequantised(names, made) -> bool:
 def generator(simplified: bool = True) -> Generator:
     """One that paints something: random weights all over, statistics that are not 0 and 1."""
     torch.manual_seed(1)
-    network = Generator(2, RECIPE.widths, RECIPE.blocks, simplified=simplified)
+    network = Generator(2, RECIPE.widths, RECIPE.blocks, simplified=simplified, branches=RECIPE.branches)
     with torch.no_grad():
         network.to_image.weight.normal_(std=0.02)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1)
                 module.running_mean.normal_(std=0.3)
                 module.running_var.uniform_(0.5, 2)
             for name in ("scale", "shift", "share"):

@@ -73,6 +73,8 @@ def randomised(generator):
     for name, parameter in generator.named_parameters():
         if "affine" in name or "to_image" in name:
             torch.nn.init.normal_(parameter, std=0.1)
+        if ".second." in name and name.endswith("norm.weight"):
+            torch.nn.init.ones_(parameter)
     styles = generator.styles
     for _ in range(3):
         generator.train()(torch.rand(2, 3, 32, 32), torch.full((2, styles), 1 / styles), torch.ones(2))
@@ -111,6 +113,7 @@ def test_each_style_paints_its_own_picture_and_a_mix_another():
 def test_cost_of_the_bundled_size():
     assert Generator(1).macs_per_pixel() == 7091
     assert Generator(1, simplified=False).macs_per_pixel() == 7142
+    assert Generator(1, branches=True).macs_per_pixel() == 7091, "what is folded away does not count"
 
 
 def test_discriminator_scores_each_style_by_itself():
@@ -339,9 +342,10 @@ def test_a_generator_that_begins_with_another_keeps_its_own_coats_and_takes_the_
         assert new.allowed[1].any()
 
 
-def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints():
-    narrow = randomised(Generator(2, widths=(8, 12, 16), blocks=1))
-    wide = Generator(2, widths=(12, 16, 16), blocks=2)
+@pytest.mark.parametrize("branches", [(False, False), (False, True), (True, True)])
+def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints(branches):
+    narrow = randomised(Generator(2, widths=(8, 12, 16), blocks=1, branches=branches[0]))
+    wide = Generator(2, widths=(12, 16, 16), blocks=2, branches=branches[1])
     wide.start_from(narrow.state_dict(), ["a", "b"], ["a", "b"])
     wide.eval()
     inputs = torch.rand(1, 3, 32, 40), torch.tensor([[0.3, 0.7]]), torch.ones(1)
@@ -349,6 +353,8 @@ def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints():
     wide(*inputs).square().mean().backward()
     assert wide.blocks[1].second.norm.weight.grad.abs().max() > 0, "the new block learns"
     assert wide.to_image.weight.grad[:, 8:].abs().max() > 0, "the new channels get a say"
+    if branches[1]:
+        assert wide.encode[1].branch.norm.weight.grad.abs().max() > 0, "and so do the new branches"
     with pytest.raises(ValueError, match="wider or deeper"):
         Generator(2, widths=(8, 16, 16), blocks=2).start_from(wide.state_dict(), ["a", "b"], ["a", "b"])
     with pytest.raises(ValueError, match="wider or deeper"):

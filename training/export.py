@@ -284,6 +284,14 @@ def fold(generator: Generator) -> Generator:
                 setattr(module, name, _transposed(child))
             elif isinstance(child, ConvNorm):
                 weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
+                if child.branch is not None:
+                    beside = child.branch
+                    point, shift = _absorb(
+                        beside.norm, beside.conv.weight, torch.zeros_like(bias), output_axis=0
+                    )
+                    weight[:, :, 1:2, 1:2] += point
+                    bias += shift
+                    child.branch = None
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
     if folded.simplify is None:

@@ -105,21 +105,48 @@ def mean_of_all(x: Tensor) -> Tensor:
     return torch.distributed.nn.functional.all_reduce(x) / torch.distributed.get_world_size()
 
 
+class Branch(nn.Module):
+    """A 1x1 convolution and batch normalisation, beside those of a `ConvNorm`."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.norm = BatchNorm(outputs, momentum=BATCH_NORM_MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.conv(x))
+        return normalised
+
+
 class ConvNorm(nn.Module):
-    """A 3x3 convolution, batch normalisation (folded away at export) and perhaps a conditional affine."""
+    """A 3x3 convolution, batch normalisation (folded away at export) and perhaps a conditional affine.
+
+    With a branch, it learns as two layers do, and is exported as one (Ding et al. 2021, RepVGG, arXiv
+    2101.03697).
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int = 1, padding: int = 1, styles: int | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int = 1,
+        padding: int = 1,
+        styles: int | None = None,
+        *,
+        branch: bool = False,
     ) -> None:
         super().__init__()
         # Zeros beyond the edge would tell every layer where it is, and a frame would be painted there.
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding, padding_mode="replicate")
         self.norm: nn.Module = BatchNorm(outputs, momentum=BATCH_NORM_MOMENTUM)
+        self.branch = Branch(inputs, outputs, stride) if branch else None
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        return x if self.affine is None else self.affine(x, weights)
+        y = self.norm(self.conv(x))
+        if self.branch is not None:
+            y = y + self.branch(x if self.conv.padding[0] else inner(x))
+        return y if self.affine is None else self.affine(y, weights)
 
 
 def interpolating(weight: Tensor) -> Tensor:
@@ -322,10 +349,10 @@ class Canvas(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity (He et al. 2016)."""
 
-    def __init__(self, channels: int, styles: int) -> None:
+    def __init__(self, channels: int, styles: int, *, branches: bool = False) -> None:
         super().__init__()
-        self.first = ConvNorm(channels, channels, styles=styles)
-        self.second = ConvNorm(channels, channels, styles=styles)
+        self.first = ConvNorm(channels, channels, styles=styles, branch=branches)
+        self.second = ConvNorm(channels, channels, styles=styles, branch=branches)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(x, weights)), weights)
@@ -356,6 +383,7 @@ class Generator(nn.Module):
         blocks: residual blocks at the lowest level.
         skips: add what a level held on the way down to what it holds on the way up.
         simplified: paint over the picture simplified, and not over all its detail.
+        branches: each 3x3 convolution has a 1x1 one beside it, which is gone once it is exported.
         coats: of the canvas, those that each style may paint by; all if not given.
     """
 
@@ -367,6 +395,7 @@ class Generator(nn.Module):
         *,
         skips: bool = True,
         simplified: bool = True,
+        branches: bool = False,
         coats: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
@@ -384,9 +413,11 @@ class Generator(nn.Module):
         )
         self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the canvas that lie on the picture's corner; training moves them about."""
-        self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles)])
-        self.encode.extend(ConvNorm(high, low, stride=2, styles=styles) for high, low in pairwise(widths))
-        self.blocks = nn.ModuleList(ResidualBlock(last, styles) for _ in range(blocks))
+        self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles, branch=branches)])
+        self.encode.extend(
+            ConvNorm(high, low, stride=2, styles=styles, branch=branches) for high, low in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(last, styles, branches=branches) for _ in range(blocks))
         self.decode = nn.ModuleList(
             UpsampleConv(low, high, styles) for low, high in pairwise(reversed(widths))
         )
@@ -394,12 +425,17 @@ class Generator(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation (He et al. 2015, arXiv 1502.01852), but for the last layer."""
+        """He initialisation (He et al. 2015, arXiv 1502.01852), but for the last layer; every residual block
+        begins as the identity (Goyal et al. 2017, arXiv 1706.02677).
+        """
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, UpsampleConv)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith(("second.norm.weight", "second.branch.norm.weight")):
+                nn.init.zeros_(parameter)
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
     def levels(
@@ -515,8 +551,10 @@ class Generator(nn.Module):
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
         taken |= {name: value for name, value in own.items() if name.startswith("canvases.")}
         for name, value in own.items():
-            if name.startswith("blocks.") and name not in state:
+            if name not in state and name.startswith("blocks."):
                 taken[name] = torch.zeros_like(value) if ".second.norm." in name else value
+            if name not in state and ".branch." in name:
+                taken[name] = torch.zeros_like(value) if ".norm.weight" in name else value
         for name, value in state.items():
             if name.startswith("canvases.") and name.endswith(".allowed"):
                 continue
@@ -545,7 +583,10 @@ class Generator(nn.Module):
             if module is self.encode[0].conv and self.simplify is not None:
                 total += module.out_channels * 3 * 5 * 5 * scale  # made one with `upsample`
                 total += self.upsample.weight.numel() * scale
-            elif isinstance(module, nn.Conv2d):
+            elif isinstance(module, nn.Conv2d) and module.kernel_size != (
+                1,
+                1,
+            ):  # those of branches are folded
                 total += module.weight.numel() * scale
             elif isinstance(module, UpsampleConv):
                 total += interpolating(module.weight).numel() * scale / 4

@@ -79,6 +79,8 @@ class Recipe:
     """Channels at 1/2, 1/4, 1/8 ... of the picture's size."""
     blocks: int = 4
     """Residual blocks at the lowest level."""
+    branches: bool = False
+    """Give each 3x3 convolution a 1x1 one beside it, which is folded into it at export: it learns more so."""
     simplified: bool = True
     """Paint over a picture of flat patches in middling light, without detail finer than a brush, and not over
     all there is."""

@@ -474,6 +474,7 @@ def generator_of(recipe: Recipe, coats: Sequence[Sequence[str]]) -> Generator:
         recipe.blocks,
         skips=recipe.generator == "unet",
         simplified=recipe.simplified,
+        branches=recipe.branches,
         coats=coats,
     )
 
