@@ -29,11 +29,12 @@ import pytest
 
 from engines import Look
 from pipeline.access import Access
-from pipeline.commands.live import _status
+from pipeline.commands.live import _status, live
 from pipeline.controls import LONGEST_CROSSFADE, Controls
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.keyboard import Keyboard, has_keys, keys, press
+from pipeline.live import LiveRun
 from pipeline.metrics import Metrics, exposition
 from pipeline.midi import Midi
 from pipeline.sinks import preview
@@ -44,6 +45,7 @@ from tests.packs import tiny_pack
 from tests.parts import chromium, needs
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.test_live import SIZE, STARTED, free_port, nothing_keeps_running
+from tests.videos import read_video
 
 __all__ = ["nothing_keeps_running"]
 
@@ -865,6 +867,15 @@ def test_the_terminal_takes_keys(pack):
         os.close(leader)
         os.close(follower)
     assert not select.select([], [], [], 0)[0]
+
+
+def test_a_show_that_is_ended_by_a_key_as_it_begins_ends_like_any_other(tmp_path, pack, monkeypatch):
+    monkeypatch.setattr("pipeline.commands.live.has_keys", lambda: True)
+    monkeypatch.setattr(LiveRun, "listen_to_keys", lambda run: run.stop.set())
+    arguments = ["test:", *SIZE, "-s", str(pack), "-o", str(tmp_path / "out.mkv"), "--quiet"]
+    with live.make_context("live", arguments) as context:
+        live.invoke(context)
+    assert read_video(tmp_path / "out.mkv").images
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")

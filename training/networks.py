@@ -583,10 +583,7 @@ class Generator(nn.Module):
             if module is self.encode[0].conv and self.simplify is not None:
                 total += module.out_channels * 3 * 5 * 5 * scale  # made one with `upsample`
                 total += self.upsample.weight.numel() * scale
-            elif isinstance(module, nn.Conv2d) and module.kernel_size != (
-                1,
-                1,
-            ):  # those of branches are folded
+            elif isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):  # branches are folded away
                 total += module.weight.numel() * scale
             elif isinstance(module, UpsampleConv):
                 total += interpolating(module.weight).numel() * scale / 4

@@ -291,13 +291,14 @@ def live(
             say(quiet, f"OSC is listened to at {run.serve_osc(*osc, osc_reply)}")
         if record_controls:
             controls.record(record_controls, force=force)
+        # From here on, what stops it ends a show that has begun.
+        begin()
         if has_keys() and not as_json:
             run.listen_to_keys()
         if duration is not None:
             timer = threading.Timer(min(duration, threading.TIMEOUT_MAX), stop.set)
             timer.daemon = True
             timer.start()
-        begin()
         opened.pop_all()
         with _status(as_json, quiet) as show:
             report = run.run(show)
