@@ -420,9 +420,8 @@ class Render:
             index = read_index(video, self.rate)
             if index is None:
                 raise SinkError(f"{output}: {video} tells no times of its frames; --force starts over")
-            left = missing(
-                *([], index, file.info.time_base, self.rate, 1), skip=done, lead=memory(self.steady)
-            )
+            lead = memory(self.steady)
+            left = missing([], index, file.info.time_base, self.rate, 1, skip=done, lead=lead)
             if not left:
                 return Stats(before=done)
             (segment,) = painting.located(left, shown.look_through)

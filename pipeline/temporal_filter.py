@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Image, Look, Size
-from pipeline.motion import SMALLEST
 from pipeline.scaling import resize, working_size
 
 LINES, LIVE_LINES = 240, 160
@@ -15,6 +14,9 @@ LINES, LIVE_LINES = 240, 160
 
 LIVE_HEIGHT = 360
 """Shorter side, in pixels, that live paintings are mixed at."""
+
+SMALLEST = 32
+"""Shorter side, in pixels, from which on there is enough of a painting to find motion by."""
 
 STILL, MOVES = 0.1, 0.2
 """Pixels there below which nothing moves, and from which on motion is what it is found to be."""
@@ -44,7 +46,7 @@ class TemporalFilter:
     knows one motion. Here every place has its own: strokes go along with it, and give way to those of the
     canvas little by little. It is the motion-compensated recursive filter of video denoising (Dubois and
     Sabri 1984, doi:10.1109/TCOM.1984.1096143), over flow by dense inverse search (Kroeger et al. 2016, arXiv
-    1603.03590). A still scene is left as it is painted. Where the video looks other than where it came from,
+    1603.03590). What stands still keeps its place. Where the video looks other than where it came from,
     as it does at a cut or where something has just come into view, nothing is mixed in.
 
     Called for every frame in turn.
@@ -71,7 +73,10 @@ class TemporalFilter:
         self._look = Look()
 
     def __call__(self, image: Image, painted: Image, look: Look) -> Image:
-        """What to show for `painted`, which a look made of the video's `image`, both uint8 [h, w, 3]."""
+        """What to show for `painted`, which `look` made of the video's `image`.
+
+        Both are uint8 [h, w, 3], of any sizes; what is shown is of the painting's.
+        """
         if not self._amount or look.strength == 0:
             self.forget()
             return painted

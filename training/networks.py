@@ -121,8 +121,8 @@ class Branch(nn.Module):
 class ConvNorm(nn.Module):
     """A 3x3 convolution, batch normalisation (folded away at export) and perhaps a conditional affine.
 
-    With a branch, it learns as two layers do, and is exported as one (Ding et al. 2021, RepVGG, arXiv
-    2101.03697).
+    With a branch, a 1x1 convolution beside it is trained, too, and folded into it at export (Ding et al.
+    2021, RepVGG, arXiv 2101.03697).
     """
 
     def __init__(
