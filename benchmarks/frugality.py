@@ -30,7 +30,7 @@ from training.device import device_of, tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
 from training.networks import Generator
 from training.prefetch import batches, workers_for
-from training.recipe import load_recipe
+from training.recipe import StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "pointillism.toml"
@@ -106,10 +106,10 @@ class FrugalityTraining(StyleTraining):
     classic = False
     halvings = 0
 
-    def make_generator(self, coats: Sequence[Sequence[str]]) -> Generator:
+    def make_generator(self, styles: Sequence[StyleRecipe]) -> Generator:
         """The network that is compared."""
         if not self.classic:
-            return super().make_generator(coats)
+            return super().make_generator(styles)
         return ClassicGenerator().to(self.device, memory_format=torch.channels_last)
 
     def prepare(self, step: int) -> None:

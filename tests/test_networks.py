@@ -12,6 +12,7 @@ from training.networks import (
     PATCH,
     Canvas,
     DenseDiscriminator,
+    Detail,
     Exposure,
     Generator,
     Kuwahara,
@@ -86,7 +87,7 @@ def test_generator_begins_as_the_identity_or_with_flat_patches():
     once = torch.ones(1, 1), torch.ones(1)
     assert (Generator(1, simplified=False)(image, *once) - image).abs().mean() < 0.02
     generator = Generator(1)
-    patches = F.pixel_shuffle(inner(generator.base(image)), 2)
+    patches = F.pixel_shuffle(inner(generator.base(image)[0]), 2)
     assert (generator(image, *once) - patches).abs().mean() < 0.02
     assert (patches - image).abs().mean() > 0.1
 
@@ -167,7 +168,7 @@ def test_noise_and_small_detail_go_and_edges_stay():
     generator, steps = Generator(1), torch.arange(64) >= 32
     edge = (MIDDLE - 0.3 + 0.6 * steps.float()).expand(1, 3, 64, 64)
     noise = torch.randn(1, 3, 64, 64) * 4 / 255
-    left = F.pixel_shuffle(inner(generator.base(edge + noise)), 2) - edge
+    left = F.pixel_shuffle(inner(generator.base(edge + noise)[0]), 2) - edge
     assert torch.cat([left[..., :28], left[..., 36:]], -1).std() < 0.25 * noise.std()
     # Box filters of the same windows are off by 0.25 beside the edge, and by 0.1 two pixels further.
     beside = left.abs().mean((0, 1, 2))
@@ -175,7 +176,7 @@ def test_noise_and_small_detail_go_and_edges_stay():
     assert beside[[29, 34]].max() < 0.01
     # Two pixels wide, as leaves are: gone but for a seventh.
     comb = (0.2 + 0.6 * (torch.arange(64) // 2 % 2).float()).expand(1, 3, 64, 64)
-    assert F.pixel_shuffle(inner(generator.base(comb)), 2)[..., 8:-8].std() < 0.15 * comb.std()
+    assert F.pixel_shuffle(inner(generator.base(comb)[0]), 2)[..., 8:-8].std() < 0.15 * comb.std()
 
 
 def test_a_dim_picture_is_lightened_by_the_odds_of_its_values():
@@ -221,6 +222,44 @@ def test_what_is_flat_is_averaged_over_all_windows_and_what_is_not_over_the_flat
     across = FLAT / (FLAT + 2 / 9)
     assert (simplify(edge) - edge[..., 2:-2, 2:-2]).abs().max() < 2 * across**3
     assert torch.equal(simplify(torch.zeros(1, 3, 5, 5)), torch.zeros(1, 3, 1, 1))
+
+
+def test_detail_is_what_there_is_to_see_around_a_place():
+    detail = Detail()
+    assert not detail(torch.full((1, 3, 40, 40), 0.3)).any()
+    # Stripes of 30 levels up and down from each other, four pixels wide, far beyond `SEEN`.
+    striped = torch.zeros(1, 3, 208, 208)
+    striped[..., 104:] = (torch.arange(104) // 4 % 2 - 0.5) * 60 / 255
+    seen = detail(striped)[0, 0]
+    assert seen.shape == (100, 100)
+    assert not seen[:, : 50 - 10].any()
+    assert (seen[:, 50 + 10 :] > 0.8).all()
+    assert (seen.diff() >= -1e-3).all()
+    assert seen.diff().max() < 0.15
+    torch.testing.assert_close(detail(striped + 0.2)[0, 0], seen, atol=1e-4, rtol=0)
+    moved = detail(striped.roll(8, -1))[0, 0]
+    torch.testing.assert_close(moved[:, 20:-20], seen[:, 16:-24])
+
+
+def test_a_canvas_gives_way_to_detail_as_far_as_its_style_spares_it():
+    spared = Generator(2, spared=[0.25, 0.75])
+    plain = Generator(2)
+    plain.load_state_dict(spared.state_dict())
+    image, full = torch.rand(2, 3, 64, 48), torch.ones(2)
+    base, detail = spared.base(image)
+    assert detail.shape == (2, 1, 16, 12)
+    assert detail.min() > 0.5
+    mix = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    with torch.no_grad():
+        bare = [layer.relu() for layer in (spared.encode[0](base, mix), plain.encode[0](base, mix))]
+        marks = [
+            generator.paint(image, mix, full)[1][0] - first
+            for generator, first in zip((spared, plain), bare, strict=True)
+        ]
+    left = 1 - torch.tensor([0.25, 0.5])[:, None, None, None] * detail.repeat_interleave(
+        2, 2
+    ).repeat_interleave(2, 3)
+    torch.testing.assert_close(marks[0], marks[1] * left, atol=1e-5, rtol=1e-4)
 
 
 def test_twice_as_large_is_linear_interpolation():

@@ -1,6 +1,7 @@
 """Both directions at once, figurative to abstract and back (Zhu et al. 2017, arXiv 1703.10593)."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class CycleTraining(StyleTraining):
     def __init__(self, recipe: Recipe, material: Material | Loaded, device: torch.device) -> None:
         super().__init__(recipe, material, device)
         # Photographs have no brushwork.
-        self.back = self.make_generator([()])
+        self.back = self.make_generator([replace(recipe.styles[0], canvas=())])
         self.back_average = deepcopy(self.back).requires_grad_(False).eval()
         self.photo_discriminator = self.make_discriminator(1)
         self.photo_history = History(recipe.history)

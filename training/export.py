@@ -78,8 +78,8 @@ class PackGraph(nn.Module):
         edge = 8 if self.generator.simplify else 2
         wider = F.pad(image[None], (0, 0, edge, edge, edge, edge), mode="replicate")[0]
         pairs = wider.reshape(n, height + 2 * edge, width // 2 + edge, 6).to(dtype).permute(0, 3, 1, 2)
-        seen = self.generator.simplify(pairs) if self.generator.simplify else pairs
-        levels = self.generator.levels(seen, weights, covered, corner)
+        seen, detail = self.generator.simplify(pairs) if self.generator.simplify else (pairs, None)
+        levels = self.generator.levels(seen, detail, weights, covered, corner)
         added = self.generator.to_residual(levels, weights)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
         image = image.to(dtype)
@@ -106,11 +106,8 @@ class _In(nn.Module):
         self.dtype = dtype
         self.layer = layer.to(dtype)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        result: Tensor = self.layer(
-            *(each.to(self.dtype) if each.is_floating_point() else each for each in inputs)
-        )
-        return result
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.layer(*(each.to(self.dtype) if each.is_floating_point() else each for each in inputs))
 
 
 def layers(generator: Generator) -> list[str]:
@@ -156,7 +153,7 @@ def export_pack(
             )
         title = f"{recipe.title}, and back to photographs"
         styles = (StyleRecipe(recipe.name, "", title, "", 0, rights=styles[0].rights),)
-    generator = generator_of(recipe, [style.canvas for style in styles])
+    generator = generator_of(recipe, styles)
     restore(generator, state["back_average" if back else "average"], checkpoint)
     photo = read_image(preview).permute(1, 2, 0).numpy()
     names = [style.name for style in styles]
@@ -273,7 +270,8 @@ def fold(generator: Generator) -> Generator:
     """A copy of `generator` with plain convolutions, on 0..255, its pixels in the order of their bytes.
 
     Where it simplifies, `simplify` takes [n, 6, h + 16, w/2 + 8], two pixels side by side as channels, and
-    gives the patches [n, 3, h/2 + 4, w/2 + 4], in -0.5..0.5, that `levels` takes; `upsample` makes pixels.
+    gives the patches [n, 3, h/2 + 4, w/2 + 4], in -0.5..0.5, and the detail that `levels` takes; `upsample`
+    makes pixels.
     Else `levels` takes pairs of pixels itself, [n, 6, h + 4, w/2 + 2]. `upsample` and `to_residual` give
     [n, 12, h/2, w/2], whose first six channels are the upper row.
     """
@@ -342,9 +340,9 @@ class _SimplifyPairs(nn.Module):
         nn.init.constant_(self.halve.bias, -0.5)
         self.simplify = simplify
 
-    def forward(self, x: Tensor) -> Tensor:
-        patches: Tensor = self.simplify(self.halve(x))
-        return patches
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        simplified: tuple[Tensor, Tensor] = self.simplify(self.halve(x))
+        return simplified
 
 
 def _from_patches(conv: nn.Conv2d, upsample: LinearUpsample) -> nn.Conv2d:

@@ -53,7 +53,7 @@ def inspect(
     if style is not None and style not in names:
         raise ValueError(f"{checkpoint}: no style {style!r}; there are {', '.join(names)}")
     index = names.index(style) if style else 0
-    generator = generator_of(recipe, [each.canvas for each in recipe.styles])
+    generator = generator_of(recipe, recipe.styles)
     restore(generator, state["average"], checkpoint)
     generator.eval()
     discriminator = discriminator_of(recipe, len(names))

@@ -36,6 +36,12 @@ SHADE = 4 / 255
 PATCH = 3
 """Side of the windows that a picture is simplified by, at half its size: brushes of six pixels."""
 
+SEEN = 10 / 255
+"""Deviation of the light around a place, of 0..1, that a place has half of what can be seen with."""
+
+AROUND = 9
+"""Side of the windows over which what is seen counts, twice, in fours of pixels: eyes count for a face."""
+
 CANVAS_LEVEL = 1
 """Where the canvas's colours lie: at a quarter of the picture's size, where a value is as wide as a small
 stroke. Its relief lies one level above."""
@@ -268,6 +274,50 @@ def _box(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, PATCH, stride=1)
 
 
+class Detail(nn.Module):
+    """How much there is to see around each place, 0 to 1: nothing on a wall, much in a face.
+
+    It is wide and soft, so that it goes along with what moves as smoothly as that does.
+    """
+
+    luminance: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # As for the `Kuwahara` filter: with a variance of 1/8 where half is seen.
+        weights = torch.tensor(LUMA).view(1, 3, 1, 1) / (8**0.5 * SEEN)
+        self.register_buffer("luminance", weights, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of `x` [n, 3, h, w], RGB in -0.5..0.5, with four rows and columns of its own at each edge:
+        [n, 1, (h - 8) / 2, (w - 8) / 2].
+        """
+        light = F.conv2d(F.avg_pool2d(x, 2), self.luminance)
+        mean = _box(light)
+        variance = (_box(light * light) - mean * mean).clamp(min=0)
+        seen = 1 - 1 / (1 + 8 * variance)
+        for _ in range(2):
+            seen = F.avg_pool2d(F.pad(seen, (AROUND // 2,) * 4, mode="replicate"), AROUND, stride=1)
+        return inner(seen)
+
+
+class Simplify(nn.Module):
+    """What a picture is painted over: flat patches of it in middling light."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exposure = Exposure()
+        self.patches = Kuwahara()
+        self.detail = Detail()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches of `x` [n, 3, h, w], RGB in -0.5..0.5, [n, 3, h - 4, w - 4], and the `Detail` of it
+        without four rows and columns at each edge.
+        """
+        lit = self.exposure(x)
+        return self.patches(lit), self.detail(lit)
+
+
 class LinearUpsample(nn.Module):
     """Linear interpolation by 2, to the four pixels of each as channels, in `pixel_shuffle` order."""
 
@@ -385,7 +435,11 @@ class Generator(nn.Module):
         simplified: paint over the picture simplified, and not over all its detail.
         branches: each 3x3 convolution has a 1x1 one beside it, which is gone once it is exported.
         coats: of the canvas, those that each style may paint by; all if not given.
+        spared: how much of each style's canvas gives way to `Detail`, 0..1; nothing if not given. Only where
+            the picture is simplified.
     """
+
+    spared: Tensor
 
     def __init__(
         self,
@@ -397,6 +451,7 @@ class Generator(nn.Module):
         simplified: bool = True,
         branches: bool = False,
         coats: Sequence[Sequence[str]] | None = None,
+        spared: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.styles = styles
@@ -404,9 +459,10 @@ class Generator(nn.Module):
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
-        self.simplify = nn.Sequential(Exposure(), Kuwahara()) if simplified else None
+        self.simplify = Simplify() if simplified else None
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
+        self.register_buffer("spared", torch.tensor([0.0] * styles if spared is None else [*spared]), False)
         colours, relief = brushwork.grain(CANVAS_SIDE)
         self.canvases = nn.ModuleList(
             Canvas(grain, coats, channels) for grain, channels in zip((relief, colours), widths, strict=False)
@@ -439,22 +495,35 @@ class Generator(nn.Module):
         nn.init.normal_(self.to_image.weight, std=1e-3)
 
     def levels(
-        self, x: Tensor, weights: Tensor, covered: Tensor, corner: Tensor | None = None
+        self,
+        x: Tensor,
+        detail: Tensor | None,
+        weights: Tensor,
+        covered: Tensor,
+        corner: Tensor | None = None,
     ) -> list[Tensor]:
         """What each level holds on the way down, and after the residual blocks in place of the last one.
 
         Args:
             x: [n, 12, h/2 + 2, w/2 + 2], as `base` gives it.
+            detail: [n, 1, h/4, w/4], as `base` gives it.
             weights: [n or 1, styles], mix times `eased` strength.
             covered: [n or 1, styles], mix times `laid` strength, by which the canvas's colours are there.
             corner: as for the `Canvas`; `self.corner` if not given.
         """
         held = []
+        room = None
+        if detail is not None:
+            spared = weights @ self.spared.to(weights.dtype)
+            room = 1 - spared[:, None, None, None] * detail
         for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
             if index < len(self.canvases):
                 shown = covered if index == CANVAS_LEVEL else weights
-                x = x + self.canvases[index](x, shown, self.corner if corner is None else corner)
+                marks = self.canvases[index](x, shown, self.corner if corner is None else corner)
+                if room is not None:
+                    marks = marks * (room if index == CANVAS_LEVEL else F.interpolate(room, scale_factor=2.0))
+                x = x + marks
             held.append(x)
         for block in self.blocks:
             x = block(x, weights)
@@ -473,28 +542,29 @@ class Generator(nn.Module):
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
-        base = self.base(image)
+        base, detail = self.base(image)
         weights = mix * eased(strength)[:, None]
-        levels = self.levels(base, weights, mix * laid(strength)[:, None])
+        levels = self.levels(base, detail, weights, mix * laid(strength)[:, None])
         residual = self.to_residual(levels, weights)
         painted = F.pixel_shuffle(inner(base) + residual, 2)
         return image + strength[:, None, None, None] * (painted - image), levels
 
-    def base(self, image: Tensor) -> Tensor:
+    def base(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """What there is of `image` to paint over: [n, 12, h/2 + 2, w/2 + 2], its 2x2 blocks of pixels in
-        `pixel_unshuffle` order and a block more at each edge.
+        `pixel_unshuffle` order and a block more at each edge; and its `Detail`, if it is simplified.
         """
         if self.simplify is None:
-            return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2)
+            return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2), None
         # Variances are differences that bfloat16 would not leave much of.
         with torch.autocast(image.device.type, enabled=False):
             small = F.avg_pool2d(F.pad(image.float(), (8,) * 4, mode="replicate"), 2)
-            return self.upsample(self.simplify(small - 0.5)) + 0.5
+            patches, detail = self.simplify(small - 0.5)
+            return self.upsample(patches) + 0.5, detail
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
         none = torch.zeros(1, self.styles, device=image.device)
-        return self.levels(self.base(image), none, none)
+        return self.levels(*self.base(image), none, none)
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.

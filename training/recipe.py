@@ -35,6 +35,8 @@ class StyleRecipe:
     canvas: tuple[str, ...] = ("dots", "strokes", "facets")
     """Coats of the canvas (`training.brushwork`) that it may paint by; without one, what is flat gets flat
     colours."""
+    spared: float = 0.0
+    """How much of its canvas gives way to what there is to see, 0..1, so that a face stays a face."""
     movement: bool = False
     """Copy the mean of the statistics of `painting` and `reals`, and not those of the one alone."""
     learn: bool = True
@@ -43,6 +45,8 @@ class StyleRecipe:
     def __post_init__(self) -> None:
         _check_choice("canvas", self.canvas, tuple(COATS))
         _check_numbers(self)
+        if self.spared > 1:
+            raise ValueError(f"spared is from 0 to 1, not {self.spared}")
 
 
 @dataclass(frozen=True)

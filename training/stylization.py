@@ -28,7 +28,7 @@ from training.flow import (
     with_shading,
 )
 from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
-from training.recipe import Recipe, stored_recipe
+from training.recipe import Recipe, StyleRecipe, stored_recipe
 from training.regularisation import History, augment
 from training.targets import Features, Targets, regions, statistics_of
 
@@ -101,7 +101,7 @@ class StyleTraining:
         self.pretrained, self.targets = loaded.pretrained, loaded.targets
         self.photos, self.clips = loaded.photos, loaded.clips
 
-        self.generator = self.make_generator([style.canvas for style in recipe.styles])
+        self.generator = self.make_generator(recipe.styles)
         self.average = deepcopy(self.generator).requires_grad_(False).eval()
         self.discriminator = self.make_discriminator(len(recipe.styles))
         self.history = History(recipe.history)
@@ -124,10 +124,9 @@ class StyleTraining:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
         self.parts["scaler"] = self.scaler
 
-    def make_generator(self, coats: Sequence[Sequence[str]]) -> Generator:
-        """A generator of the recipe's shape on the training's device, for styles that paint by these coats of
-        the canvas."""
-        generator = generator_of(self.recipe, coats)
+    def make_generator(self, styles: Sequence[StyleRecipe]) -> Generator:
+        """A generator of the recipe's shape for `styles`, on the training's device."""
+        generator = generator_of(self.recipe, styles)
         return generator.to(self.device, memory_format=torch.channels_last)
 
     def make_discriminator(self, styles: int) -> PatchDiscriminator | DenseDiscriminator:
@@ -466,16 +465,17 @@ class StyleTraining:
         return torch.cat(columns, 2).permute(1, 2, 0).numpy()
 
 
-def generator_of(recipe: Recipe, coats: Sequence[Sequence[str]]) -> Generator:
-    """A generator of the recipe's shape, for styles that paint by these coats of the canvas."""
+def generator_of(recipe: Recipe, styles: Sequence[StyleRecipe]) -> Generator:
+    """A generator of the recipe's shape for `styles`."""
     return Generator(
-        len(coats),
+        len(styles),
         recipe.widths,
         recipe.blocks,
         skips=recipe.generator == "unet",
         simplified=recipe.simplified,
         branches=recipe.branches,
-        coats=coats,
+        coats=[style.canvas for style in styles],
+        spared=[style.spared for style in styles],
     )
 
 
