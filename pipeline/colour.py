@@ -5,6 +5,7 @@ equations and without a bias: swscale's fast path darkens every picture by a lev
 five times as long.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -36,8 +37,18 @@ LUMA = {
 }
 """Kr and Kb by matrix coefficients (H.273 table 4). 10, BT.2020 with constant luminance, is read like 9."""
 
-PLANAR = {"yuv420p": 2, "yuvj420p": 2, "yuv444p": 1, "yuvj444p": 1}
-"""Formats whose planes are read as they are, with how many pixels share a chroma sample each way."""
+PLANAR = {
+    (1, 1): "yuv444p",
+    (2, 1): "yuv422p",
+    (1, 2): "yuv440p",
+    (2, 2): "yuv420p",
+    (4, 1): "yuv411p",
+    (4, 4): "yuv410p",
+}
+"""Formats whose planes are read as they are, by how many pixels share a chroma sample across and down."""
+
+ONE_THREAD = 1
+"""For swscale, which writes beyond the end of a row: over what another thread has begun the next one with."""
 
 
 Alpha = NDArray[np.uint8]
@@ -58,6 +69,11 @@ class Colour:
 def is_yuv(format: av.VideoFormat) -> bool:
     """Whether a pixel format holds Y, Cb and Cr, and not R, G and B, grey, a palette or X, Y and Z."""
     return not (format.is_rgb or format.name.startswith(("gray", "ya", "mono", "pal", "xyz")))
+
+
+def subsampling(format: av.VideoFormat) -> tuple[int, int]:
+    """How many pixels share a chroma sample of a pixel format, across and down."""
+    return 4 // format.chroma_width(4), 4 // format.chroma_height(4)
 
 
 def colour_of(frame: av.VideoFrame) -> Colour:
@@ -128,34 +144,39 @@ class Decoded:
     def image(self, frame: av.VideoFrame, colour: Colour) -> Image:
         """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
         if not is_yuv(frame.format):
-            packed = _packed(self._reformatter.reformat(frame, format="rgb24"))
+            packed = _packed(self._reformatter.reformat(frame, format="rgb24", threads=ONE_THREAD))
             # swscale takes every grey for one of full range.
             grey = frame.format.name.startswith(("gray", "ya")) and frame.color_range == LIMITED
             return cv2.LUT(packed, _expanded()) if grey else packed
-        if frame.format.name not in PLANAR and frame.format.name != "nv12":
-            # The same range on both sides: swscale must not touch the numbers.
+        across, down = subsampling(frame.format)
+        if frame.format.name.replace("yuvj", "yuv") not in (*PLANAR.values(), "nv12"):
+            # The same range on both sides: swscale must not touch the numbers. Nor may it resize the chroma,
+            # which it would stretch to an odd side.
             frame = self._reformatter.reformat(
                 frame,
-                format="yuv444p",
+                format=PLANAR[across, down],
                 src_color_range=colour.range,
                 dst_color_range=colour.range,
-                interpolation="BICUBIC",
+                threads=ONE_THREAD,
             )
         height, width = frame.height, frame.width
         if frame.format.name == "nv12":
-            y, (cb, cr), step = _plane(frame.planes[0]), _interleaved(frame.planes[1], width), 2
+            y, (cb, cr) = _plane(frame.planes[0]), _interleaved(frame.planes[1], width)
         else:
             y, cb, cr = (_plane(plane) for plane in frame.planes[:3])
-            step = PLANAR[frame.format.name]
-        if step > 1:
-            size = (cb.shape[1] * step, cb.shape[0] * step)
+        if (across, down) != (1, 1):
+            size = (cb.shape[1] * across, cb.shape[0] * down)
             cb, cr = (cv2.resize(plane, size)[:height, :width] for plane in (cb, cr))
         image: Image = cv2.transform(cv2.merge((y, cb, cr)), rgb_from_yuv(colour))
         return image
 
     def alpha(self, frame: av.VideoFrame) -> Alpha:
         """How opaque each pixel of `frame` is."""
-        rgba: Any = self._reformatter.reformat(frame, format="rgba").to_ndarray()
+        if is_yuv(frame.format):
+            # On the way to RGBA swscale would leave the last columns of some widths as they come.
+            planar: Any = self._reformatter.reformat(frame, format="yuva444p", threads=ONE_THREAD)
+            return _plane(planar.planes[3])
+        rgba: Any = self._reformatter.reformat(frame, format="rgba", threads=ONE_THREAD).to_ndarray()
         alpha: Alpha = rgba[..., 3]
         return alpha
 
@@ -218,19 +239,30 @@ def encodable(
 
 def _with_alpha(opaque: av.VideoFrame, pixels: str, alpha: Alpha | None) -> av.VideoFrame:
     """`opaque` in a format that has one plane more."""
-    frame = av.VideoFrame(opaque.width, opaque.height, pixels)
     planes: list[NDArray[Any]] = [_rows(plane) for plane in opaque.planes]
     values = np.full((opaque.height, opaque.width), 255, np.uint8) if alpha is None else alpha
     if pixels.endswith("10le"):
         values = (values.astype(np.uint32) * 1023 // 255).astype("<u2").view(np.uint8)
-    plane: Any
-    for plane, content in zip(frame.planes, [*planes, values], strict=True):
-        rows = np.zeros((plane.height, plane.line_size), np.uint8)
-        width = min(plane.line_size, content.shape[1])
-        rows[:, :width] = content[:, :width]
-        plane.update(rows)
+    frame = frame_of([*planes, values], (opaque.width, opaque.height), pixels)
     frame.colorspace, frame.color_range = opaque.colorspace, opaque.color_range
     frame.color_primaries, frame.color_trc = opaque.color_primaries, opaque.color_trc
+    return frame
+
+
+def frame_of(planes: Iterable[NDArray[np.uint8]], size: tuple[int, int], pixels: str) -> av.VideoFrame:
+    """A frame in the pixel format `pixels`.
+
+    Args:
+        planes: bytes, [h, w] or more; what there is more of is left out.
+        size: (width, height).
+    """
+    frame = av.VideoFrame(*size, pixels)
+    plane: Any
+    for plane, content in zip(frame.planes, planes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        width = min(plane.line_size, content.shape[1])
+        rows[:, :width] = content[: plane.height, :width]
+        plane.update(rows)
     return frame
 
 
@@ -262,13 +294,38 @@ def tagged(frame: av.VideoFrame, colour: Colour, pixels: str, interpolation: str
         interpolation: swscale's name of how chroma is resized, where it is.
     """
     if frame.format.name != pixels:
+        size = (frame.width, frame.height)
         # The same range on both sides: swscale must not touch the numbers.
-        frame = frame.reformat(
+        frame = _padded(frame, subsampling(av.VideoFormat(pixels))).reformat(
             format=pixels,
             src_color_range=colour.range,
             dst_color_range=colour.range,
             interpolation=interpolation,
+            threads=ONE_THREAD,
         )
+        if (frame.width, frame.height) != size:
+            frame = frame_of([_rows(plane) for plane in frame.planes], size, pixels)
     frame.colorspace, frame.color_range = colour.matrix, colour.range
     frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
     return frame
+
+
+def _padded(frame: av.VideoFrame, shared: tuple[int, int]) -> av.VideoFrame:
+    """`frame` with its last row and column repeated up to whole samples of a chroma that pixels share.
+
+    To an odd side swscale would stretch it, and no sample but the first would lie where its pixels do.
+    """
+    right, bottom = -frame.width % shared[0], -frame.height % shared[1]
+    if subsampling(frame.format) != (1, 1) or not (right or bottom):
+        return frame
+    deep = frame.format.components[0].bits > 8
+    planes = [
+        cv2.copyMakeBorder(
+            _rows(plane).view(np.uint16 if deep else np.uint8)[:, : frame.width],
+            *(0, bottom, 0, right),
+            cv2.BORDER_REPLICATE,
+        )
+        for plane in frame.planes
+    ]
+    size = (frame.width + right, frame.height + bottom)
+    return frame_of([plane.view(np.uint8) for plane in planes], size, frame.format.name)

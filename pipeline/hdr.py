@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Image
-from pipeline.colour import BT2020, LIMITED, Colour
+from pipeline.colour import BT2020, LIMITED, Colour, frame_of, tagged
 
 PQ, HLG = 16, 18
 """Transfer characteristics (H.273 table 3) of high dynamic range."""
@@ -98,19 +98,9 @@ def lift(image: Image, gain: Gain, pixels: str) -> av.VideoFrame:
     factor = cv2.resize(np.exp2(gain.stops), (width, height), interpolation=cv2.INTER_LINEAR)
     light = np.maximum(light * factor[..., None], 0)
     signal = _pq_signal(light) if gain.transfer == PQ else _hlg_signal(light)
-    frame = av.VideoFrame(width, height, "yuv444p10le")
-    for plane, values in zip(frame.planes, _ten_bits(signal), strict=True):
-        rows = np.zeros((height, plane.line_size // 2), np.uint16)
-        rows[:, :width] = values
-        plane.update(rows.tobytes())
-    if pixels != "yuv444p10le":
-        frame = frame.reformat(
-            format=pixels, src_color_range=LIMITED, dst_color_range=LIMITED, interpolation="AREA"
-        )
-    colour = high_colour(gain.transfer)
-    frame.colorspace, frame.color_range = colour.matrix, colour.range
-    frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
-    return frame
+    planes = [values.view(np.uint8) for values in _ten_bits(signal)]
+    frame = frame_of(planes, (width, height), "yuv444p10le")
+    return tagged(frame, high_colour(gain.transfer), pixels, "AREA")
 
 
 def _ten_bits(signal: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -126,7 +116,7 @@ def _ten_bits(signal: NDArray[np.float32]) -> NDArray[np.uint16]:
     )
     codes = cv2.transform(signal, matrix)
     whole: NDArray[np.uint16] = np.clip(np.rint(codes), 4, 1019).astype(np.uint16)
-    return whole.transpose(2, 0, 1)
+    return np.ascontiguousarray(whole.transpose(2, 0, 1))
 
 
 @cache

@@ -15,6 +15,7 @@ from pipeline.colour import (
     Decoded,
     colour_of,
     encodable,
+    frame_of,
     is_yuv,
     to_yuv,
 )
@@ -173,6 +174,63 @@ def test_every_line_of_a_picture_of_any_height_is_encoded(pixels, height):
     assert len(found) == len(expected) == 3
     for plane, other in zip(found, expected, strict=True):
         assert np.abs(plane.astype(int) - other).max() <= 1
+
+
+def rows(frame):
+    """The bytes of each plane, with what pads its rows."""
+    return [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height] for p in frame.planes]
+
+
+def samples(frame):
+    """The numbers of each plane of a planar format."""
+    depth = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+    found = zip(rows(frame), frame.planes, strict=True)
+    return [content.view(depth)[:, : plane.width] for content, plane in found]
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv422p10le"])
+def test_no_row_is_written_over_by_the_one_before(pixels):
+    """swscale writes beyond the end of a row, which is seen where another thread has begun the next one."""
+    image = np.random.default_rng(0).integers(0, 256, (71, 66, 3), np.uint8)
+    luma = planes(to_yuv(image, Colour(), "yuv444p"))[0].astype(int)
+    for _ in range(80):
+        assert np.array_equal(samples(to_yuv(image, Colour(), pixels))[0], 4 * luma)
+
+
+@pytest.mark.parametrize("size", [(66, 71), (66, 72), (67, 72)])
+def test_alpha_beside_yuv_is_read_as_it_is(size):
+    alpha = np.random.default_rng(0).integers(0, 256, (size[1], size[0]), np.uint8)
+    frame = encodable(picture(0, *size), Colour(), "yuva420p", alpha)
+    assert np.array_equal(Decoded().alpha(frame), alpha)
+
+
+SUBSAMPLED = ["yuv420p", "yuv422p", "yuv440p", "yuv411p", "yuv420p10le", "yuv422p10le"]
+
+
+@pytest.mark.parametrize("pixels", [*SUBSAMPLED, "nv12", "p010le"])
+@pytest.mark.parametrize("size", [(127, 71), (127, 72), (128, 71), (1, 1)])
+def test_an_odd_picture_is_read_as_the_even_one_that_it_was_cropped_from(pixels, size):
+    width, height = size
+    whole = to_yuv(picture(4, 128, 72), Colour(), pixels)
+    cropped = frame_of(rows(whole), size, pixels)
+    expected = Decoded().image(whole, Colour())[:height, :width]
+    if size == (1, 1):
+        # There is no second sample to go on to.
+        assert np.abs(Decoded().image(cropped, Colour()).astype(int) - expected).max() <= 2
+    else:
+        assert np.array_equal(Decoded().image(cropped, Colour()), expected)
+
+
+@pytest.mark.parametrize("pixels", SUBSAMPLED)
+@pytest.mark.parametrize("size", [(127, 71), (125, 72), (128, 71), (3, 1)])
+def test_an_odd_picture_is_encoded_as_one_that_goes_on_like_its_edge(pixels, size):
+    image = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    padded = np.pad(image, ((0, -size[1] % 4), (0, -size[0] % 4), (0, 0)), "edge")
+    frame = to_yuv(image, Colour(), pixels)
+    assert (frame.width, frame.height, frame.format.name) == (*size, pixels)
+    expected = frame_of(rows(to_yuv(padded, Colour(), pixels)), size, pixels)
+    for plane, other in zip(samples(frame), samples(expected), strict=True):
+        assert np.array_equal(plane, other)
 
 
 def test_frames_for_the_encoder_are_tagged():

@@ -13,7 +13,7 @@ from av.codec.context import Flags
 from av.filter import Graph
 
 from engines.cpu import instruction_sets
-from pipeline.colour import IDENTITY, LIMITED, RGB, SMPTE170M, Colour, encodable, is_yuv
+from pipeline.colour import IDENTITY, LIMITED, RGB, SMPTE170M, Colour, encodable, is_yuv, subsampling
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.hdr import HLG, PQ, lift
@@ -299,6 +299,7 @@ def _asked(name: str, encoder: Encoder, info: VideoInfo, pixels: str) -> str:
     if encoder.palette or (info.alpha and encoder.alpha_pixels is not None):
         raise SinkError(f"--pixel-format: there is no choice for {name} with this picture; leave it out")
     least = 10 if info.colour.transfer in (PQ, HLG) else 8
+    even = info.width % 2 == info.height % 2 == 0
     taken = []
     for format in av.Codec(encoder.name, "w").video_formats or ():
         opaque = not any(component.is_alpha for component in format.components)
@@ -306,11 +307,16 @@ def _asked(name: str, encoder: Encoder, info: VideoInfo, pixels: str) -> str:
         # "yuvj" says full range in another way; RGB goes in by the formats that frames are made in. Grey has
         # no place for the colours of a painting.
         made = format.name in RGB or (is_yuv(format) and not format.name.startswith("yuvj"))
-        if deep and opaque and made:
+        # x264 and x265 have a place for odd sides in full chroma only.
+        whole = even or encoder.odd_pixels != "yuv444p" or subsampling(format) == (1, 1)
+        if deep and opaque and made and whole:
             taken.append(format.name)
     if pixels not in taken:
         bits = " in ten bits or more" if least > 8 else ""
-        raise SinkError(f"--pixel-format: {name} takes{bits} {', '.join(taken) or 'none'}, not {pixels}")
+        raise SinkError(
+            f"--pixel-format: {name} takes{bits} {', '.join(taken) or 'none'}, not {pixels} of {info.width}x"
+            f"{info.height}"
+        )
     return pixels
 
 

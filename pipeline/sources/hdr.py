@@ -8,7 +8,7 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.colour import BT709, FULL, LIMITED, Colour
+from pipeline.colour import BT709, FULL, LIMITED, ONE_THREAD, Colour
 from pipeline.hdr import high_luminance, small_size
 
 SDR = Colour(BT709, LIMITED, primaries=1, transfer=1)
@@ -73,6 +73,7 @@ class LuminanceReader:
             src_color_range=FULL if frame.color_range == FULL else LIMITED,
             dst_color_range=LIMITED,
             interpolation="AREA",
+            threads=ONE_THREAD,
         )
         rows = [np.frombuffer(plane, np.uint16).reshape(height, -1)[:, :width] for plane in small.planes]
         return high_luminance(np.stack(rows), int(frame.color_trc))
