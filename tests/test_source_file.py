@@ -293,6 +293,29 @@ def test_all_whole_pictures_before_a_cut_are_painted_and_it_is_named(tmp_path, c
     assert suffix == "avi" or (index is not None and len(index.times) == frames)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [
+        ("a.mpg", "mpeg1video", "mp2"),
+        ("a.vob", "mpeg2video", "mp2"),
+        ("a.wmv", "wmv2", "mp2"),
+        ("a.ogv", "libvpx", "flac"),
+        ("a.ts", "libx264", "aac"),
+    ],
+)
+def test_a_file_that_tells_no_duration_is_known_by_how_it_ends(tmp_path, caplog, name, codec, sound):
+    path = make_video(tmp_path / name, frames=50, codec=codec, time_base=Fraction(1, 25), audio_codec=sound)
+    content = path.read_bytes()
+    # In the middle of what any of them divides a file into.
+    for size in (len(content), len(content) // 5 * 4 // 2048 * 2048 + 999):
+        caplog.clear()
+        path.write_bytes(content[:size])
+        with FileSource(path) as source:
+            assert sum(isinstance(item, Frame) for item in source) > 0
+            assert source.cut_short == (size < len(content))
+        assert ("ends within a packet" in caplog.text) == source.cut_short
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_by_its_name_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "in.mkv")

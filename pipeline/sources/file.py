@@ -36,6 +36,7 @@ from pipeline.sources.demuxer import (
 )
 from pipeline.sources.hdr import SDR, LuminanceReader, ToneMapper
 from pipeline.sources.timeline import Timeline
+from pipeline.sources.truncation import is_truncated
 
 log = logging.getLogger("fauve")
 
@@ -56,9 +57,6 @@ TELL_DURATION = ("mov", "matroska", "flv")
 CUT_SHORT = Fraction(1, 2)
 """Seconds by which a file may end before the time that its header tells."""
 
-TRANSPORT_PACKETS = (188, 192, 204)
-"""Bytes of a packet of a transport stream: bare, with a time before it as cameras have it, or with parity."""
-
 LONGEST_DAMAGE = 1000
 """Packets in a row of a file that may be damaged: a recording may begin long before its first key frame."""
 
@@ -78,7 +76,8 @@ class FileSource(Source):
         decoder: "cpu" or "cuda"; what NVIDIA's decoder cannot is decoded on the CPU, with a warning.
         on_device: with "cuda", decoded frames stay on the GPU, for `pipeline.gpu_video`.
         container: an open container of FFmpeg's to read instead of `path`, which only names it. What comes
-            from there is live: it is decoded without keeping frames back.
+            from there is live: it is decoded without keeping frames back, and each has the size that it comes
+            with, for who shows it to fit it in.
 
     Raises:
         SourceError: no such file, no video in it, or none that can be decoded.
@@ -332,7 +331,7 @@ class FileSource(Source):
                 "%s: ends at %.1f s, and its header says %.1f s; it is damaged, or not all of it is there",
                 *(self.path, self._reached, whole),
             )
-        elif kind == "mpegts" and container.size > 0 and all(container.size % n for n in TRANSPORT_PACKETS):
+        elif container.size > 0 and Path(self.path).is_file() and is_truncated(Path(self.path), kind):
             self.cut_short = True
             log.warning("%s: ends within a packet; it is damaged, or not all of it is there", self.path)
 
@@ -424,8 +423,9 @@ class FileSource(Source):
                 image, alpha = over(image, alpha, self._background), None
         if (frame.width, frame.height) != self._size:
             self._say_resized(frame, pts)
-            image = resize(image, (self.info.width, self.info.height))
-            alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
+            if not self._live:
+                image = resize(image, (self.info.width, self.info.height))
+                alpha = None if alpha is None else resize(alpha, (self.info.width, self.info.height))
         return Frame(image, pts, duration, self._video.time_base, alpha, gain)
 
     def _say_resized(self, frame: av.VideoFrame, pts: int) -> None:

@@ -649,7 +649,7 @@ class LiveSource(Capture):
     def _read_connection(self) -> None:
         """Hand on what one connection gives, on the run's clock."""
         self._shown = self._over = False
-        last = -math.inf
+        last, ends = -math.inf, 0.0
         leap = math.inf if self._ends else LEAP
         anchor = Anchor(leap if self._paced else ASTRAY, patient=self._film)
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
@@ -674,6 +674,7 @@ class LiveSource(Capture):
                 # What comes late is shown when it comes; the sound keeps its place, in case it catches up.
                 begins = now if anchor.late else begins
                 self._put(item.image, begins, round(item.duration * item.time_base / TIME_BASE))
+                ends = begins + float(item.duration * item.time_base)
             elif self.info.sound and audio is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)
@@ -684,6 +685,9 @@ class LiveSource(Capture):
                         hand_on(anchor.sound(self.now, samples))
         hand_on(anchor.sound(math.inf))
         self._over = self._ends or last >= self._until
+        if self._over:
+            # Its last picture has its time, too, before it ends or begins again.
+            self._stopped.wait(max(0.0, ends - self.now))
 
     def close(self) -> None:
         """Stop reading; a connection that does not answer is left to its end."""
