@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Engine, Hint
-from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.fact_cache import recall, remember, version_of
 from engines.look import Look
 from engines.style import Inputs, Size, Style
@@ -46,6 +47,18 @@ FADING_SIZES = 2
 _TYPES = threading.Lock()
 """OpenVINO makes a table of types when one is first asked for. Two threads that paint their first pictures at
 the same time would each wait for the other there, one for the table and one for Python's global lock."""
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, one for the whole process, which is never given back.
+
+    On processors with large registers, as of AVX-512, a core gives the thread that makes it memory to take
+    signals in, and frees that memory when it goes, in whatever thread: the next Ctrl-C would be a crash.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoEngine(Engine):
@@ -84,9 +97,12 @@ class OpenVinoEngine(Engine):
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__ from None
             raise EngineUnavailable(f"OpenVINO is not installed ({error}): pip install openvino") from error
+        except RuntimeError as error:
+            # Its telemetry looks for the home even of a user whom the system does not know.
+            raise EngineUnavailable(f"OpenVINO cannot be loaded ({first_line(error)}); set HOME") from error
         with _TYPES:
             openvino.Type.u8.to_dtype()
-        self._core: Any = openvino.Core()
+            self._core = _core()
         self._target = device.upper()
         # "GPU.1" and the like name one device of a kind.
         if self._target.partition(".")[0] not in {

@@ -259,6 +259,39 @@ def test_openvino_takes_int8_where_that_is_measured_to_be_faster_and_remembers(
     assert len(compiled) == 3
 
 
+def test_who_has_no_home_is_told_why_openvino_does_not_run(style, monkeypatch):
+    imported = builtins.__import__
+
+    def homeless(name, *others, **named):
+        if name == "openvino":
+            raise RuntimeError("Could not determine home directory.")
+        return imported(name, *others, **named)
+
+    monkeypatch.setattr(builtins, "__import__", homeless)
+    with pytest.raises(EngineUnavailable, match=r"^OpenVINO cannot be loaded \(Could not .*\); set HOME$"):
+        OpenVinoEngine(style)
+
+
+CLOSED_ELSEWHERE = """
+import signal, threading
+from engines import Style
+from engines.openvino import OpenVinoEngine
+
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+engines = [OpenVinoEngine(Style.load("live"))]
+closing = threading.Thread(target=lambda: engines.pop().close())
+closing.start()
+closing.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+def test_a_signal_is_heard_after_another_thread_has_closed_the_engine():
+    done = subprocess.run([sys.executable, "-c", CLOSED_ELSEWHERE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
 def test_ctrl_c_while_openvino_is_imported_is_not_lost(style, monkeypatch):
     imported = builtins.__import__
 
