@@ -93,6 +93,7 @@ def fauve(context: click.Context, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; errors with a cause are one line and exit code 2, others keep their traceback."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be UTF-8, nor any text what the terminal shows.
         if isinstance(stream, io.TextIOWrapper):
@@ -121,6 +122,20 @@ def main() -> None:
         if not _has_cause(error):
             raise
         _fail(str(error))
+
+
+def _replace_closed_streams() -> None:
+    """Let what is said go nowhere where the caller has closed its stream, which Python takes for an error."""
+    # Files that are opened later would get its number, and with it what libraries print. For reading only: a
+    # film that is to go to a closed standard output must fail.
+    while (number := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(number)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            os.write(number, b"")
+        except OSError:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
 
 
 def _has_cause(error: Exception) -> bool:

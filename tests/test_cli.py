@@ -926,6 +926,22 @@ def test_a_pipe_that_breaks(tmp_path, pack):
     assert error == "fauve: -: cannot be written: Broken pipe\n"
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_it_paints_where_nobody_can_be_told(tmp_path, video, pack, closed):
+    def without_streams(*arguments):
+        command = ["sh", "-c", f'"$@" {closed}', "sh", *FAUVE, *map(str, arguments)]
+        return subprocess.run(command, timeout=120).returncode
+
+    assert without_streams("run", video, "-o", tmp_path / "out.mp4", "-s", pack) == 0
+    assert len(read_video(tmp_path / "out.mp4").times) == 40
+    assert without_streams("live", "test:", "-o", tmp_path / "show.mkv", "--duration", 2, "-s", pack) == 0
+
+
+def test_a_closed_standard_output_takes_no_film(video, pack):
+    command = ["sh", "-c", '"$@" >&-', "sh", *FAUVE, "run", str(video), "-o", "-", "-s", str(pack)]
+    assert_one_line(subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120), "-: cannot be")
+
+
 def test_nothing_in_the_pipe(pack):
     command = [*FAUVE, "run", "-", "-o", "-", "--style", str(pack)]
     result = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)

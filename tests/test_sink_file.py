@@ -13,6 +13,7 @@ from engines.cuda import gpus
 from pipeline.colour import BT709, FULL, LIMITED, Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
+from pipeline.sinks.encoders import choose
 from pipeline.sinks.file import FileSink, put_in_place
 from pipeline.sinks.images import ImageSink
 from pipeline.sources.file import FileSource
@@ -99,6 +100,29 @@ def test_odd_sizes_are_exact(tmp_path, size, caplog):
     assert [image.shape for image in after.images] == [(size[1], size[0], 3)] * 3
     assert after.video.codec_context.pix_fmt == "yuv444p"
     assert "is odd" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize(
+    ("size", "pixels", "taken"),
+    [
+        ((97, 64), "yuv420p", False),
+        ((97, 64), "yuv422p10le", False),
+        ((96, 65), "yuv420p10le", False),
+        ((96, 65), "yuv422p", False),
+        ((96, 64), "yuv422p", True),
+        ((97, 65), "yuv444p10le", True),
+    ],
+)
+def test_a_pixel_format_without_a_place_for_odd_sides_is_refused(tmp_path, codec, size, pixels, taken):
+    info = VideoInfo(*size, Fraction(25), Fraction(1, 25), Colour())
+    if not taken:
+        with pytest.raises(
+            SinkError, match=rf"{codec} takes .*yuv444p.*, not {pixels} of {size[0]}x{size[1]}"
+        ):
+            FileSink(tmp_path / "b.mp4", info, codec=codec, pixels=pixels)
+        return
+    assert choose(codec, info, muxer="mp4", pixels=pixels).pixels == pixels
 
 
 def test_colour_aspect_and_metadata_are_kept(tmp_path):

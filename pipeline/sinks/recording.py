@@ -73,6 +73,7 @@ class RecordingSink(Sink):
         """Record one frame."""
         if self._empty and self._earlier is not None:
             self._earlier.unlink(missing_ok=True)
+            self._earlier = None
         self._empty = False
         self._muxer.write(frame)
 
@@ -87,13 +88,18 @@ class RecordingSink(Sink):
             return
         self._muxer.close()
         # FFmpeg does not say that the last pictures of an .mp4, which it writes at the end, had no room.
-        if self._path.stat().st_size < self._muxer.size:
-            raise SinkError(f"{self.name}: the last seconds are missing: the disk is full")
+        try:
+            written = self._path.stat().st_size
+        except OSError as error:
+            raise SinkError(f"{self.name}: what was recorded is lost: {error.strerror}") from error
+        if written < self._muxer.size:
+            missing = "the last seconds are missing" if written else "nothing was recorded"
+            raise SinkError(f"{self.name}: {missing}: the disk is full")
 
     def abort(self) -> None:
         """Leave what was recorded: it can be played."""
         self._muxer.abort()
-        if self._empty:
+        if self._empty or (self._path.is_file() and not self._path.stat().st_size):
             self._put_back()
 
     def _put_back(self) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -40,6 +40,15 @@ class Datagrams:
         return len(data)
 
 
+def open_file(url: str, flags: int, options: dict[str, str]) -> BinaryIO:
+    """A file of FFmpeg's HLS muxer, which goes on in silence where it cannot write to its own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return open(url.removeprefix("file:"), "wb")
+
+
 def relay(url: str, format: str, options: dict[str, str]) -> None:
     """Copy packets from standard input to `url` until the input ends.
 
@@ -48,6 +57,7 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
 
     Raises:
         av.error.FFmpegError: the server refuses or is gone.
+        OSError: a file cannot be written.
     """
     source: Any = av.open(
         os.fdopen(0, "rb", buffering=0), format="nut", options={"probesize": "32", "fpsprobesize": "0"}
@@ -55,7 +65,8 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
     datagrams = Datagrams(url) if format == "nut" and url.startswith("udp:") else None
 
     def begin() -> Any:
-        target: Any = av.open(datagrams or url, "w", format=format, options=options)
+        opener = open_file if format == "hls" else None
+        target: Any = av.open(datagrams or url, "w", format=format, options=options, io_open=opener)
         streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
         target.start_encoding()
         return target, streams, time.monotonic()
