@@ -35,9 +35,15 @@ def reachable(host: str) -> str:
         return host
 
 
-def token_file() -> Path:
-    """Where the token is kept from one start to the next; who deletes it gets another one."""
-    return user_config_path("fauve", appauthor=False) / "token"
+def token_file() -> Path | None:
+    """Where the token is kept from one start to the next; who deletes it gets another one.
+
+    None for a user without a home.
+    """
+    try:
+        return user_config_path("fauve", appauthor=False) / "token"
+    except RuntimeError:  # as of a container's user whom the system does not know
+        return None
 
 
 def token() -> str:
@@ -49,6 +55,8 @@ def token() -> str:
     given, path = os.environ.get("FAUVE_TOKEN"), token_file()
     if given:
         return _checked(given, "FAUVE_TOKEN", "give another")
+    if path is None:
+        raise SinkError("there is no home to keep a token in; set HOME, or give a token in FAUVE_TOKEN")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Of two that start at the same time, one makes it.

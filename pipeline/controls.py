@@ -26,6 +26,11 @@ LONGEST_CROSSFADE = 60.0
 """Seconds."""
 
 
+def crossfade_at(position: float) -> float:
+    """Seconds that a fader or slider at `position`, 0..1, means: half of its way is for the first 7.5."""
+    return float(LONGEST_CROSSFADE * position**3)
+
+
 @dataclass(frozen=True)
 class Scene:
     """How one frame is to be shown."""

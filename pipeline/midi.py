@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.atomic_write import atomic_write
-from pipeline.controls import SWITCHES, Controls
+from pipeline.controls import SWITCHES, Controls, crossfade_at
 from pipeline.errors import SinkError
 from pipeline.sinks.file import refuse_missing_folder
 
 log = logging.getLogger("fauve")
-
-CROSSFADE = 10.0
-"""Seconds that a fader at its upper end means; over all that is allowed, a short one could not be hit."""
 
 PRESSED = 64
 """Value of a control from which on a pad or pedal is pressed; when it is let go, it sends 0."""
@@ -188,7 +185,7 @@ class Midi:
                     self._controls.set(name, message.value >= PRESSED)
             else:
                 position = (message.velocity if message.type == "note_on" else message.value) / 127
-                self._controls.set(name, position * (CROSSFADE if name == "crossfade" else 1))
+                self._controls.set(name, crossfade_at(position) if name == "crossfade" else position)
         except ValueError as error:
             log.warning("MIDI %s: %s", key, error)
 

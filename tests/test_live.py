@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -360,6 +361,26 @@ def test_a_stream_begins_with_a_key_frame_and_has_all_that_follows(tmp_path, sou
     # The first picture only tells what is to come.
     assert packets[0].is_keyframe
     assert numbers == list(range(1, 20))
+
+
+def test_a_disk_that_is_full_ends_hls(tmp_path):
+    target, pattern = parse(str(tmp_path / "show.m3u8")), PatternSource((320, 180), sound=False)
+    muxer = Muxer("show.nut", str(tmp_path / "show.nut"), "nut", pattern.info, LiveEncoding())
+    for number in range(200):
+        muxer.write(Frame(pattern.picture(number), number * 3000, 3000, pattern.info.time_base))
+    muxer.close()
+    module = [sys.executable, "-m", "pipeline.sinks.stream_process"]
+    with open(tmp_path / "show.nut", "rb") as pictures:
+        relay = subprocess.run(
+            [*module, target.url, target.format, json.dumps(target.options)],
+            stdin=pictures,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        )
+    assert relay.returncode == 1
+    assert relay.stderr.splitlines()[-1] == "File too large"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -959,6 +980,27 @@ def test_a_picture_of_another_shape_is_fitted_into_the_first(size, inner):
     assert np.array_equal(image, expected)
 
 
+def test_a_phone_that_is_turned_while_it_sends_is_shown_with_bars(tmp_path, caplog):
+    sent = tmp_path / "sent.ts"
+    for width, height in ((64, 48), (48, 64)):
+        with sent.open("ab") as file, av.open(file, "w", format="mpegts") as container:
+            video = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+            grey = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
+            for number in range(10):
+                grey.pts, grey.time_base = number, Fraction(1, 25)
+                container.mux(video.encode(grey))
+            container.mux(video.encode(None))
+    with LiveSource("phone", lambda: av.open(str(sent)), ends=True) as source:
+        images = [frame.image for frame in source]
+    # 36 pixels wide is 48x64 in a height of 48.
+    bars = np.zeros((48, 64, 3), bool)
+    bars[:, :14] = bars[:, 50:] = True
+    assert {image.shape for image in images} == {(48, 64, 3)}
+    assert np.array_equal(images[-1] < 10, bars)
+    assert "the picture changes from 64x48 to 48x64" in caplog.text
+
+
 class Radio(Capture):
     """Gives one picture, and sound for as long as it is open."""
 
@@ -1068,6 +1110,15 @@ def test_a_file_is_played_at_its_pace_and_again(tmp_path, pack):
     assert times == sorted(set(times))
 
 
+def test_the_last_picture_of_a_file_has_its_time_before_the_first_follows(tmp_path):
+    slides = make_video(tmp_path / "slides.mp4", frames=2, rate=2, audio=False)
+    with open_source(str(slides), loop=True) as source:
+        shown = list(islice((frame for frame in source if frame.captured_at), 4))
+    times = [float(frame.time) for frame in shown]
+    assert times[2] - times[0] > 0.95
+    assert times[3] - times[1] > 0.95
+
+
 def test_a_file_waits_until_somebody_looks(tmp_path):
     video = make_video(tmp_path / "in.mp4", frames=25)
     with open_source(str(video)) as source:
@@ -1167,6 +1218,40 @@ def test_a_disk_that_is_full_at_the_end_of_a_recording_is_said(tmp_path, monkeyp
 
     monkeypatch.setattr(sink._muxer, "close", closes_without_room)
     with pytest.raises(SinkError, match=r"show.mp4: the last seconds are missing: the disk is full$"):
+        sink.close()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_recording_that_never_had_room_is_not_left_behind(tmp_path, suffix):
+    path, pattern = tmp_path / f"show{suffix}", PatternSource((320, 180), sound=False)
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def record():
+        sink = open_sink(str(path), pattern.info)
+        try:
+            for number in range(100):
+                sink.write(Frame(pattern.picture(number), 3000 * number, 3000, pattern.info.time_base))
+            sink.close()
+        finally:
+            sink.abort()
+
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        with pytest.raises(
+            SinkError, match=rf"^{path}: (cannot be written: |nothing was recorded: the disk)"
+        ):
+            record()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_that_is_removed_meanwhile_is_said(tmp_path):
+    path, pattern = tmp_path / "show.mkv", PatternSource((320, 180), sound=False)
+    sink = open_sink(str(path), pattern.info)
+    sink.write(Frame(pattern.picture(0), 0, 3000, pattern.info.time_base))
+    path.unlink()
+    with pytest.raises(SinkError, match=r"show.mkv: what was recorded is lost: No such file"):
         sink.close()
 
 

@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from fractions import Fraction
+from itertools import pairwise
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -28,9 +29,9 @@ import numpy as np
 import pytest
 
 from engines import Look
-from pipeline.access import Access
+from pipeline.access import Access, token_file
 from pipeline.commands.live import _status, live
-from pipeline.controls import LONGEST_CROSSFADE, Controls
+from pipeline.controls import LONGEST_CROSSFADE, Controls, crossfade_at
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.keyboard import Keyboard, has_keys, keys, press
@@ -230,9 +231,31 @@ def test_a_network_that_goes_away_while_a_page_is_sent_is_not_told_of(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_the_slider_takes_what_the_control_does(panel):
-    slider = re.search(rb'id="crossfade"[^>]* max="(\d+)"', get(panel.url)[1])
-    assert float(slider[1]) == LONGEST_CROSSFADE
+@needs("chromium", "chromedriver")
+def test_short_crossfades_have_room_on_the_slider_and_on_a_fader(panel, controls, tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"control 1/21": "crossfade"}))
+    midi = Midi(controls, "no such device", path)
+    faded = []
+    for value in range(128):
+        midi.take(message("control_change", channel=0, control=21, value=value))
+        faded.append(controls.state["crossfade"])
+    midi.close()
+    assert (faded[0], faded[-1]) == (0, LONGEST_CROSSFADE)
+    # A second is hit to a tenth, and most of the way is for what is common.
+    assert max(after - before for before, after in pairwise(faded) if before < 1) < 0.1
+    assert 5 < faded[64] < 10
+    slide = "at('crossfade').value = arguments[0]; at('crossfade').dispatchEvent(new Event('input'))"
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        for position in (0, 0.2, 0.5, 1):
+            browser.execute_script(slide, position)
+            wait_for(lambda at=position: controls.state["crossfade"] == round(crossfade_at(at), 2))
+        controls.set("crossfade", 0.5)
+        shown = "return document.querySelector('[data-control=crossfade] output').textContent"
+        wait_for(lambda: browser.execute_script(shown) == "0.50")
+        assert browser.execute_script("return +at('crossfade').value") == pytest.approx(0.2, abs=0.01)
+        screenshot(browser, "crossfade")
 
 
 @needs("chromium", "chromedriver")
@@ -382,6 +405,21 @@ def test_a_token_that_is_none_is_one_line(configuration, monkeypatch):
     configuration.parent.write_text("no folder")
     with pytest.raises(SinkError, match=r"cannot be kept there: .*; give one in FAUVE_TOKEN"):
         Access("0.0.0.0")
+
+
+def test_who_has_no_home_needs_a_token_for_other_addresses_only(monkeypatch):
+    def homeless(*_, **__):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("pipeline.access.user_config_path", homeless)
+    assert token_file() is None
+    assert Access("127.0.0.1").url(80) == "http://127.0.0.1:80/"
+    with pytest.raises(
+        SinkError, match=r"^there is no home to keep a token in; set HOME, or .* FAUVE_TOKEN$"
+    ):
+        Access("10.1.2.3")
+    monkeypatch.setenv("FAUVE_TOKEN", "stage-left-1")
+    assert Access("10.1.2.3").url(80).endswith("/?token=stage-left-1")
 
 
 def test_access():

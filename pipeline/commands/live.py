@@ -93,8 +93,8 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 
 @click.command(
     epilog="Pages and metrics at other addresses than this machine's need a token, which is a part of the "
-    f"printed address and stays the same: FAUVE_TOKEN, or the content of {token_file()}. Delete that file to "
-    "get a new one."
+    "printed address and stays the same: FAUVE_TOKEN, or the content of "
+    f"{token_file() or 'a file in your home'}. Delete that file to get a new one."
 )
 @click.argument("source")
 @click.option(
