@@ -72,6 +72,15 @@ def test_grey_images_stay_grey(augment):
         augment(torch.zeros(4, 8, 8))
 
 
+def test_floats_may_overshoot_and_not_be_in_other_units(augment):
+    image = tensor(picture(3)).float() / 255
+    beyond = torch.where(image > 0.5, 1.2, -0.2)
+    assert torch.equal(augment(beyond), augment(beyond.clamp(0, 1)))
+    for other in (image * 255, (image - 0.5) / 0.2, torch.full_like(image, torch.nan)):
+        with pytest.raises(ValueError, match=r"a float image is in 0\.\.1, not .*before it is normalised"):
+            augment(other)
+
+
 def test_labels_boxes_and_masks_are_left_alone(augment, painted):
     boxes = tv_tensors.BoundingBoxes([[1, 2, 30, 40]], format="XYXY", canvas_size=(HEIGHT, WIDTH))
     mask = tv_tensors.Mask(torch.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH))
@@ -93,6 +102,9 @@ def test_one_sample_in_so_many_is_painted_in_a_mix_and_strength_of_its_own(pack)
     shares = [look.mix["warm"] for look in used]
     assert 0.4 < np.mean(shares) < 0.6
     assert len(set(shares)) == len(shares)
+    single = StyleAugment(pack, p=1.0, concentration=1e-6)
+    shares = [max(single.make_params([])["look"].mix.values()) for _ in range(100)]
+    assert min(shares) > 0.99, "one style at a time"
     never = StyleAugment(pack, p=0.0)
     image = tensor(picture(3))
     assert never(image) is image
@@ -104,6 +116,7 @@ def test_one_sample_in_so_many_is_painted_in_a_mix_and_strength_of_its_own(pack)
         ({"p": 1.5}, "p is a probability"),
         ({"strength": (0.9, 0.1)}, "the lowest and the highest"),
         ({"concentration": 0}, "concentration must be above 0"),
+        ({"concentration": float("inf")}, "concentration must be above 0 and finite"),
         ({"styles": ["hot"]}, "no style 'hot' in this pack"),
     ],
 )

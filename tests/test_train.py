@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import struct
@@ -912,6 +913,16 @@ def test_a_search_that_failed_begins_anew(material, tmp_path):
     assert tune(RECIPE, material, **search).recipe == RECIPE
 
 
+def test_a_search_that_was_killed_in_its_first_trial_begins_anew(material, tmp_path):
+    search = {"study": tmp_path / "study.db", "trials": 1, "steps": 8, "ranges": {"style": (1.0, 50.0)}}
+    with pytest.MonkeyPatch.context() as patched:
+        # What Optuna does not catch leaves the trial as a kill does.
+        patched.setattr("training.tuning.held_out_value", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            tune(RECIPE, material, **search)
+    assert tune(RECIPE, material, **search).recipe == RECIPE
+
+
 def test_trials_that_cannot_be_compared_are_of_another_study(material, tmp_path):
     ranges, study = {"style": (1.0, 50.0)}, tmp_path / "study.db"
 
@@ -962,7 +973,8 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path,
     learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
     assert learned.returncode == 0, learned.stderr
     style = Style.load(output)
-    assert [credit.artist for credit in style.credits] == ["Me"]
+    assert [(credit.artist, credit.rights) for credit in style.credits] == [("Me", "not stated")]
+    assert style.license == "not stated"
     assert style.golden() is not None
     assert_one_line(fauve("learn", *arguments), "is there already")
     shutil.rmtree(output)
@@ -1047,6 +1059,16 @@ def test_a_pack_that_was_not_judged_is_judged_by_the_same_command(learning, caps
     with pytest.raises(click.ClickException, match="is a folder; the first painting is the file to imitate"):
         run_in_process("learn", output.parent, "-o", output, "--photos", output.parent)
     assert learn("--force") == ["trains", "exports", "judges"]
+
+
+def test_learn_tells_a_command_that_paints_with_what_it_made(learning, monkeypatch, capsys):
+    learn, _, output = learning
+    (output.parent / "a folder").mkdir()
+    monkeypatch.chdir(output.parent / "a folder")
+    learn("-o", "live")  # a bundled pack, too
+    assert f'--style "{output.parent / "a folder" / "live"}"' in capsys.readouterr().out
+    with pytest.raises(click.ClickException, match="a folder is there already"):
+        learn("-o", ".")
 
 
 def test_learning_that_was_stopped_goes_on_by_the_same_command(learning):
@@ -1143,6 +1165,16 @@ def test_a_painting_that_is_enlarged_is_said(material, caplog):
     caplog.clear()
     Targets(dataclasses.replace(RECIPE, painting_size=72), material.paintings, {}, torch.device("cpu"))
     assert not caplog.text
+
+
+@pytest.mark.parametrize("real", ["gone.png", "gone", "broken.png", "empty"])
+def test_paintings_that_a_recipe_names_must_be_there(material, tmp_path, real):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    shutil.copy(material.paintings / "0.png", tmp_path)
+    styles = (dataclasses.replace(RECIPE.styles[0], reals=(real,)),)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path / real))}: "):
+        Targets(dataclasses.replace(RECIPE, styles=styles), tmp_path, {}, torch.device("cpu"))
 
 
 def test_learning_rate_rises_then_falls():

@@ -1,5 +1,6 @@
 """Restyled pictures for somebody else's training: a transform among torchvision's."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ from pipeline.scaling import stylizer
 IMAGES = (tv_tensors.Image, tv_tensors.Video)
 """The tensors of torchvision that are painted."""
 
+OVERSHOOT = 0.5
+"""By how much a float image may leave 0..1, as bicubic resizing does: what is further is in other units."""
+
 
 class StyleAugment(Transform):
     """Paints training images in a random mix of a pack's styles, at a random strength.
@@ -27,7 +31,8 @@ class StyleAugment(Transform):
     What an image shows stays what it is and its texture changes, which makes networks look at shapes
     (Geirhos et al. 2019, arXiv 1811.12231). Labels, boxes and masks pass untouched. Takes PIL images ("RGB"
     or "L") and images, videos and tensors [..., 3 or 1, h, w], uint8 or float in 0..1, and gives back their
-    kind, size and type; painted in 8 bits. All images of one sample are painted alike.
+    kind, size and type; painted in 8 bits. All images of one sample are painted alike. A float image that is
+    in 0..255, or normalised, is a ValueError.
 
     Can be sent to the workers of a `DataLoader`: each process makes an engine of its own when it first
     paints.
@@ -63,8 +68,8 @@ class StyleAugment(Transform):
             raise ValueError(f"p is a probability, within 0 and 1, not {p}")
         if not 0 <= strength[0] <= strength[1] <= 1:
             raise ValueError(f"strength is the lowest and the highest, within 0 and 1, not {strength}")
-        if not concentration > 0:
-            raise ValueError(f"concentration must be above 0, not {concentration}")
+        if not 0 < concentration < math.inf:
+            raise ValueError(f"concentration must be above 0 and finite, not {concentration}")
         self.p = p
         self.strength = strength
         self.concentration = concentration
@@ -81,7 +86,11 @@ class StyleAugment(Transform):
             return {"look": None}
         low, high = self.strength
         alpha = torch.full((len(self.styles),), self.concentration, dtype=torch.float64)
-        weights = torch.distributions.Dirichlet(alpha).sample()
+        # torch's own Dirichlet is of equal weights where all of them are too small to be told from 0.
+        logarithms = (
+            torch.distributions.Gamma(alpha + 1, 1.0).sample().log() + torch.rand_like(alpha).log() / alpha
+        )
+        weights = logarithms.softmax(0)
         mix = dict(zip(self.styles, weights.tolist(), strict=True))
         return {"look": Look(mix, low + (high - low) * float(torch.rand(())))}
 
@@ -100,6 +109,13 @@ class StyleAugment(Transform):
         channels = image.shape[-3] if image.ndim >= 3 else 0
         if channels not in (1, 3):
             raise TypeError(f"an image is [..., 3 or 1, h, w], not {list(image.shape)}")
+        if image.is_floating_point():
+            low, high = (float(end) for end in image.aminmax())
+            if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+                raise ValueError(
+                    f"a float image is in 0..1, not {low:.2g}..{high:.2g}; paint it before it is normalised"
+                )
+            image = image.clamp(0, 1)  # in bytes, what is whiter than white would be black
         pixels = F.to_dtype(image, torch.uint8, scale=True).expand(*image.shape[:-3], 3, -1, -1)
         painted = self._painted(pixels.cpu(), look)
         if channels == 1:

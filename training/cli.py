@@ -37,7 +37,12 @@ class Photos(click.ParamType):
 def material_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a training learns from."""
     for option in (
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            help="What to train on (default: CUDA where there is one).",
+        ),
         threads_option,
         weights_option,
         click.option(
@@ -206,7 +211,7 @@ class _Progress:
     type=click.Path(path_type=Path),
     help="Write the generator to this .safetensors file, too: a small one for `fauve train --from`.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing pack, and an existing trunk.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing pack, and an existing trunk.")
 def export(
     checkpoint: Path,
     output: Path,
@@ -236,19 +241,27 @@ def export(
 
 @click.command()
 @click.argument("paintings", type=FOLDER, nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
+# By its whole path, because a bundled pack goes before a folder of its name.
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, resolve_path=True),
+    required=True,
+    help="Folder of the pack.",
+)
 @click.option("--photos", type=FOLDER, required=True, help="Folder of photographs to paint.")
 @weights_option
 @click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
 @click.option("--title", help="Title of the painting (default: the name of its file).")
-@click.option("--artist", default="unknown", help="Who painted it.")
+@click.option("--artist", default="unknown", show_default=True, help="Who painted it.")
 @click.option("--year", type=int, default=0, help="When it was painted.")
 @click.option("--rights", default="not stated", show_default=True, help="Rights to the painting.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps (default: the recipe's).")
 @click.option(
     "--stroke",
     type=click.IntRange(64),
-    help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes.",
+    help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes (default: the "
+    "recipe's).",
 )
 @threads_option
 @click.option(
@@ -290,7 +303,7 @@ def learn(
         steps=steps,
         stroke=stroke,
     )
-    run = output.with_name(output.name + ".training")
+    run = output.parent / f"{output.name}.training"
     try:
         style = None if force else _not_judged(output, run, recipe)
         if style is None:
@@ -311,12 +324,12 @@ def learn(
         raise _with_hint(stopped, "the same command goes on") from None
     try:
         material = Judged(photos, Path("/"), clips, weights, recipe)
-        click.echo(_judge(str(output.resolve()), material, run, threads=threads))
+        click.echo(_judge(str(output), material, run, threads=threads))
     except (ValueError, OSError, EngineError, KeyboardInterrupt) as error:
         why = _unusable(error).message or "stopped"
         again = "the same command without --force" if force else "the same command"
         click.echo(f"{output}: is made, not judged: {why}; {again} judges it", err=True)
-    click.echo(f"{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style {output}")
+    click.echo(f'{output}: {style.title}; try it: fauve run VIDEO -o painted.mp4 --style "{output}"')
     click.echo(f"{run}: sheets of how it went; delete it when you like the style")
 
 
@@ -327,7 +340,7 @@ def _not_judged(output: Path, run: Path, recipe: Recipe) -> "Style | None":
 
     if not (run / "checkpoint.pt").exists() or not (output / MANIFEST).is_file():
         return None
-    style = Style.load(output.resolve())
+    style = Style.load(output)
     return style if style.recipe == recipe.digest() and "evaluation" not in style.card else None
 
 

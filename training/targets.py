@@ -30,7 +30,11 @@ def statistics_of(recipe: Recipe, features: Features, regions: Features) -> Feat
 
 
 class Targets:
-    """What the styles are measured against: statistics of their paintings, and paintings that are real."""
+    """What the styles are measured against: statistics of their paintings, and paintings that are real.
+
+    Raises:
+        ValueError: a file that the recipe names is no image, or a folder has none.
+    """
 
     def __init__(
         self, recipe: Recipe, paintings: Path, networks: Mapping[str, Pretrained], device: torch.device
@@ -42,6 +46,9 @@ class Targets:
         for style in recipe.styles:
             size = style.painting_size or recipe.painting_size
             files = [paintings / name for name in (style.painting, *style.reals)]
+            for path in files:
+                if next(images_of([path]), None) is None:
+                    raise ValueError(f"{path}: no paintings of {style.name} there")
             copied = list(images_of(files)) if style.movement else [read_image(files[0])]
             if (side := min(copied[0].shape[1:])) < size:
                 log.warning(

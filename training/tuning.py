@@ -101,8 +101,8 @@ def tune(
         )
     except Exception as error:  # SQLAlchemy's own, of many kinds
         raise ValueError(f"{study}: not a study, or not to be written; give another --study") from error
-    # Those that failed, or were stopped by Ctrl-C, say nothing.
-    begins = all(trial.state.name == "FAIL" for trial in search.trials)
+    # Those that failed, or were stopped by Ctrl-C, say nothing; one that was killed seems to run.
+    begins = all(trial.state.name in ("FAIL", "RUNNING") for trial in search.trials)
     in_common = _in_common(recipe, own, steps, start_from, material)
     for name, value in in_common.items():
         if not begins and search.user_attrs.get(name) != value:
