@@ -79,8 +79,18 @@ class Program:
         if unknown:
             raise EngineUnavailable(f"torch does not know the operator {', '.join(unknown)}")
         self.device = device
+        # By how much a picture is resized counts, too.
+        counts = {
+            name
+            for node in proto.graph.node
+            if node.op_type in ("Resize", "Upsample")
+            for name in node.input[1:]
+        }
         self._constants = {
-            tensor.name: self._placed(_tensor(tensor), weight=True) for tensor in proto.graph.initializer
+            tensor.name: _tensor(tensor)
+            if tensor.name in counts
+            else self._placed(_tensor(tensor), weight=True)
+            for tensor in proto.graph.initializer
         }
         self._nodes = [
             Node(
