@@ -49,7 +49,7 @@ from training.inspection import HEIGHT, LABEL, inspect, score_sheet
 from training.losses import gram
 from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe
-from training.stylization import Material, StyleTraining, schedule
+from training.stylization import Material, StyleTraining, generator_of, schedule
 from training.targets import Targets
 from training.train import sheet_pictures, train
 from training.tuning import judged_photos, tune, write_recipe
@@ -506,6 +506,21 @@ def test_the_discriminator_is_begun_with_too(material, tmp_path):
     assert all(
         torch.equal(value, before[name]) for name, value in training.discriminator.state_dict().items()
     )
+
+
+def test_a_recipe_without_branches_begins_with_what_one_with_them_paints(material, tmp_path):
+    with_branches = dataclasses.replace(RECIPE, branches=True, steps=3)
+    checkpoint = train(with_branches, material, run=tmp_path)
+    training = StyleTraining(RECIPE, material, torch.device("cpu"))
+    training.start_from(checkpoint)
+    before = generator_of(with_branches, RECIPE.styles).eval()
+    before.load_state_dict(load_checkpoint(checkpoint)["average"])
+    assert before.encode[1].branch is not None
+    assert training.generator.encode[1].branch is None
+    batch = training.batch(1)
+    look = batch.photo, batch.mix, torch.ones(len(batch.mix))
+    with torch.no_grad():
+        torch.testing.assert_close(training.generator.eval()(*look), before(*look), atol=1e-4, rtol=0)
 
 
 def test_it_learns(material, tmp_path):

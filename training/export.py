@@ -27,6 +27,7 @@ from training.networks import (
     LinearUpsample,
     UpsampleConv,
     UpsampleToImage,
+    absorbed,
     eased,
     inner,
     interpolating,
@@ -281,15 +282,8 @@ def fold(generator: Generator) -> Generator:
             if isinstance(child, UpsampleConv):
                 setattr(module, name, _transposed(child))
             elif isinstance(child, ConvNorm):
-                weight, bias = _absorb(child.norm, child.conv.weight, child.conv.bias, output_axis=0)
-                if child.branch is not None:
-                    beside = child.branch
-                    point, shift = _absorb(
-                        beside.norm, beside.conv.weight, torch.zeros_like(bias), output_axis=0
-                    )
-                    weight[:, :, 1:2, 1:2] += point
-                    bias += shift
-                    child.branch = None
+                child.merge_branch()
+                weight, bias = absorbed(child.norm, child.conv.weight, child.conv.bias)
                 child.conv.weight.data, child.conv.bias.data = weight, bias
                 child.norm = nn.Identity()
     if folded.simplify is None:
@@ -300,14 +294,6 @@ def fold(generator: Generator) -> Generator:
         folded.upsample = _to_pixels(folded.upsample)
     folded.to_image = _to_image(folded.to_image)
     return folded
-
-
-def _absorb(norm: nn.Module, weight: Tensor, bias: Tensor, output_axis: int) -> tuple[Tensor, Tensor]:
-    assert isinstance(norm, nn.BatchNorm2d)
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    shape = [1, 1, 1, 1]
-    shape[output_axis] = -1
-    return weight * scale.view(shape), (bias - norm.running_mean) * scale + norm.bias
 
 
 class _TransposedConv(nn.Module):
@@ -324,7 +310,7 @@ class _TransposedConv(nn.Module):
 
 
 def _transposed(layer: UpsampleConv) -> _TransposedConv:
-    weight, bias = _absorb(layer.norm, interpolating(layer.weight), layer.bias, output_axis=1)
+    weight, bias = absorbed(layer.norm, interpolating(layer.weight), layer.bias, output_axis=1)
     conv = nn.ConvTranspose2d(*weight.shape[:3], stride=2, padding=3)
     conv.weight.data, conv.bias.data = weight, bias
     return _TransposedConv(conv, layer.affine)

@@ -148,11 +148,36 @@ class ConvNorm(nn.Module):
         self.branch = Branch(inputs, outputs, stride) if branch else None
         self.affine = ConditionalAffine(styles, outputs) if styles else None
 
+    @torch.no_grad()
+    def merge_branch(self) -> None:
+        """Have the convolution compute what its branch does, too, on the stored statistics of both."""
+        if self.branch is None:
+            return
+        weight, bias = absorbed(self.norm, self.conv.weight, self.conv.bias)
+        point, shift = absorbed(self.branch.norm, self.branch.conv.weight, torch.zeros_like(bias))
+        weight[:, :, 1:2, 1:2] += point
+        self.conv.weight.copy_(weight)
+        self.conv.bias.copy_(bias + shift)
+        # All of it is in the convolution now.
+        self.norm.reset_parameters()
+        self.norm.running_var.sub_(self.norm.eps)
+        self.branch = None
+
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         y = self.norm(self.conv(x))
         if self.branch is not None:
             y = y + self.branch(x if self.conv.padding[0] else inner(x))
         return y if self.affine is None else self.affine(y, weights)
+
+
+def absorbed(norm: nn.Module, weight: Tensor, bias: Tensor, output_axis: int = 0) -> tuple[Tensor, Tensor]:
+    """The weight and bias of a convolution that has the batch normalisation behind it in it, by its stored
+    statistics."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shape = [1, 1, 1, 1]
+    shape[output_axis] = -1
+    return weight * scale.view(shape), (bias - norm.running_mean) * scale + norm.bias
 
 
 def interpolating(weight: Tensor) -> Tensor:
@@ -593,6 +618,12 @@ class Generator(nn.Module):
         finally:
             for canvas in self.canvases:
                 canvas.grid = None
+
+    def merge_branches(self) -> None:
+        """Take the branches into the convolutions that they stand beside."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.merge_branch()
 
     def freeze_trunk(self) -> None:
         """Train nothing but the styles' scales and shifts from now on: what makes a style, in a few kB."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training import losses
 from training.batch import Batch, View, from_distance
-from training.checkpoint import load_trunk
+from training.checkpoint import load_trunk, restore
 from training.data import Clips, Pictures, expose
 from training.device import autocast_of
 from training.distributed import average_gradients, share
@@ -155,8 +155,14 @@ class StyleTraining:
         state = load_trunk(checkpoint)
         before = stored_recipe(state["recipe"], str(checkpoint))
         names = [style.name for style in before.styles]
+        average = state["average"]
+        if before.branches and not self.recipe.branches:
+            with_branches = generator_of(before, before.styles)
+            restore(with_branches, average, checkpoint)
+            with_branches.merge_branches()
+            average = with_branches.state_dict()
         try:
-            self.generator.start_from(state["average"], names, [style.name for style in self.recipe.styles])
+            self.generator.start_from(average, names, [style.name for style in self.recipe.styles])
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         self.average.load_state_dict(self.generator.state_dict())
