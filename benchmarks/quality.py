@@ -4,8 +4,8 @@
 
 Trains the recipe `pointillism` from nothing, in fewer steps: as it is, without its losses for stillness, with
 ten times the temporal one, with others in their place, without its discriminator, and bare of its canvas and
-flat patches. Each takes some ten minutes on a CPU core; what is finished in `--runs` is not done again. Judges
-those and the bundled packs on photographs and clips that no training saw.
+flat patches. Each takes some ten minutes on a CPU core; what is finished in `--runs` is not done again.
+Those and the bundled packs are judged on photographs and clips that no training saw.
 """
 
 import argparse
