@@ -383,6 +383,23 @@ def test_a_disk_that_is_full_ends_hls(tmp_path):
     assert relay.stderr.splitlines()[-1] == "File too large"
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_sound_after_a_gap_does_not_begin_before_it(tmp_path, suffix):
+    path, pattern = tmp_path / f"show{suffix}", PatternSource((320, 180), sound=True)
+    format = {".mkv": "matroska", ".ts": "mpegts"}.get(suffix, "mp4")
+    muxer = Muxer("show", str(path), format, pattern.info, LiveEncoding())
+    for number in (*range(20), *range(30, 60)):
+        muxer.write(Frame(pattern.picture(number), number * 3000, 3000, pattern.info.time_base))
+        muxer.mux(pattern._sound(number))
+    muxer.close()
+    numbers, times, loudness = codes(str(path))
+    assert numbers == [*range(20), *range(30, 60)]
+    loud = [at / 1000 - times[0] for at, value in loudness.items() if value > 0.1]
+    # Frames 0, 1, 30 and 31 click.
+    assert all(-0.03 < at < 0.1 or 0.97 < at < 1.1 for at in loud)
+    assert any(at > 1 for at in loud)
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_pictures_leave_though_the_sound_has_stopped(tmp_path, monkeypatch, streamed):
     path, pattern = tmp_path / "out.ts", PatternSource((320, 180), Fraction(25), sound=True)

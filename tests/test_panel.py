@@ -1132,7 +1132,9 @@ def test_midi_learns_what_is_touched_on_the_page(controls, tmp_path, size):
         assert not said.text
         browser.find_element("id", "learn").click()
         browser.find_element("id", "freeze").click()
-        wait_for(lambda: midi.state["waits"] == "freeze")
+        # Until the page knows, the button would begin anew.
+        wait_for(lambda: "for freeze (no MIDI" in said.text)
+        assert midi.state["waits"] == "freeze"
         browser.find_element("id", "learn").click()
         wait_for(lambda: midi.state["waits"] is None)
         wait_for(lambda: not said.text)

@@ -82,6 +82,12 @@ def default_bits(info: VideoInfo) -> int:
     return max(600_000, round(info.width * info.height * float(min(info.rate, Fraction(60))) * 0.14))
 
 
+def _silence(pts: int, count: int) -> AudioFrame:
+    samples = AudioFrame.from_ndarray(np.zeros((2, count), np.float32), "fltp", "stereo")
+    samples.sample_rate, samples.pts, samples.time_base = SAMPLE_RATE, pts, Fraction(1, SAMPLE_RATE)
+    return samples
+
+
 class Muxer:
     """One container that is being written, with a picture and, where the source has it, sound.
 
@@ -102,6 +108,7 @@ class Muxer:
         self._colour = encoding.colour(info.colour)
         self._first: Fraction | None = None
         self._sound_from: int | None = None
+        self._samples = 0
         try:
             self._container: Any = av.open(target, "w", format=format, options={**INTERLEAVING, **options})
             self._video: Any = self._container.add_stream(encoding.codec, rate=info.rate)
@@ -133,9 +140,7 @@ class Muxer:
     def begin(self, frame: Frame) -> None:
         """Mux one frame at once, together with the silence that FFmpeg would have it wait for."""
         self.write(frame)
-        samples = AudioFrame.from_ndarray(np.zeros((2, LEAST_SOUND), np.float32), "fltp", "stereo")
-        samples.sample_rate, samples.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
-        samples.pts = math.ceil(frame.time * SAMPLE_RATE)
+        samples = _silence(math.ceil(frame.time * SAMPLE_RATE), LEAST_SOUND)
         self.mux(Sound(samples, 8 * LEAST_SOUND))
 
     def mux(self, sound: Sound) -> None:
@@ -144,11 +149,16 @@ class Muxer:
         if self._audio is None or self._first is None or samples.pts * samples.time_base < self._first:
             return
         # What a source gives twice after it was connected again must not make times fall.
-        if self._sound_from is not None and samples.pts < self._sound_from:
+        ends = samples.pts if self._sound_from is None else self._sound_from
+        if samples.pts < ends:
             return
+        # A packet that was begun before a gap would have what follows it begin there, too early.
+        rest = min(samples.pts - ends, -self._samples % self._audio.codec_context.frame_size)
         self._sound_from = samples.pts + samples.samples
         try:
-            self._mux(self._audio.encode(samples))
+            for piece in ([_silence(ends, rest)] if rest else []) + [samples]:
+                self._samples += piece.samples
+                self._mux(self._audio.encode(piece))
         except av.error.FFmpegError as error:
             raise SinkError(f"{self._name}: cannot be written: {error.strerror}") from error
 
