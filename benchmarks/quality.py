@@ -3,9 +3,9 @@
     python -m benchmarks.quality --photos PHOTOS --paintings PAINTINGS --clips UNSEEN --training-clips CLIPS
 
 Trains the recipe `pointillism` from nothing, in fewer steps: as it is, without its losses for stillness, with
-ten times the temporal one, with others in their place, without its discriminator, and bare of its canvas and
-flat patches. Each takes some ten minutes on a CPU core; what is finished in `--runs` is not done again.
-Those and the bundled packs are judged on photographs and clips that no training saw.
+others in their place, without its discriminator, and bare of its canvas and flat patches. Each takes some ten
+minutes on a CPU core; what is finished in `--runs` is not done again. Judges those and the bundled packs on
+photographs and clips that no training saw.
 """
 
 import argparse
@@ -39,7 +39,6 @@ BARE: dict[str, Any] = {"canvas": (), "simplified": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "no-temporal": NO_TEMPORAL,
-    "more-temporal": {"temporal": 5000.0},
     # Nor does it learn that what is turned is painted turned, so that no loss compares two paintings.
     "no-consistency": {**NO_TEMPORAL, "turned": 0.0},
     "no-adversarial": {"adversarial": 0.0},

@@ -241,6 +241,12 @@ def test_detail_is_what_there_is_to_see_around_a_place():
     torch.testing.assert_close(moved[:, 20:-20], seen[:, 16:-24])
 
 
+def test_there_is_no_detail_in_a_bright_sky_not_even_with_few_bits():
+    sky = torch.linspace(0.2, 0.5, 320).expand(1, 3, 240, 320)
+    assert Detail()(sky).max() < 0.01
+    assert Detail().bfloat16()(sky.bfloat16()).max() < 0.05
+
+
 def test_a_canvas_gives_way_to_detail_as_far_as_its_style_spares_it():
     spared = Generator(2, spared=[0.25, 0.75])
     plain = Generator(2)
