@@ -412,6 +412,7 @@ def quick_recipe(
         "reals": others,
         # Of several coats, so few steps make a mottle.
         "canvas": ["strokes"],
+        "spared": 0.5,
     }
     table = {**read_table(RECIPES / "quick.toml"), "name": name, "styles": [style]}
     table["title"] = style["title"]
