@@ -171,8 +171,12 @@ class ConvNorm(nn.Module):
 
 
 def absorbed(norm: nn.Module, weight: Tensor, bias: Tensor, output_axis: int = 0) -> tuple[Tensor, Tensor]:
-    """The weight and bias of a convolution that has the batch normalisation behind it in it, by its stored
-    statistics."""
+    """`weight` and `bias` of a convolution, with the batch normalisation `norm` behind it, by its stored
+    statistics, in them.
+
+    Args:
+        output_axis: of the weight, along which the convolution has its outputs.
+    """
     assert isinstance(norm, nn.BatchNorm2d)
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     shape = [1, 1, 1, 1]

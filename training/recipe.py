@@ -36,7 +36,8 @@ class StyleRecipe:
     """Coats of the canvas (`training.brushwork`) that it may paint by; without one, what is flat gets flat
     colours."""
     spared: float = 0.0
-    """How much of its canvas gives way to what there is to see, 0..1, so that a face stays a face."""
+    """How much of its canvas gives way to what there is to see, 0..1, so that a face stays a face; needs
+    `simplified`."""
     movement: bool = False
     """Copy the mean of the statistics of `painting` and `reals`, and not those of the one alone."""
     learn: bool = True
