@@ -8,22 +8,22 @@ from training.checkpoint import load_trunk
 from training.cli import TRUNK
 
 SIDE = 96
-DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS = range(7)
+DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS, RISEN = range(8)
 
 
 def colours(coat: int, side: int = SIDE) -> np.ndarray:
     """The three channels of colour of a coat."""
-    return brushwork.grain(side)[0][3 * coat : 3 * coat + 3] * brushwork.STEP
+    return brushwork.grain(side).colours[3 * coat : 3 * coat + 3] * brushwork.STEP
 
 
 def relief(coat: int, side: int = SIDE) -> np.ndarray:
-    return brushwork.grain(side)[1][coat] * brushwork.STEP
+    return brushwork.grain(side).relief[coat] * brushwork.STEP
 
 
 def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
-    colour, fine = brushwork.grain(SIDE)
-    assert colour.shape == (21, SIDE, SIDE)
-    assert fine.shape == (7, 2 * SIDE, 2 * SIDE)
+    colour, fine, _ = brushwork.grain(SIDE)
+    assert colour.shape == (24, SIDE, SIDE)
+    assert fine.shape == (8, 2 * SIDE, 2 * SIDE)
     # A bare ground is rounded as one.
     np.testing.assert_allclose(colour.mean((1, 2)) * brushwork.STEP, 0, atol=brushwork.STEP / 2)
     np.testing.assert_allclose(colour.std((1, 2)) * brushwork.STEP, 1, atol=0.02)
@@ -36,8 +36,8 @@ def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
 def test_it_is_what_the_bundled_styles_were_trained_on():
     """But for values that another machine's sines round to the next step."""
     state = load_trunk(TRUNK)["average"]
-    for canvas, grain in zip((1, 0), brushwork.grain(2 * SIDE), strict=True):
-        assert (state[f"canvases.{canvas}.grain"][0].numpy() == grain).mean() > 0.9999
+    for name, grain in zip(("canvases.1", "canvases.0", "course"), brushwork.grain(2 * SIDE), strict=True):
+        assert (state[f"{name}.grain"][0].numpy() == grain).mean() > 0.9999
 
 
 def test_it_repeats_without_a_seam():
@@ -69,6 +69,21 @@ def test_strokes_are_longer_than_dots_and_facets_larger_than_both():
         np.mean([alike(values) for values in colours(coat)]) for coat in (DOTS, STROKES, FACETS)
     )
     assert 1.1 * dots < strokes < 0.8 * facets
+
+
+def test_strokes_of_a_layer_lie_one_way():
+    for way, coat in enumerate((STROKES, RISEN)):
+        down, right = np.gradient(relief(coat))
+        # Twice the angle of what the gradients are across to.
+        across = np.arctan2((-2 * right * down).mean(), (down**2 - right**2).mean()) / 2
+        assert across == pytest.approx(way * np.pi / brushwork.WAYS, abs=0.13)
+
+
+def test_where_a_picture_does_not_say_neighbouring_strokes_lie_much_alike_and_others_every_way():
+    course = brushwork.grain(SIDE).course * brushwork.STEP
+    np.testing.assert_allclose(np.hypot(*course), 1, atol=brushwork.STEP)
+    assert np.abs(course - np.roll(course, 1, 2)).mean() < 0.1
+    assert np.abs(course.mean((1, 2))).max() < 0.5
 
 
 def _commonest(values: np.ndarray) -> np.ndarray:

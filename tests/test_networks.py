@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.brushwork import COATS, STEP, grain
+from training.brushwork import COATS, STEP, WAYS, grain
 from training.flow import identity_grid
 from training.networks import (
     CORRECTED,
@@ -11,6 +11,7 @@ from training.networks import (
     MOST,
     PATCH,
     Canvas,
+    Course,
     DenseDiscriminator,
     Detail,
     Exposure,
@@ -24,6 +25,7 @@ from training.networks import (
     eased,
     inner,
     interpolating,
+    twice,
 )
 
 
@@ -244,7 +246,7 @@ def test_detail_is_what_there_is_to_see_around_a_place():
 def test_there_is_no_detail_in_a_bright_sky_not_even_with_few_bits():
     sky = torch.linspace(0.2, 0.5, 320).expand(1, 3, 240, 320)
     assert Detail()(sky).max() < 0.01
-    assert Detail().bfloat16()(sky.bfloat16()).max() < 0.05
+    assert Detail().bfloat16()(sky.bfloat16())[:, 0].max() < 0.05
 
 
 def test_a_canvas_gives_way_to_detail_as_far_as_its_style_spares_it():
@@ -253,7 +255,8 @@ def test_a_canvas_gives_way_to_detail_as_far_as_its_style_spares_it():
     plain.load_state_dict(spared.state_dict())
     image, full = torch.rand(2, 3, 64, 48), torch.ones(2)
     base, detail = spared.base(image)
-    assert detail.shape == (2, 1, 16, 12)
+    assert detail.shape == (2, 3, 16, 12)
+    detail = detail[:, :1]
     assert detail.min() > 0.5
     mix = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
     with torch.no_grad():
@@ -291,37 +294,89 @@ def test_a_style_is_nearly_all_there_below_half_strength_and_most_of_the_colours
                 zip(generator.encode[:2], generator.canvases, strict=True)
             ):
                 bare = layer(held, weights).relu()
-                held = bare + canvas(bare, (weights, mix * (1 - (1 - strength) ** 2))[level], corner)
+                ways = generator.course((16, 16), corner, None)
+                shown = (weights, mix * (1 - (1 - strength) ** 2))[level]
+                held = bare + canvas(bare, shown, corner, ways if level else twice(ways))
                 torch.testing.assert_close(levels[level], held)
 
 
 def canvas_of(coats, channels=12):
-    return Canvas(grain(192)[0], coats, channels)
+    return Canvas(grain(192).colours, coats, channels)
 
 
 CORNER = torch.zeros(2, dtype=torch.int64)
+
+
+def one_way(way: int = 0) -> torch.Tensor:
+    """Strokes of one direction, everywhere."""
+    return torch.eye(WAYS)[way].view(1, WAYS, 1, 1)
 
 
 def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_strength():
     canvas = canvas_of([tuple(COATS)] * 2)
     small, large = torch.zeros(1, 12, 5, 7), torch.zeros(1, 12, 214, 300)
     weights = torch.tensor([[0.3, 0.7]])
-    laid = canvas(large, weights, CORNER)
-    assert torch.equal(laid[..., :5, :7], canvas(small, weights, CORNER))
+    laid = canvas(large, weights, CORNER, one_way())
+    assert torch.equal(laid[..., :5, :7], canvas(small, weights, CORNER, one_way()))
     torch.testing.assert_close(laid[..., 192:, :], laid[..., :22, :])
     share = torch.einsum("s,scl->cl", weights[0], canvas.share)
-    expected = torch.einsum("cl,lhw->chw", share, canvas.grain[0] * STEP)
+    expected = torch.einsum("cl,lhw->chw", share, canvas.grain[0, : 3 * len(COATS)] * STEP)
     torch.testing.assert_close(laid[0, :, :192, :192], expected)
-    assert not canvas(large, weights * 0, CORNER).any()
-    moved = canvas(large, weights, torch.tensor([5, -3]))
+    assert not canvas(large, weights * 0, CORNER, one_way()).any()
+    moved = canvas(large, weights, torch.tensor([5, -3]), one_way())
     torch.testing.assert_close(moved[..., :180, 3:190], laid[..., 5:185, :187])
 
 
 def test_relief_lies_where_the_colours_of_its_touches_do():
-    canvas = Canvas(grain(192)[1], [tuple(COATS)], 1)
+    canvas = Canvas(grain(192).relief, [tuple(COATS)], 1)
     x, weights = torch.zeros(1, 1, 40, 60), torch.ones(1, 1)
-    laid, moved = canvas(x, weights, CORNER), canvas(x, weights, torch.tensor([5, 3]))
+    laid, moved = (canvas(x, weights, corner, one_way(1)) for corner in (CORNER, torch.tensor([5, 3])))
     torch.testing.assert_close(moved[..., :30, :54], laid[..., 10:, 6:])
+
+
+def direction(relief: torch.Tensor) -> float:
+    """The angle that strokes of `relief` [h, w] lie at, down from the right, in degrees from 0 to 180."""
+    down, right = torch.gradient(relief)
+    twice_it = torch.atan2((-2 * right * down).mean(), (down.square() - right.square()).mean())
+    return float(torch.rad2deg(twice_it / 2)) % 180
+
+
+@pytest.mark.parametrize("way", range(WAYS))
+def test_there_are_strokes_of_every_direction(way):
+    canvas = Canvas(grain(192).relief, [("strokes",)], 1)
+    laid = canvas(torch.zeros(1, 1, 384, 384), torch.ones(1, 1), CORNER, one_way(way))
+    expected = 180 * way / WAYS
+    assert abs((direction(laid[0, 0].detach()) - expected + 90) % 180 - 90) < 8
+    moved = canvas(torch.zeros(1, 1, 384, 384), torch.ones(1, 1), torch.tensor([5, 3]), one_way(way))
+    torch.testing.assert_close(moved[..., :-10, :-6], laid[..., 10:, 6:], msg="as a whole")
+
+
+@pytest.mark.parametrize("angle", range(0, 180, 15))
+def test_strokes_lie_along_what_there_is_to_see(angle):
+    down, right = torch.meshgrid(torch.arange(208.0), torch.arange(208.0), indexing="ij")
+    turn = torch.deg2rad(torch.tensor(float(angle)))
+    stripes = 0.3 * torch.sin((down * turn.cos() - right * turn.sin()) / 8)
+    edges = Detail()(stripes.expand(1, 3, -1, -1))[:, 1:]
+    found = torch.rad2deg(torch.atan2(edges[0, 1], edges[0, 0]) / 2)
+    assert ((found - angle + 90) % 180 - 90).abs().max() < 4
+    assert edges.square().sum(1).sqrt().min() > 0.5
+    ways = Course(grain(192).course)(edges.shape[2:], CORNER, edges)
+    torch.testing.assert_close(ways.square().sum(1), torch.ones(1, *edges.shape[2:]), atol=0.01, rtol=0)
+    assert (ways > 0).sum(1).max() <= 2, "no more than two directions over one another"
+    nearest = round(angle / 30) % WAYS if angle % 30 == 0 else None
+    if nearest is not None:
+        assert ways[:, nearest].min() > 0.8
+
+
+def test_where_there_is_nothing_to_see_strokes_lie_as_the_canvas_has_them_whatever_the_noise():
+    own = Course(grain(192).course)
+    wall = 0.2 + 4 / 255 * torch.randn(1, 3, 208, 208, generator=torch.Generator().manual_seed(1))
+    edges = Detail()(wall)[:, 1:]
+    size = edges.shape[2:]
+    expected = own(size, CORNER, None)
+    assert (own(size, CORNER, edges) - expected).abs().mean() < 0.1
+    moved = own(size, torch.tensor([5, -3]), None)
+    torch.testing.assert_close(moved[..., :-5, 3:], expected[..., 5:, :-3])
 
 
 def test_training_lays_all_of_the_canvas_on_another_place():
@@ -340,13 +395,37 @@ def test_the_canvas_can_be_carried_along_with_the_picture():
     positions = identity_grid(1, 64, 64)
     turned = torch.stack([-positions[..., 1], positions[..., 0]], -1)
     for canvas, side in zip(generator.canvases, (32, 16), strict=True):
-        x, weights = torch.zeros(1, 16, side, side), torch.ones(1, 1)
-        laid = canvas(x, weights, CORNER)
-        with generator.canvas_carried(turned):
+        x, weights, ways = torch.zeros(1, 16, side, side), torch.ones(1, 1), one_way(1)
+        laid = canvas(x, weights, CORNER, ways)
+        with generator.canvas_carried(turned, torch.zeros(1, 3, 64, 64)):
             torch.testing.assert_close(
-                canvas(x, weights, CORNER), laid.rot90(1, (2, 3)), atol=1e-4, rtol=1e-4
+                canvas(x, weights, CORNER, ways), laid.rot90(1, (2, 3)), atol=1e-4, rtol=1e-4
             )
-        assert torch.equal(canvas(x, weights, CORNER), laid)
+        assert torch.equal(canvas(x, weights, CORNER, ways), laid)
+
+
+def test_a_picture_that_is_turned_takes_its_strokes_along():
+    generator = randomised(Generator(1, coats=[("strokes",)]))
+    down = torch.linspace(0, 12, 64).sin().view(1, 1, 64, 1)
+    photo = (0.5 + 0.3 * down).expand(1, 3, 64, 64).contiguous()
+    positions = identity_grid(1, 64, 64)
+    grid = torch.stack([-positions[..., 1], positions[..., 0]], -1)
+    weights = torch.ones(1, 1)
+
+    def marks(image: torch.Tensor) -> torch.Tensor:
+        base, detail = generator.base(image)
+        bare, full = (generator.levels(base, detail, weights * share, weights * share)[0] for share in (0, 1))
+        return full - bare
+
+    with torch.no_grad():
+        generator.encode[0].affine.scale.zero_()
+        generator.encode[0].affine.shift.zero_()
+        laid = marks(photo)
+        with generator.canvas_carried(grid, photo):
+            turned = marks(photo.rot90(1, (2, 3)))
+        other = marks(photo.rot90(1, (2, 3)))
+    torch.testing.assert_close(turned, laid.rot90(1, (2, 3)), atol=2e-3, rtol=1e-2)
+    assert (other - turned).abs().mean() > 0.1 * laid.abs().mean()
 
 
 def test_what_alternates_from_place_to_place_is_smoothed_away():
@@ -361,13 +440,13 @@ def test_what_alternates_from_place_to_place_is_smoothed_away():
 def test_a_style_takes_only_its_coats_of_the_canvas():
     x = torch.zeros(1, 5, 7, 6)
     canvas = canvas_of([("dots",), ("rings", "strokes"), ()], 5)
-    for style, layers in enumerate([[0], [1, 4], []]):
-        taken = canvas(x, torch.eye(3)[style, None], CORNER)[0]
+    for style, names in enumerate([["dots"], ["rings", "strokes"], []]):
+        taken = canvas(x, torch.eye(3)[style, None], CORNER, one_way())[0]
         coats = (canvas.grain[0, :, :7, :6] * STEP).unflatten(0, (-1, 3))
         expected = sum(
             (
                 torch.einsum("cl,lhw->chw", canvas.share[style, :, 3 * k : 3 * k + 3], coats[k])
-                for k in layers
+                for k in map(list(COATS).index, names)
             ),
             torch.zeros(5, 7, 6),
         )

@@ -7,6 +7,7 @@ an eye sees a jagged line but no jagged patch. Sizes are in places of the canvas
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,58 +20,79 @@ COLOURS = 3
 FINE = 2
 """Values of relief to a place, each way."""
 
+WAYS = 6
+"""Directions that strokes lie in, in equal steps of half a turn, the first one along the rows."""
+
 STEP = 1 / 16
 """What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
 
-Grain = NDArray[np.float64]
+Field = NDArray[np.float64]
 
-Touch = Callable[[Grain, Grain], tuple[Grain, Grain]]
+Touch = Callable[[Field, Field], tuple[Field, Field]]
 """How much a touch covers of the places this far below and right of its middle, [h, w], or [4, h, w] where it
 covers some channels alone, and the values that it has there, [4, h, w]: colours, then relief."""
 
 
-@cache
-def grain(side: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Colours [coats * 3, side, side] and relief [coats, 2 * side, 2 * side] of `COATS`, one after the other.
+class Grain(NamedTuple):
+    """What a canvas is covered with, in steps of `STEP`."""
 
-    In steps of `STEP`. Colours have mean 0 and deviation 1; relief is 0 where there is none, and has a root
-    mean square of 1.
-    """
+    colours: NDArray[np.int8]
+    """Of each of `COATS`, and of strokes one of `WAYS` on, [layers * 3, side, side]; mean 0, deviation 1."""
+    relief: NDArray[np.int8]
+    """Of the same, [layers, 2 * side, 2 * side]: 0 where there is none, root mean square 1."""
+    course: NDArray[np.int8]
+    """Cosine and sine of twice the angle of strokes where a picture does not say one, [2, side, side]."""
+
+
+@cache
+def grain(side: int) -> Grain:
+    """A canvas of `side` places, the same at every call."""
+    # Drawn in this order, from one stream: on other coats than they learned on, styles are worse.
     rng = np.random.default_rng(SEED)
-    coats = np.stack([coat(rng, side) for coat in COATS.values()])
+    first = dots(rng, side)
+    course = _course(rng, side)
+    others = [lay(rng, side) for name, lay in COATS.items() if name != "dots"]
+    coats = np.stack([first, *others, strokes(rng, side, way=1)])
     blocks = coats[:, :COLOURS].reshape(len(coats) * COLOURS, side, FINE, side, FINE)
     colours, relief = blocks.mean((2, 4)), coats[:, COLOURS]
     colours -= colours.mean((1, 2), keepdims=True)
-    return _in_steps(colours), _in_steps(relief)
+    return Grain(_in_steps(colours), _in_steps(relief), (course / STEP).round().astype(np.int8))
 
 
-def _in_steps(layers: Grain) -> NDArray[np.int8]:
+def _course(rng: np.random.Generator, side: int) -> Field:
+    """As that of `Grain`; neighbours lie much alike."""
+    across, along = (_smooth(rng.standard_normal((side, side)), 200) for _ in range(2))
+    return np.stack([across, along]) / np.hypot(across, along)
+
+
+def _in_steps(layers: Field) -> NDArray[np.int8]:
     scaled = layers / np.sqrt((layers**2).mean((1, 2), keepdims=True))
     return (scaled / STEP).round().clip(-127, 127).astype(np.int8)
 
 
-def dots(rng: np.random.Generator, side: int) -> Grain:
+def dots(rng: np.random.Generator, side: int) -> Field:
     """Round touches, close together; the fourth channel is how high their paint stands."""
     return _laid(rng, side, 2.3, 3, lambda y, x: _stroke(rng, 0.0, length=0.0, width=3.0))
 
 
-def strokes(rng: np.random.Generator, side: int) -> Grain:
-    """Long touches that follow one another's direction; the fourth channel as in `dots`."""
-    across, along = (_smooth(rng.standard_normal((side, side)), 200) for _ in range(2))
-    direction = np.arctan2(across, along)
+def strokes(rng: np.random.Generator, side: int, way: int = 0) -> Field:
+    """Long touches, all much the same `way` of `WAYS`; the fourth channel as in `dots`."""
+    angle = np.pi * way / WAYS
+    return _laid(
+        rng,
+        side,
+        3.2,
+        7,
+        lambda y, x: _stroke(rng, angle + rng.normal(0, 0.12), length=7.0, width=2.6),
+    )
 
-    def touch(y: float, x: float) -> Touch:
-        return _stroke(rng, direction[int(y), int(x)] + rng.normal(0, 0.15), length=7.0, width=2.6)
 
-    return _laid(rng, side, 3.2, 7, touch)
-
-
-def facets(rng: np.random.Generator, side: int) -> Grain:
+def facets(rng: np.random.Generator, side: int) -> Field:
     """Triangles like broken glass, each lighter towards one side, and in every channel towards another."""
     return _laid(rng, side, 11.0, 40, lambda y, x: _facet(rng))
 
 
-def planes(rng: np.random.Generator, side: int) -> Grain:
+def planes(rng: np.random.Generator, side: int) -> Field:
     """Four-sided planes and some facets, most with a line around them, of ink or left bare."""
 
     def touch(y: float, x: float) -> Touch:
@@ -80,24 +102,24 @@ def planes(rng: np.random.Generator, side: int) -> Grain:
     return _laid(rng, side, 9.0, 40, touch)
 
 
-def rings(rng: np.random.Generator, side: int) -> Grain:
+def rings(rng: np.random.Generator, side: int) -> Field:
     """Discs of rings, each ring of its own value; the fourth channel rises and falls with every ring."""
     return _laid(rng, side, 13.0, 16, lambda y, x: _rings(rng))
 
 
-def figures(rng: np.random.Generator, side: int) -> Grain:
+def figures(rng: np.random.Generator, side: int) -> Field:
     """Discs, wedges, lines, grids and others on large planes; the fourth channel is the ink of some."""
     planes = _laid(rng, side, 40.0, 60, lambda y, x: _ground(rng))
     return _laid(rng, side, 17.0, 36, lambda y, x: _figure(rng), planes)
 
 
-def sweeps(rng: np.random.Generator, side: int) -> Grain:
+def sweeps(rng: np.random.Generator, side: int) -> Field:
     """Soft patches, curved sweeps of a brush, thin lines side by side; the fourth channel is their ink."""
     kinds = (_patch, _sweep, _lines)
     return _laid(rng, side, 13.0, 30, lambda y, x: kinds[int(rng.choice(3, p=(0.4, 0.25, 0.35)))](rng))
 
 
-COATS: dict[str, Callable[[np.random.Generator, int], Grain]] = {
+COATS: dict[str, Callable[[np.random.Generator, int], Field]] = {
     "dots": dots,
     "strokes": strokes,
     "facets": facets,
@@ -114,8 +136,8 @@ def _laid(
     every: float,
     reach: int,
     touch: Callable[[float, float], Touch],
-    over: Grain | None = None,
-) -> Grain:
+    over: Field | None = None,
+) -> Field:
     """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side.
 
     Args:
@@ -148,7 +170,7 @@ def _runs(first: int, count: int, side: int) -> Iterator[tuple[slice, slice]]:
         done += run
 
 
-def _within(distance: Grain) -> Grain:
+def _within(distance: Field) -> Field:
     """1 where `distance`, in places, from an edge is below 0, with a soft edge of one value of relief."""
     return np.clip(0.5 - FINE * distance, 0, 1)
 
@@ -158,7 +180,7 @@ def _stroke(rng: np.random.Generator, angle: float, *, length: float, width: flo
     where it is long."""
     own, bristles = rng.standard_normal(COLOURS), rng.uniform(0.4, 1.0, 8)
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         along, across = _turned(down, right, angle)
         distance = np.hypot(np.maximum(np.abs(along) - length / 2, 0), across)
         height = np.clip(1 - 2 * distance / width, 0, 1)
@@ -171,7 +193,7 @@ def _stroke(rng: np.random.Generator, angle: float, *, length: float, width: flo
     return touch
 
 
-Outline = Callable[[Grain], Grain]
+Outline = Callable[[Field], Field]
 """The relief of a line around a shape, at places this far outside."""
 
 
@@ -187,7 +209,7 @@ def _facet(rng: np.random.Generator, outline: Outline | None = None) -> Touch:
     sides = rng.uniform(5.4, 10.8, 3)
     shade, slope = rng.standard_normal(COLOURS + 1), rng.standard_normal((COLOURS + 1, 2)) / 13.5
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         beyond = [right * np.cos(angle) + down * np.sin(angle) for angle in angles]
         outside = np.max([each - side for each, side in zip(beyond, sides, strict=True)], axis=0)
         values = [value + y * down + x * right for value, (y, x) in zip(shade, slope, strict=True)]
@@ -204,7 +226,7 @@ def _plane(rng: np.random.Generator, outline: Outline) -> Touch:
     length, width = size * rng.uniform(6.0, 11.0), size * rng.uniform(3.5, 6.0)
     value, slope, skew = rng.standard_normal(COLOURS), rng.standard_normal(COLOURS), rng.normal(0, 0.3)
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         along, across = _turned(down, right, angle)
         across = across + skew * along
         outside = np.maximum(np.abs(along) - length, np.abs(across) - width)
@@ -220,7 +242,7 @@ def _ground(rng: np.random.Generator) -> Touch:
     length, width = rng.uniform(20.0, 45.0), rng.uniform(10.0, 27.0)
     own = 0.6 * rng.standard_normal(COLOURS)
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         along, across = _turned(down, right, angle)
         beside = width * np.clip((along + length) / (2 * length), 0, 1) if pointed else width
         outside = np.maximum(np.abs(along) - length, np.abs(across + skew * along) - beside)
@@ -236,7 +258,7 @@ def _rings(rng: np.random.Generator) -> Touch:
     radius, width = rng.uniform(8.0, 13.0), rng.uniform(2.2, 3.2)
     own = rng.standard_normal((COLOURS, 8))
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         distance = np.hypot(down, right)
         within = distance / width
         # A quarter of a place of each edge belongs to both rings.
@@ -258,7 +280,7 @@ def _figure(rng: np.random.Generator) -> Touch:
     if figure in (_chequer, _grid) or rng.random() < 0.3:
         second = ink
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         outside, share = figure(*_turned(down, right, angle), size)
         if figure in (_line, _arc, _comb):
             return _ink(_within(outside))
@@ -270,7 +292,7 @@ def _figure(rng: np.random.Generator) -> Touch:
     return touch
 
 
-def _ink(covered: Grain) -> tuple[Grain, Grain]:
+def _ink(covered: Field) -> tuple[Field, Field]:
     """Ink over whatever colours there are."""
     none, ones = np.zeros_like(covered), np.ones_like(covered)
     return np.stack([none, none, none, covered]), np.stack([none, none, none, ones])
@@ -283,7 +305,7 @@ def _sweep(rng: np.random.Generator) -> Touch:
         1, 5.0, rng.uniform(0, 2 * np.pi), radius=rng.uniform(6.0, 16.0), length=rng.uniform(8.0, 16.0)
     )
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         covered = arcs(down, right)
         values = [np.full_like(covered, value) for value in own]
         return covered, np.stack([*values, np.zeros_like(covered)])
@@ -302,10 +324,10 @@ def _lines(rng: np.random.Generator) -> Touch:
 
 def _arcs(
     count: int, width: float, turn: float, *, radius: float, length: float
-) -> Callable[[Grain, Grain], Grain]:
+) -> Callable[[Field, Field], Field]:
     """How much is covered by arcs around one middle, `width` at theirs, two and a half places apart."""
 
-    def covered(down: Grain, right: Grain) -> Grain:
+    def covered(down: Field, right: Field) -> Field:
         along, across = _turned(down, right, turn)
         # The middle of the arcs, not of their circles, is where they are laid.
         along = along + radius
@@ -324,7 +346,7 @@ def _patch(rng: np.random.Generator) -> Touch:
     length, width = size * rng.uniform(5.0, 15.0), size * rng.uniform(4.0, 8.0)
     own, outlined, side = rng.standard_normal(COLOURS), rng.random() < 0.35, rng.uniform(0, 2 * np.pi)
 
-    def touch(down: Grain, right: Grain) -> tuple[Grain, Grain]:
+    def touch(down: Field, right: Field) -> tuple[Field, Field]:
         along, across = _turned(down, right, angle)
         reached = np.hypot(along / length, across / width)
         covered = np.clip(2.5 * (1 - reached), 0, 1)
@@ -337,58 +359,58 @@ def _patch(rng: np.random.Generator) -> Touch:
     return touch
 
 
-Figure = Callable[[Grain, Grain, float], tuple[Grain, Grain]]
+Figure = Callable[[Field, Field, float], tuple[Field, Field]]
 """How far places, so far along and across from its middle, are beyond a figure of a size, and how much they
 have of its second value."""
 
 
-def _disc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _disc(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """With a ring around it."""
     distance = np.hypot(along, across)
     return distance - 6 * size, _within(distance - 4 * size)
 
 
-def _half(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _half(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Half a disc, with a band in it."""
     distance = np.hypot(along, across)
     return np.maximum(distance - 6 * size, -across), _within(np.abs(distance - 4.5 * size) - 0.9 * size)
 
 
-def _triangle(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _triangle(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Of two halves."""
     sides = [along * np.cos(side) + across * np.sin(side) for side in 2 * np.pi / 3 * np.arange(3)]
     return np.max(sides, axis=0) - 4 * size, _within(-across)
 
 
-def _wedge(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _wedge(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Long and pointed, of two halves."""
     width = 0.4 + 0.12 * (along + 9 * size)
     return np.maximum(np.abs(across) - width, np.abs(along) - 9 * size), _within(-across)
 
 
-def _line(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _line(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     return np.maximum(np.abs(across) - 0.2 - 0.2 * size, np.abs(along) - 14 * size), np.zeros_like(along)
 
 
-def _arc(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _arc(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Somewhat more than half a circle."""
     band = np.abs(np.hypot(along, across) - 5 * size) - 0.5 - 0.2 * size
     return np.maximum(band, -across - size), np.zeros_like(along)
 
 
-def _comb(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _comb(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Three lines side by side."""
     teeth = np.abs((across + 1.5) % 3 - 1.5) - 0.3
     return np.max([teeth, np.abs(across) - 4.5, np.abs(along) - 5 * size], axis=0), np.zeros_like(along)
 
 
-def _chequer(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _chequer(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Four squares a side."""
     squares = (np.floor(along / 2.5) + np.floor(across / 2.5)) % 2
     return np.maximum(np.abs(along), np.abs(across)) - 5, squares
 
 
-def _grid(along: Grain, across: Grain, size: float) -> tuple[Grain, Grain]:
+def _grid(along: Field, across: Field, size: float) -> tuple[Field, Field]:
     """Four squares a side, with lines between them."""
     lines = np.minimum(*(np.abs(way % 2.4 - 1.2) for way in (along, across)))
     return np.maximum(np.abs(along), np.abs(across)) - 4.8, _within(lines - 0.4)
@@ -408,12 +430,12 @@ FIGURES: dict[Figure, float] = {
 """Each kind, and its share of all figures."""
 
 
-def _turned(down: Grain, right: Grain, angle: float) -> tuple[Grain, Grain]:
+def _turned(down: Field, right: Field, angle: float) -> tuple[Field, Field]:
     """Places along and across a direction."""
     return right * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - right * np.sin(angle)
 
 
-def _smooth(noise: Grain, times: int) -> Grain:
+def _smooth(noise: Field, times: int) -> Field:
     """`noise` [h, w], smoothed over its edges as if it repeated."""
     for _ in range(times):
         for axis in (0, 1):

@@ -107,8 +107,11 @@ class _In(nn.Module):
         self.dtype = dtype
         self.layer = layer.to(dtype)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.layer(*(each.to(self.dtype) if each.is_floating_point() else each for each in inputs))
+    def forward(self, *inputs: Any) -> Any:
+        return self.layer(*map(self._cast, inputs))
+
+    def _cast(self, x: Any) -> Any:
+        return x.to(self.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 def layers(generator: Generator) -> list[str]:
@@ -117,7 +120,7 @@ def layers(generator: Generator) -> list[str]:
     inner = ((name, generator.get_submodule(name)) for name in names)
     numbered = (f"{name}.{index}" for name, part in inner for index in range(len(part)))
     before = ["simplify", "upsample"] if generator.simplify else []
-    return [*before, *numbered, "to_image"]
+    return [*before, "course", *numbered, "to_image"]
 
 
 def export_pack(

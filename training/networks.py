@@ -39,8 +39,14 @@ PATCH = 3
 SEEN = 7.5 / 255
 """By how much the light differs from that around it, of 0..1, where half of all that can be there is seen."""
 
+EDGE = 5 / 255
+"""By how much the light changes over four pixels, of 0..1, where strokes half follow its edges."""
+
 AROUND = 9
 """Side of the windows over which what is seen counts, twice, in fours of pixels: eyes count for a face."""
+
+OWN_COURSE = 0.3
+"""How much the canvas has to say about which way strokes lie, where edges that all run one way have 1."""
 
 CANVAS_LEVEL = 1
 """Where the canvas's colours lie: at a quarter of the picture's size, where a value is as wide as a small
@@ -304,9 +310,12 @@ def _box(x: Tensor) -> Tensor:
 
 
 class Detail(nn.Module):
-    """How much there is to see around each place, 0 to 1: nothing on a wall, much in a face.
+    """How much there is to see around each place, 0 to 1: nothing on a wall, much in a face; and which way it
+    runs.
 
-    It is wide and soft, so that it goes along with what moves as smoothly as that does.
+    It is wide and soft, so that it goes along with what moves as smoothly as that does. The way is that of
+    the smoothed structure tensor (Brox et al. 2006, doi:10.1016/j.imavis.2005.09.010), along which strokes
+    are laid as a painter models a form (Kyprianidis and Kang 2011, doi:10.1111/j.1467-8659.2011.01882.x).
     """
 
     luminance: Tensor
@@ -319,14 +328,26 @@ class Detail(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of `x` [n, 3, h, w], RGB in -0.5..0.5, with four rows and columns of its own at each edge:
-        [n, 1, (h - 8) / 2, (w - 8) / 2].
+        [n, 3, (h - 8) / 2, (w - 8) / 2].
+
+        The first channel is how much; the others, cosine and sine of twice the angle that edges run at, down
+        from the right, and as long as they are plain and agree, 0 to 1.
         """
         light = F.conv2d(F.avg_pool2d(x, 2), self.luminance)
         # No variance, a difference of squares: in a bright sky bfloat16 would see much. Nor is a ramp seen.
         difference = inner(light) - _box(light)
         seen = 1 - 1 / (1 + 8 * _box(difference * difference))
+        # Between the places, so that both differences are of the same one.
+        right = F.avg_pool2d(light[..., 1:] - light[..., :-1], (2, 1), stride=1)
+        down = F.avg_pool2d(light[..., 1:, :] - light[..., :-1, :], (1, 2), stride=1)
+        across, along = right * right, down * down
+        tensor = torch.cat([along - across, -2 * right * down, along + across], 1)
+        tensor = _box(F.avg_pool2d(tensor, 2, stride=1))
+        edges = tensor[:, :2] / (tensor[:, 2:] + (EDGE / SEEN) ** 2 / 8)
+        seen = torch.cat([seen, edges], 1)
         for _ in range(2):
-            seen = F.avg_pool2d(F.pad(seen, (AROUND // 2,) * 4, mode="replicate"), AROUND, stride=1)
+            seen = F.pad(seen, (AROUND // 2,) * 4, mode="replicate")
+            seen = F.avg_pool2d(F.avg_pool2d(seen, (AROUND, 1), 1), (1, AROUND), 1)
         return seen
 
 
@@ -377,7 +398,7 @@ class Canvas(nn.Module):
     The grain is part of a checkpoint: it is what the rest has learned to paint by.
 
     Args:
-        grain: layers of the coats, as many of each, int8 [layers, side, side] in steps of `brushwork.STEP`.
+        grain: colours or relief of `brushwork.grain`, int8 [layers, side, side].
         coats: those that each style may paint by.
         channels: of the level that it is added to.
     """
@@ -387,7 +408,11 @@ class Canvas(nn.Module):
 
     def __init__(self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int) -> None:
         super().__init__()
-        layers = np.repeat(list(brushwork.COATS), len(grain) // len(brushwork.COATS))
+        self.each = len(grain) // (len(brushwork.COATS) + 1)
+        """Layers of a coat."""
+        layers = np.repeat(list(brushwork.COATS), self.each)
+        self.strokes = list(layers).index("strokes")
+        """The first layer of the strokes."""
         allowed = torch.tensor([[float(name in own) for name in layers] for own in coats])
         self.register_buffer("allowed", allowed)
         self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
@@ -396,33 +421,107 @@ class Canvas(nn.Module):
         self.grid: Tensor | None = None
         """Where it has been carried to with the picture, [n, h, w, 2] as `flow.warp` takes it."""
 
-    def forward(self, x: Tensor, weights: Tensor, corner: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, corner: Tensor, ways: Tensor) -> Tensor:
         """What to add to `x` [n, c, h, w].
 
         Args:
             weights: [n or 1, styles], how much there is of each style.
             corner: row and column, of either sign, that lie on the picture's corner, int64 [2], of
                 `CANVAS_SIDE` each way.
+            ways: [n or 1, `brushwork.WAYS`, h, w], how much there is of the strokes of each direction.
         """
         height, width = x.shape[-2:]
         side = self.grain.shape[-1]
-        corner = corner * (side // CANVAS_SIDE)
-        rows, columns = (
-            (torch.arange(length, device=x.device) + first) % side
-            for length, first in zip((height, width), corner, strict=True)
+        rows, columns = places(corner * (side // CANVAS_SIDE), (height, width), side)
+        first, last = self.strokes, self.strokes + self.each
+        others = torch.cat([self.grain[:, :first], self.grain[:, last : -self.each]], 1)
+        coats, strokes = (
+            layers.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
+            for layers in (others, self._every_way())
         )
-        spread = self.grain.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
+        strokes = (ways[:, :, None] * strokes).sum(1)
         if self.grid is not None:
-            spread = self._along(spread, self.grid)
+            coats, strokes = (self._along(each, self.grid) for each in (coats, strokes))
         own = (self.share * self.allowed[:, None]).flatten(1) * brushwork.STEP
         share = (weights @ own).unflatten(1, self.share.shape[1:])
-        return (share @ spread.flatten(2).to(share.dtype)).unflatten(2, (height, width))
+        laid = torch.cat([share[..., :first], share[..., last:]], 2) @ coats.flatten(2).to(share.dtype)
+        laid = laid + share[..., first:last] @ strokes.flatten(2).to(share.dtype)
+        return laid.unflatten(2, (height, width))
+
+    def _every_way(self) -> Tensor:
+        """The strokes of each direction, int8 [`brushwork.WAYS`, layers, side, side].
+
+        Where rows are taken for columns, an angle becomes what it lacks of a quarter turn, and from right to
+        left, of half a turn.
+        """
+        level = self.grain[0, self.strokes : self.strokes + self.each]
+        risen = self.grain[0, -self.each :]
+        upright, steep = level.mT, risen.mT
+        # Not by `flip`, which ONNX has as a slice that goes backwards, and few runtimes know.
+        mirrored = torch.arange(self.grain.shape[-1] - 1, -1, -1, device=self.grain.device)
+        falling, fallen = (each.index_select(-1, mirrored) for each in (steep, risen))
+        return torch.stack([level, risen, steep, upright, falling, fallen])
 
     @staticmethod
     def _along(spread: Tensor, grid: Tensor) -> Tensor:
         places = F.interpolate(grid.permute(0, 3, 1, 2), spread.shape[2:], mode="area").permute(0, 2, 3, 1)
         spread = spread.float().expand(len(grid), -1, -1, -1)
         return F.grid_sample(spread, places, "bicubic", "reflection", align_corners=False)
+
+
+class Course(nn.Module):
+    """Which way strokes lie: along what there is to see, and else as the canvas has it.
+
+    Args:
+        grain: the course of `brushwork.grain`.
+    """
+
+    grain: Tensor
+    ways: Tensor
+
+    def __init__(self, grain: NDArray[np.int8]) -> None:
+        super().__init__()
+        self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
+        angles = 2 * torch.pi * torch.arange(brushwork.WAYS) / brushwork.WAYS
+        ways = torch.stack([angles.cos(), angles.sin()], 1)[..., None, None]
+        self.register_buffer("ways", ways, persistent=False)
+
+    def forward(self, size: Sequence[int], corner: Tensor, edges: Tensor | None) -> Tensor:
+        """How much there is of the strokes of each direction, [n or 1, `brushwork.WAYS`, h, w], 0 to 1.
+
+        Two directions at most, one of them mostly: strokes laid over one another lose their edges. The sum of
+        the squares is 1, so that what is laid has the same contrast everywhere.
+
+        Args:
+            size: (h, w), in places of the canvas.
+            corner: as for the `Canvas`.
+            edges: [n, 2, h, w], which way they run, as `Detail` tells it; None where nobody knows.
+        """
+        rows, columns = places(corner, size, self.grain.shape[-1])
+        course = self.grain.index_select(2, rows).index_select(3, columns).to(self.ways.dtype)
+        course = course * (OWN_COURSE * brushwork.STEP)
+        if edges is not None:
+            course = course + edges
+        # Twice the angle, of length 1.
+        course = course * ((course * course).sum(1, keepdim=True) + 1e-4).rsqrt()
+        beside = float(np.cos(2 * np.pi / brushwork.WAYS))
+        near = F.relu(F.conv2d(course, self.ways) - beside)
+        near = near * near
+        return near * ((near * near).sum(1, keepdim=True) + 1e-4).rsqrt()
+
+
+def places(corner: Tensor, size: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+    """The rows and the columns of a canvas that repeats after `side` under a picture of `size`, (h, w)."""
+    rows, columns = (
+        (torch.arange(length, device=corner.device) + first) % side
+        for length, first in zip(size, corner, strict=True)
+    )
+    return rows, columns
+
+
+def twice(x: Tensor) -> Tensor:
+    """`x` [n, c, h, w], every value in two rows and columns."""
+    return F.interpolate(x, scale_factor=2.0)
 
 
 class ResidualBlock(nn.Module):
@@ -492,10 +591,14 @@ class Generator(nn.Module):
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.register_buffer("spared", torch.tensor([0.0] * styles if spared is None else [*spared]), False)
-        colours, relief = brushwork.grain(CANVAS_SIDE)
+        grain = brushwork.grain(CANVAS_SIDE)
         self.canvases = nn.ModuleList(
-            Canvas(grain, coats, channels) for grain, channels in zip((relief, colours), widths, strict=False)
+            Canvas(layers, coats, channels)
+            for layers, channels in zip((grain.relief, grain.colours), widths, strict=False)
         )
+        self.course = Course(grain.course)
+        self._laid_for: Tensor | None = None
+        """The `Detail` that strokes are laid along in place of the picture's own."""
         self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the canvas that lie on the picture's corner; training moves them about."""
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles, branch=branches)])
@@ -535,23 +638,30 @@ class Generator(nn.Module):
 
         Args:
             x: [n, 12, h/2 + 2, w/2 + 2], as `base` gives it.
-            detail: [n, 1, h/4, w/4], as `base` gives it.
+            detail: [n, 3, h/4, w/4], as `base` gives it.
             weights: [n or 1, styles], mix times `eased` strength.
             covered: [n or 1, styles], mix times `laid` strength, by which the canvas's colours are there.
             corner: as for the `Canvas`; `self.corner` if not given.
         """
         held = []
+        corner = self.corner if corner is None else corner
+        followed = detail if self._laid_for is None else self._laid_for
         room = None
         if detail is not None:
             spared = weights @ self.spared.to(weights.dtype)
-            room = 1 - spared[:, None, None, None] * detail
+            room = 1 - spared[:, None, None, None] * detail[:, :1]
         for index, layer in enumerate(self.encode):
             x = F.relu(layer(x, weights))
+            if index == 0:
+                size = [side // 2**CANVAS_LEVEL for side in x.shape[-2:]]
+                ways = self.course(size, corner, None if followed is None else followed[:, 1:])
             if index < len(self.canvases):
-                shown = covered if index == CANVAS_LEVEL else weights
-                marks = self.canvases[index](x, shown, self.corner if corner is None else corner)
+                at_level = index == CANVAS_LEVEL
+                marks = self.canvases[index](
+                    x, covered if at_level else weights, corner, ways if at_level else twice(ways)
+                )
                 if room is not None:
-                    marks = marks * (room if index == CANVAS_LEVEL else F.interpolate(room, scale_factor=2.0))
+                    marks = marks * (room if at_level else twice(room))
                 x = x + marks
             held.append(x)
         for block in self.blocks:
@@ -613,13 +723,17 @@ class Generator(nn.Module):
         self.corner = torch.randint(CANVAS_SIDE, (2,), generator=rng)
 
     @contextmanager
-    def canvas_carried(self, grid: Tensor) -> Iterator[None]:
-        """Within, the canvas moves with the picture, along `grid` [n, h, w, 2] as `flow.warp` takes it."""
+    def canvas_carried(self, grid: Tensor, image: Tensor) -> Iterator[None]:
+        """Within, the canvas as it lies for `image` moves with it, along `grid` [n, h, w, 2] as `flow.warp`
+        takes it.
+        """
+        _, self._laid_for = self.base(image)
         for canvas in self.canvases:
             canvas.grid = grid
         try:
             yield
         finally:
+            self._laid_for = None
             for canvas in self.canvases:
                 canvas.grid = None
 

@@ -350,7 +350,7 @@ class StyleTraining:
         recipe, pair = self.recipe, batch.pair
         terms: dict[str, Tensor] = {}
         if batch.turned:
-            with self.generator.canvas_carried(pair.grid):
+            with self.generator.canvas_carried(pair.grid, batch.photo):
                 turned, _ = self.generator.paint(pair.after, batch.mix, batch.strength)
             images = (turned, warp(painted, pair.grid), pair.mask)
             # Fine detail does not survive being turned.
