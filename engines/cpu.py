@@ -1,5 +1,6 @@
 """What the CPU is called and what it can do."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -13,6 +14,13 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many CPU cores this process may use, which on a shared machine are fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def instruction_sets() -> list[str]:

@@ -144,9 +144,9 @@ def _output_range(graph: Any, name: str) -> ValueRange | None:
     """The range that the last layers bring values into."""
     writers = {output: node for node in graph.node for output in node.output}
     constants = _constants(graph)
-    node = writers.get(name)
+    node = writers.pop(name, None)
     while node is not None and node.op_type in PASSING:
-        node = writers.get(node.input[0])
+        node = writers.pop(node.input[0], None)
     if node is None:
         return None
     if node.op_type == "Tanh":
@@ -186,11 +186,12 @@ def _input_range(graph: Any, name: str) -> ValueRange | None:
 
 def _reader(graph: Any, name: str, skip: tuple[str, ...]) -> Any:
     """The first node downstream of `name` that is not among `skip`."""
-    while True:
-        node = next((node for node in graph.node if name in node.input), None)
-        if node is None or node.op_type not in skip:
-            return node
-        name = node.output[0]
+    for node in graph.node:
+        if name in node.input:
+            if node.op_type not in skip:
+                return node
+            name = node.output[0]
+    return None
 
 
 def _constants(graph: Any) -> dict[str, float]:
@@ -225,8 +226,10 @@ def _wrap(
         raise StyleError(
             f"{where}: ONNX opset {opset} is too old; export it with opset {OLDEST_OPSET} or later"
         )
-    model = compose.add_prefix(model, "model/")
     graph = model.graph
+    # Told ahead, since it comes to what is stored only after the graphs within, which read that, too.
+    stored = {tensor.name: f"model/{tensor.name}" for tensor in graph.initializer}
+    compose.add_prefix_graph(graph, "model/", inplace=True, name_map=stored)
     floating, uint8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
     constants: list[Any] = []
 

@@ -92,15 +92,14 @@ class Program:
             else self._placed(_tensor(tensor), weight=True)
             for tensor in proto.graph.initializer
         }
+        opset = next(each.version for each in proto.opset_import if each.domain == "")
         self._nodes = [
             Node(
                 node.op_type,
                 tuple(node.input),
                 # One that is left out has no name, as an input that is left out.
                 tuple(name or f"/left out/{number}/{at}" for at, name in enumerate(node.output)),
-                # Before opset 18, equal parts were as many as there are outputs.
-                ({"num_outputs": len(node.output)} if node.op_type == "Split" else {})
-                | {attribute.name: _attribute(attribute) for attribute in node.attribute},
+                _attributes(node, opset),
             )
             for number, node in enumerate(proto.graph.node)
         ]
@@ -489,6 +488,18 @@ def _tensor(proto: Any) -> Tensor:
     return torch.from_numpy(np.array(numpy_helper.to_array(proto)))
 
 
+def _attributes(proto: Any, opset: int) -> dict[str, Any]:
+    """Those of a node, and what older versions of ONNX meant without them."""
+    unsaid: dict[str, dict[str, Any]] = {
+        # Before opset 18, equal parts were as many as there are outputs.
+        "Split": {"num_outputs": len(proto.output)},
+        # Before opset 13, it went over all axes from one on.
+        "Softmax": {"axis": 1, "behind": True} if opset < 13 else {},
+    }
+    given = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
+    return unsaid.get(proto.op_type, {}) | given
+
+
 def _attribute(proto: Any) -> Any:
     value = onnx.helper.get_attribute_value(proto)
     if isinstance(value, bytes):
@@ -577,9 +588,12 @@ def _resize(
         factors = [a / b for a, b in zip(after, x.shape, strict=True)]
     else:
         factors = _numbers(scales)
-        after = [int(size * factor) for size, factor in zip(x.shape, factors, strict=True)]
+        # In float32, as other runtimes: 10 times 0.7 is 7 there, and less than that in float64.
+        after = [int(size * np.float32(factor)) for size, factor in zip(x.shape, factors, strict=True)]
     if "axes" in attributes or attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnsupportedNode("Resize along chosen axes")
+    if attributes.get("antialias", 0):
+        raise UnsupportedNode("Resize with antialias")
     mode, where = (
         attributes.get("mode", "nearest"),
         attributes.get("coordinate_transformation_mode", "half_pixel"),
@@ -938,14 +952,23 @@ def _reduce(
 
 def _pool(attributes: Any, x: Tensor, *, largest: bool) -> Callable[..., Any]:
     kernel, pads = attributes["kernel_shape"], attributes.get("pads", [0, 0, 0, 0])
-    stride = attributes.get("strides", [1, 1])
+    stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     if pads[:2] != pads[2:] or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise UnsupportedNode("a pool with uneven padding")
     ceiling = bool(attributes.get("ceil_mode", 0))
     if largest:
-        return lambda x: F.max_pool2d(x, kernel, stride, pads[:2], ceil_mode=ceiling)
+        return lambda x: F.max_pool2d(x, kernel, stride, pads[:2], dilation, ceiling)
+    if set(dilation) != {1}:
+        raise UnsupportedNode("AveragePool with dilations")
     counted = bool(attributes.get("count_include_pad", 0))
     return lambda x: F.avg_pool2d(x, kernel, stride, pads[:2], ceiling, counted)
+
+
+def _softmax(attributes: Any, x: Tensor) -> Callable[..., Any]:
+    axis, shape = attributes.get("axis", -1), x.shape
+    if attributes.get("behind"):
+        return lambda x: x.flatten(axis).softmax(-1).reshape(shape)
+    return partial(torch.softmax, dim=axis)
 
 
 def _instance_norm(attributes: Any, x: Tensor, scale: Tensor, bias: Tensor) -> Callable[..., Any]:
@@ -1037,7 +1060,7 @@ MAKERS: dict[str, Maker] = {
     "Shift": _shift,
     "Sigmoid": _plain(torch.sigmoid),
     "Slice": _slice,
-    "Softmax": lambda attributes, x: partial(torch.softmax, dim=attributes.get("axis", -1)),
+    "Softmax": _softmax,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Sqrt": _plain(torch.sqrt),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cpu import cpu_name
+from engines.cpu import cores, cpu_name
 from engines.engine import Engine, Hint
 from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
 from engines.style import Inputs, Style
@@ -41,7 +41,7 @@ class OnnxRuntimeEngine(Engine):
             the CPU; single operators that it lacks are computed there all the same.
         precision: "auto" (float16 on a GPU if the pack has it), "float32", "float16" or "int8".
         threads: CPU threads; None leaves it to ONNX Runtime.
-        hint: "throughput" paints a picture on each CPU core; a GPU has one stream.
+        hint: "throughput" paints a picture on each CPU core that it may use; a GPU has one stream.
 
     Raises:
         EngineUnavailable: ONNX Runtime or the provider is not here.
@@ -79,15 +79,17 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 3
         if hint == "throughput" and provider == "cpu":
             # A thread for each picture needs no waiting for the others.
-            self.streams = threads or os.cpu_count() or 1
+            self.streams = threads or cores()
             options.intra_op_num_threads = 1
         elif threads:
             options.intra_op_num_threads = threads
         # TF32 has ten bits of mantissa: float32 that is not would miss its tolerance.
         settings = {"use_tf32": "0"} if provider == "cuda" else {}
         try:
+            # Its own way back to the CPU, also from a picture that fails, is said on stdout only, where a
+            # video may go.
             session = onnxruntime.InferenceSession(
-                style.model(precision), options, providers=[(wanted, settings)]
+                style.model(precision), options, providers=[(wanted, settings)], enable_fallback=0
             )
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
             raise EngineBuildError(

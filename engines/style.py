@@ -323,16 +323,20 @@ def check_contract(model: bytes, styles: int, where: str) -> bool:
 
     graph = read_graph(model, where)
     uint8, float32 = TensorProto.UINT8, TensorProto.FLOAT
-    wanted = {"image": (uint8, 4), "mix": (float32, 1), "strength": (float32, 1), "stylized": (uint8, 4)}
-    found = {
-        value.name: (value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
-        for value in [*graph.input, *graph.output]
-    }
-    carried = found.pop("origin", None)
+    wanted = [{"image": (uint8, 4), "mix": (float32, 1), "strength": (float32, 1)}, {"stylized": (uint8, 4)}]
+    found = [
+        {
+            value.name: (value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim))
+            for value in side
+        }
+        for side in (graph.input, graph.output)
+    ]
+    carried = found[0].pop("origin", None)
     if found != wanted or carried not in (None, (TensorProto.INT64, 1)):
+        takes, gives = (", ".join(side) or "nothing" for side in found)
         raise StyleError(
             f"{where}: not a style model: it must take image, mix and strength and give stylized, "
-            f"and has {', '.join(found) or 'nothing'}"
+            f"but takes {takes} and gives {gives}"
         )
     mix = next(value for value in graph.input if value.name == "mix").type.tensor_type.shape.dim[0]
     if mix.dim_value not in (0, styles):
@@ -466,9 +470,11 @@ def _listed(text: bytes, where: str) -> list[str]:
         raise StyleError(f"{where}: {MANIFEST} has no table of files with their sha256")
     for name in files:
         parts = PurePosixPath(name.replace("\\", "/"))
-        if not name or parts.is_absolute() or ".." in parts.parts or ":" in name:
+        named = bool(name) and name.isprintable()
+        if not named or parts.is_absolute() or ".." in parts.parts or ":" in name:
             raise StyleError(
-                f"{where}: file {name!r} leads out of the pack; it may be hostile, do not use it"
+                f"{where}: file {name!r} leads out of the pack, or no file is called so; it may be hostile, "
+                f"do not use it"
             )
     return list(files)
 

@@ -397,6 +397,14 @@ def test_onnx_runtime_sends_nothing_and_keeps_no_identifier(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system gives all cores to all")
+def test_onnx_runtime_paints_on_the_cores_that_it_may_use(style, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8})
+    with engines.load("onnxruntime", style=style, hint="throughput") as engine:
+        assert engine.streams == 3
+
+
 def test_a_pack_without_int8_says_so(style):
     with pytest.raises(EngineUnavailable, match=r"^tiny has no int8 model; there is float32$"):
         engines.load("openvino", style=style, precision="int8")
@@ -584,6 +592,26 @@ def test_a_device_that_is_not_here_is_never_replaced(style, name):
         engines.load(name, style=style)
 
 
+def test_onnx_runtime_goes_back_to_no_cpu_by_itself(style, monkeypatch, capsys):
+    """It does so where a provider fails, and tells nobody but stdout."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    def failing(kind):
+        def fails(*given):
+            raise kind("the device was removed")
+
+        return fails
+
+    with engines.load("onnxruntime", style=style) as engine:
+        monkeypatch.setattr(runtime.InferenceSession, "run", failing(runtime.EPFail))
+        with pytest.raises(InferenceError, match="the device was removed"):
+            engine(picture(16, 16), Look())
+    monkeypatch.setattr(runtime.InferenceSession, "initialize_session", failing(RuntimeError))
+    with pytest.raises(EngineBuildError, match="the device was removed"):
+        engines.load("onnxruntime", style=style)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_model_that_a_runtime_refuses(tmp_path, style):
     broken = Style("broken", "Broken", ("a",), {"float32": "m"}, files={"m": tiny_model(2)[:-300]})
     for name in (*engines.PREFERENCE, "torch:cpu"):
@@ -657,6 +685,44 @@ def test_a_third_party_graph_of_fixed_size_takes_that_size_only(tmp_path):
 def test_a_third_party_graph_of_any_size(tmp_path):
     with engines.load("onnxruntime", style=engines.load_style(save(tmp_path, fast_neural_style()))) as engine:
         assert engine(picture(353, 289), Look()).shape == (289, 353, 3)
+
+
+def test_a_third_party_graph_with_graphs_within(tmp_path):
+    """As exporters make them of what depends on a shape; they read what is stored outside."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    value, node = helper.make_tensor_value_info, helper.make_node
+    darker, same = (
+        helper.make_graph([made], name, [], [value(name, TensorProto.FLOAT, None)])
+        for name, made in (("a", node("Mul", ["x", "gain"], ["a"])), ("b", node("Identity", ["x"], ["b"])))
+    )
+    stored = [
+        numpy_helper.from_array(np.float32(0.5), "gain"),
+        numpy_helper.from_array(np.array(True), "chosen"),
+    ]
+    graph = helper.make_graph(
+        [node("If", ["chosen"], ["y"], then_branch=darker, else_branch=same)],
+        "branches",
+        [value("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [value("y", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        stored,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    style, image = engines.load_style(save(tmp_path, model.SerializeToString())), picture(64, 32)
+    for name in engines.PREFERENCE:
+        with engines.load(name, style=style, precision="float32") as engine:
+            assert np.abs(engine(image, Look()) - image / 2).max() <= 0.5
+
+
+def test_a_third_party_graph_that_goes_in_circles(tmp_path):
+    import onnx
+
+    model = onnx.load_model_from_string(fast_neural_style())
+    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["input"], ["input"]))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["output"], ["output"]))
+    style = engines.load_style(save(tmp_path, model.SerializeToString()))
+    with pytest.raises(EngineBuildError, match="refuses foreign"):
+        engines.load("onnxruntime", style=style)
 
 
 def test_layout_and_range_can_be_given(tmp_path):

@@ -108,6 +108,11 @@ CASES = {
         [node("Resize", "x", "", "s", nearest_mode="floor", coordinate_transformation_mode="asymmetric")],
         {"s": np.array([1, 1, 1.7, 0.6], np.float32)},
     ),
+    # Nine times as much is not quite eleven, and is eleven in float32.
+    "resize nearest by what is nearly a fraction": (
+        [node("Resize", "x", "", "s", nearest_mode="floor", coordinate_transformation_mode="asymmetric")],
+        {"s": np.array([1, 1, 11 / 9, 17 / 13], np.float32)},
+    ),
     "resize linear": (
         [node("Resize", "x", "", "", "s", mode="linear")],
         {"s": ints(1, 3, 18, 20)},
@@ -136,6 +141,7 @@ CASES = {
     "global pool": ([node("GlobalAveragePool", "x")], {}),
     "average pool": ([node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
     "max pool": ([node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2])], {}),
+    "max pool of distant pixels": ([node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 3])], {}),
     "activations": (
         [
             node("LeakyRelu", "x", outputs=["a"], alpha=0.3),
@@ -234,6 +240,24 @@ def test_older_spellings():
         node("Sub", "h", "i"),
     ]
     check(nodes, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9)
+
+
+@pytest.mark.parametrize("given", [{}, {"axis": 2}, {"axis": -1}])
+def test_softmax_over_all_axes_behind(given):
+    """Before opset 13, as if there were no more than two."""
+    check([node("Softmax", "x", **given)], {}, opset=12)
+
+
+@pytest.mark.parametrize(
+    ("made", "opset", "named"),
+    [
+        (node("Resize", "x", "", "s", mode="linear", antialias=1), 18, "Resize with antialias"),
+        (node("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 2]), 19, "AveragePool with dilations"),
+    ],
+)
+def test_what_an_operator_is_not_known_to_do_is_named(made, opset, named):
+    with pytest.raises(UnsupportedNode, match=f"^{named}$"):
+        both([made], {"s": np.array([1, 1, 0.5, 0.5], np.float32)}, opset)
 
 
 def test_parts_before_they_were_counted():

@@ -143,7 +143,10 @@ def test_a_newer_format(pack):
         Style.load(pack)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:secret", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:secret", "", "a\0b", "\ud800", "a\nb"],
+)
 def test_a_path_that_leads_out_of_the_pack(pack, name):
     (pack.parent / "secret").write_text("secret")
     edit(pack, files={name: "0" * 64})
@@ -250,6 +253,19 @@ def test_a_model_with_other_inputs(pack):
     model.graph.input[0].name = "picture"
     put(pack, "model.onnx", model.SerializeToString())
     with pytest.raises(StyleError, match="must take image, mix and strength"):
+        Style.load(pack)
+
+
+@pytest.mark.parametrize("name", ["mix", "strength", "stylized"])
+def test_a_model_with_an_input_for_an_output_or_the_other_way_round(pack, name):
+    model = onnx.load_model_from_string(tiny_model())
+    sides = [model.graph.input, model.graph.output]
+    taken, given = sides if name != "stylized" else sides[::-1]
+    value = next(value for value in taken if value.name == name)
+    given.append(value)
+    taken.remove(value)
+    put(pack, "model.onnx", model.SerializeToString())
+    with pytest.raises(StyleError, match="must take image, mix and strength and give stylized"):
         Style.load(pack)
 
 
