@@ -13,7 +13,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from engines import Image
@@ -23,7 +23,7 @@ IDENTITY = 0
 UNSPECIFIED = 2
 BT709 = 1
 SMPTE170M = 6
-BT2020 = 9
+BT2020, BT2020_CONSTANT = 9, 10
 LIMITED, FULL = 1, 2
 
 LUMA = {
@@ -33,9 +33,8 @@ LUMA = {
     SMPTE170M: (0.299, 0.114),
     7: (0.212, 0.087),
     BT2020: (0.2627, 0.0593),
-    10: (0.2627, 0.0593),
 }
-"""Kr and Kb by matrix coefficients (H.273 table 4). 10, BT.2020 with constant luminance, is read like 9."""
+"""Kr and Kb by matrix coefficients (H.273 table 4)."""
 
 PLANAR = {
     (1, 1): "yuv444p",
@@ -49,6 +48,10 @@ PLANAR = {
 
 ONE_THREAD = 1
 """For swscale, which writes beyond the end of a row: over what another thread has begun the next one with."""
+
+SAME_MATRIX = {"src_colorspace": Colorspace.ITU709, "dst_colorspace": Colorspace.ITU709}
+"""For swscale, from YUV to YUV, where it applies none: it refuses frames that are tagged with one that it has
+not, such as BT.2020 with constant luminance."""
 
 
 Alpha = NDArray[np.uint8]
@@ -80,12 +83,13 @@ def colour_of(frame: av.VideoFrame) -> Colour:
     """How to encode what was painted of `frame`: as the frame itself is, its matrix and range spelled out.
 
     Where a file does not tell its matrix, players take BT.709 for HD and BT.601 for less, and so does this.
+    BT.2020 with constant luminance is read and written as that without.
     """
     matrix = frame.colorspace
     if not is_yuv(frame.format):
         matrix = BT709
     elif matrix not in LUMA:
-        if frame.color_primaries == BT2020:
+        if matrix == BT2020_CONSTANT or frame.color_primaries == BT2020:
             matrix = BT2020
         else:
             matrix = BT709 if frame.width >= 1280 or frame.height > 576 else SMPTE170M
@@ -158,6 +162,7 @@ class Decoded:
                 src_color_range=colour.range,
                 dst_color_range=colour.range,
                 threads=ONE_THREAD,
+                **SAME_MATRIX,
             )
         height, width = frame.height, frame.width
         if frame.format.name == "nv12":
@@ -174,7 +179,9 @@ class Decoded:
         """How opaque each pixel of `frame` is."""
         if is_yuv(frame.format):
             # On the way to RGBA swscale would leave the last columns of some widths as they come.
-            planar: Any = self._reformatter.reformat(frame, format="yuva444p", threads=ONE_THREAD)
+            planar: Any = self._reformatter.reformat(
+                frame, format="yuva444p", threads=ONE_THREAD, **SAME_MATRIX
+            )
             return _plane(planar.planes[3])
         rgba: Any = self._reformatter.reformat(frame, format="rgba", threads=ONE_THREAD).to_ndarray()
         alpha: Alpha = rgba[..., 3]

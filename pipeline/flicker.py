@@ -13,6 +13,9 @@ from pipeline.scaling import resize
 LINES = 360
 """Shorter side of the pictures, in pixels, at which motion is estimated and errors are taken."""
 
+SMALLEST = 12
+"""Shorter side of a picture, in pixels, below which no motion can be estimated."""
+
 HOLDS = 1.0
 """Pixels that motion there and back may miss its start by."""
 
@@ -37,11 +40,13 @@ class Flicker:
     def add(self, before: tuple[Image, Image], after: tuple[Image, Image]) -> None:
         """Count two neighbouring frames, each the video's picture and its painting, uint8 [h, w, 3].
 
-        A cut between them, where no motion holds, is not counted.
+        A cut between them, where no motion holds, is not counted, nor is what is smaller than `SMALLEST`.
         """
         height, width = before[0].shape[:2]
+        if min(height, width) < SMALLEST:
+            return
         scale = min(1.0, LINES / min(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size = (round(width * scale), round(height * scale))
         first, second = ([resize(image, size) for image in pair] for pair in (before, after))
         place, holds = checked_flow(first[0], second[0])
         if holds.mean() < CUT:

@@ -16,7 +16,7 @@ class Frame:
     """One picture and its exact place in time."""
 
     image: Image
-    """uint8 [h, w, 3], RGB, upright; `planes.Planes` where source, painter and sink have agreed on that."""
+    """uint8 [h, w, 3], RGB, upright; `nv12.Planes` where source, painter and sink have agreed on that."""
     pts: int
     """When it is shown, in units of `time_base`."""
     duration: int

@@ -1,7 +1,7 @@
 """Video that stays on an NVIDIA GPU from its decoder to its encoder, so that only packets cross the bus.
 
-Each frame's image is `planes.Planes`, and everything from decoder to encoder is PyTorch, so that the same
-arithmetic runs on any device: it is that of `scaling`, within `planes.TOLERANCE`. Packets, times and other
+Each frame's image is `nv12.Planes`, and everything from decoder to encoder is PyTorch, so that the same
+arithmetic runs on any device: it is that of `scaling`, within `nv12.TOLERANCE`. Packets, times and other
 tracks are PyAV's, as ever. Run on the CPU, over NV12 there; not run on a GPU.
 """
 
@@ -150,14 +150,24 @@ def shifted(image: "Tensor", right: float, down: float) -> "Tensor":
 
 def resized(image: "Tensor", size: Size) -> "Tensor":
     """`scaling.resize` for `image` float32 [1, 3, h, w] in whole levels."""
-    import torch
-
     width, height = size
     while image.shape[2] >= 2 * height and image.shape[3] >= 2 * width:
-        half = (image.shape[2] // 2, image.shape[3] // 2)
-        image = levels(torch.nn.functional.interpolate(image, half, mode="area"))
+        image = levels(_halved(_halved(image, 2), 3))
     shrinks = image.shape[2] >= height and image.shape[3] >= width
     return _interpolated(image, (height, width), "bilinear" if shrinks else "bicubic")
+
+
+def _halved(x: "Tensor", axis: int) -> "Tensor":
+    """`x` with half as many entries along `axis`, by area: of an odd side, each has its part of three."""
+    import torch
+
+    side, x = x.shape[axis], x.movedim(axis, -1)
+    half = side // 2
+    halved = x[..., : 2 * half : 2] + x[..., 1::2]
+    if side % 2:
+        gone = torch.arange(half, device=x.device) / half
+        halved += x[..., 2::2] * (gone + 1 / half) - x[..., : 2 * half : 2] * gone
+    return (halved * (half / side)).movedim(-1, axis)
 
 
 def upsampled(painted: "Tensor", small: "Tensor", image: "Tensor") -> "Tensor":

@@ -150,6 +150,20 @@ def test_what_the_file_tells_is_kept():
     assert colour_of(frame) == Colour(5, FULL, 5, 6)
 
 
+@pytest.mark.parametrize("matrix", [3, 8, 10, 14])
+@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuva444p10le", "yuyv422"])
+def test_a_matrix_that_swscale_does_not_have_is_no_error(matrix, pixels):
+    frame = encodable(picture(0, 64, 48), Colour(BT2020), "yuv444p").reformat(format=pixels)
+    frame.color_primaries, frame.colorspace = BT2020, BT2020
+    image = Decoded().image(frame, colour_of(frame))
+    frame.colorspace = matrix
+    assert colour_of(frame).matrix == BT2020
+    assert np.array_equal(Decoded().image(frame, colour_of(frame)), image)
+    assert frame.colorspace == matrix
+    if pixels.startswith("yuva"):
+        assert Decoded().alpha(frame).min() == 255
+
+
 def test_rgb_is_encoded_as_bt709_of_limited_range():
     frame = av.VideoFrame(640, 360, "rgb24")
     frame.color_range = FULL

@@ -53,6 +53,12 @@ def test_a_painting_that_shimmers_by_eight_levels_scores_eight_over_its_contrast
     assert shimmering.score == pytest.approx(8 / contrast(picture), rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (11, 40), (4000, 2), (12, 12)])
+def test_what_is_too_small_for_motion_is_not_counted(size):
+    picture = np.full((size[1], size[0], 3), 90, np.uint8)
+    assert score(((picture, picture), (picture, picture))).pairs == (min(size) >= 12)
+
+
 def test_the_contrast_is_the_standard_deviation_around_the_mean_colour():
     halves = np.zeros((4, 4, 3), np.uint8)
     halves[:2] = (20, 40, 60)

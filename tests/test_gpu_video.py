@@ -86,6 +86,11 @@ def test_pictures_are_scaled_as_on_the_cpu(size):
     assert np.abs(found.astype(int) - expected).mean() < 0.3
 
 
+def test_what_has_odd_sides_is_halved_as_on_the_cpu():
+    image = np.random.default_rng(0).integers(0, 256, (1038, 1014, 3), np.uint8)
+    assert furthest(array(resized(tensor(image), (240, 120))), resize(image, (240, 120))) <= TOLERANCE
+
+
 @pytest.mark.parametrize("rest", [(0.25, -0.5), (-0.0625, 0.4375)])
 def test_pictures_are_moved_by_parts_of_a_pixel_as_on_the_cpu(rest):
     image = painting(0, (200, 120))

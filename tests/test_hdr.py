@@ -20,9 +20,10 @@ from pipeline.hdr import (
 )
 from pipeline.hdr_metadata import Mastering, mastering_of
 from pipeline.sources.file import FileSource
-from pipeline.sources.hdr import LuminanceReader
+from pipeline.sources.hdr import LuminanceReader, ToneMapper
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
+from tests.videos import picture
 
 
 @pytest.fixture
@@ -113,6 +114,17 @@ def test_high_range_is_read_in_its_own_range(transfer):
         frame.color_range, frame.color_trc, frame.colorspace = range_, transfer, 9
         read.append(LuminanceReader().read(frame))
     assert read[1] == pytest.approx(read[0], rel=0.05, abs=0.1)
+
+
+@pytest.mark.parametrize("matrix", [10, 14])
+def test_a_matrix_that_swscale_does_not_have_is_read_as_that_of_bt2020(matrix):
+    frame = av.VideoFrame.from_ndarray(picture(0, 64, 48), format="rgb24").reformat(format="yuv420p10le")
+    frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range, frame.pts = PQ, 9, 9, 1, 0
+    mapper, reader = ToneMapper(frame, Fraction(1, 25)), LuminanceReader()
+    mapped, luminance = mapper.map(frame).to_ndarray(), reader.read(frame)
+    frame.colorspace, frame.pts = matrix, 1
+    assert np.array_equal(reader.read(frame), luminance)
+    assert np.array_equal(mapper.map(frame).to_ndarray(), mapped)
 
 
 def test_small_sizes():

@@ -252,7 +252,7 @@ steady_option = click.option(
 def told_flicker(report: Mapping[str, Any]) -> str:
     """What `Flicker.report` found, in words."""
     if not report["pairs"]:
-        return "no flicker score: no two neighbouring frames to compare"
+        return "no flicker score: no two neighbouring frames that can be compared"
     if report["score"] is None:
         return "no flicker score: the painting is of one colour"
     return (

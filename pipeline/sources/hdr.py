@@ -8,7 +8,18 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.colour import BT709, FULL, LIMITED, ONE_THREAD, Colour
+from pipeline.colour import (
+    BT709,
+    FULL,
+    IDENTITY,
+    LIMITED,
+    LUMA,
+    ONE_THREAD,
+    SAME_MATRIX,
+    UNSPECIFIED,
+    Colour,
+    colour_of,
+)
 from pipeline.hdr import high_luminance, small_size
 
 SDR = Colour(BT709, LIMITED, primaries=1, transfer=1)
@@ -49,6 +60,9 @@ class ToneMapper:
     def map(self, frame: av.VideoFrame) -> av.VideoFrame:
         """`frame` in BT.709, of the same size and at the same time."""
         stamps = frame.pts, frame.duration
+        if frame.colorspace not in (*LUMA, UNSPECIFIED, IDENTITY):
+            # swscale refuses those that it does not have.
+            frame.colorspace = colour_of(frame).matrix
         self._graph.vpush(frame)
         mapped: Any = self._graph.vpull()
         mapped.pts, mapped.duration = stamps
@@ -74,6 +88,7 @@ class LuminanceReader:
             dst_color_range=LIMITED,
             interpolation="AREA",
             threads=ONE_THREAD,
+            **SAME_MATRIX,
         )
         rows = [np.frombuffer(plane, np.uint16).reshape(height, -1)[:, :width] for plane in small.planes]
         return high_luminance(np.stack(rows), int(frame.color_trc))
