@@ -210,6 +210,7 @@ def _take(
         parts.add(name, packets, json.loads(listed))
     stats.encoded += painted.encoded
     stats.damaged += painted.damaged
+    stats.cut_short |= painted.cut_short
     stats.add_flicker(painted)
     for message in warnings:
         log.warning(message)

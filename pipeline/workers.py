@@ -89,6 +89,7 @@ def paint_in_processes(
                 _receive(connection, painted, working)
             stats.encoded = sum(each.encoded for each in painted.values())
             stats.damaged = sum(each.damaged for each in painted.values())
+            stats.cut_short = any(each.cut_short for each in painted.values())
             progress(stats)
         for each in painted.values():
             stats.add_flicker(each)

@@ -304,6 +304,7 @@ def test_the_video_itself_as_its_output(video, pack):
         (["--layout", "nchw"], [".onnx"]),
         (["--crf", "99"], ["--crf"]),
         (["--codec", "h265", "--size", "48x24"], ["h265 takes pictures of 32 lines and columns or more"]),
+        (["--codec", "av1", "--size", "200x16"], ["av1 takes pictures of 32 lines and columns or more"]),
         (["--wings"], ["--wings"]),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 
 from engines import parity
 from pipeline.errors import SinkError
-from pipeline.farm import Farm, _facts
+from pipeline.farm import Farm, _facts, _take
+from pipeline.stats import Stats
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
 from tests.videos import make_video, read_video
@@ -96,6 +97,13 @@ def test_a_machine_tells_what_its_pictures_depend_on(monkeypatch):
     told = _facts(SimpleNamespace(load=lambda: nullcontext(engine)))
     assert told.startswith("onnxruntime:cuda onnxruntime-gpu 1.30.0 float16 fused, fauve ")
     assert told.endswith(" limited to AVX2")
+
+
+def test_what_a_machine_counts_is_counted():
+    stats = Stats()
+    _take(None, stats, [], Stats(encoded=10, damaged=1, cut_short=True), [])
+    _take(None, stats, [], Stats(encoded=5), [])
+    assert (stats.encoded, stats.damaged, stats.cut_short) == (15, 1, True)
 
 
 def test_no_cluster_there():

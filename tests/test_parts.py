@@ -254,7 +254,7 @@ class Counted:
 
         def work():
             time.sleep(0.03)
-            connection.send(Stats(encoded=10))
+            connection.send(Stats(encoded=10, damaged=1, cut_short=segment.start == 3))
             self.now -= 1
             connection.send(None)
 
@@ -389,6 +389,7 @@ def test_there_are_never_more_workers_than_asked_for(monkeypatch, workers):
     assert counted.segments == segments
     assert counted.most == workers
     assert stats.encoded == told[-1] == 70
+    assert (stats.damaged, stats.cut_short) == (7, True)
 
 
 @pytest.mark.parametrize("rate", [None, Fraction(50), Fraction(24000, 1001)])

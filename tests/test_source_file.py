@@ -20,6 +20,7 @@ from pipeline.sources.file import FileSource
 from pipeline.sources.hdr import ToneMapper
 from pipeline.sources.index import read_index
 from pipeline.sources.timeline import Timeline
+from pipeline.sources.truncation import is_truncated
 from pipeline.verify import differences, read_contents
 from tests.videos import bar, copy, make_video, picture, read_video
 
@@ -253,14 +254,19 @@ def test_a_file_of_which_the_end_is_missing_is_painted_as_far_as_it_goes_and_nam
     assert re.search(r"cut.mkv: ends at [12]\.\d s, and its header says 4\.\d s; it is damaged", caplog.text)
 
 
-def cut(video, path, pictures):
-    """What a download of `video` in `path`'s format has got that stopped just behind so many pictures."""
+def copy_packets(video, path):
+    """Write what is in `video` in `path`'s format."""
     with av.open(str(video)) as before, av.open(str(path), "w", options={"movflags": "faststart"}) as after:
         streams = {stream: after.add_stream_from_template(stream) for stream in before.streams}
         for packet in before.demux():
             if packet.size:
                 packet.stream = streams[packet.stream]
                 after.mux(packet)
+
+
+def cut(video, path, pictures):
+    """What a download of `video` in `path`'s format has got that stopped just behind so many pictures."""
+    copy_packets(video, path)
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         end = packets[pictures].pos + 20
@@ -275,14 +281,20 @@ def cut(video, path, pictures):
         ("mp4", r"ends at 1\.\d s, and its header says 4\.\d s"),
         ("flv", r"ends at 1\.\d s, and its header says 4\.\d s"),
         ("avi", r"ends at 1\.\d s, and its header says 4\.\d s"),
+        ("mxf", r"ends at 1\.\d s, and its header says 4\.\d s"),
         ("ts", "ends within a packet"),
     ],
 )
 def test_all_whole_pictures_before_a_cut_are_painted_and_it_is_named(tmp_path, caplog, suffix, told):
     path = tmp_path / f"cut.{suffix}"
     # FFmpeg puts no H.264 with B-frames into .avi.
-    codec, pixels = ("mjpeg", "yuvj420p") if suffix == "avi" else ("libx264", "yuv420p")
-    video = make_video(tmp_path / "in.mov", frames=100, audio=False, codec=codec, pix_fmt=pixels)
+    codec, pixels = {"avi": ("mjpeg", "yuvj420p"), "mxf": ("mpeg2video", "yuv420p")}.get(
+        suffix, ("libx264", "yuv420p")
+    )
+    base = Fraction(1, 25) if suffix == "mxf" else Fraction(1, 12800)
+    video = make_video(
+        tmp_path / "in.mov", frames=100, audio=False, codec=codec, pix_fmt=pixels, time_base=base
+    )
     whole = cut(video, path, 30)
     with FileSource(path) as source:
         frames = sum(isinstance(item, Frame) for item in source)
@@ -291,6 +303,33 @@ def test_all_whole_pictures_before_a_cut_are_painted_and_it_is_named(tmp_path, c
     assert re.search(rf"cut\.{suffix}: {told}; it is damaged, or not all of it is there", caplog.text)
     index = read_index(path)
     assert suffix == "avi" or (index is not None and len(index.times) == frames)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi"])
+def test_an_end_is_missed_by_a_few_pictures_too(tmp_path, caplog, suffix):
+    path = tmp_path / f"a.{suffix}"
+    # Of these pictures FFmpeg gives one that is cut off in part.
+    video = make_video(tmp_path / "in.mov", frames=50, audio=False, codec="mjpeg", pix_fmt="yuvj420p")
+    for pictures in (None, 46):
+        caplog.clear()
+        if pictures is None:
+            copy_packets(video, path)
+        else:
+            cut(video, path, pictures)
+        with FileSource(path) as source:
+            frames = sum(isinstance(item, Frame) for item in source)
+            assert source.cut_short == (pictures is not None)
+        assert frames in ((50,) if pictures is None else (46, 47))
+        assert ("ends within a packet" in caplog.text) == source.cut_short
+
+
+@pytest.mark.parametrize("content", [b"", bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067ff"), b"RIFF"])
+@pytest.mark.parametrize("kind", ["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "nut"])
+def test_what_tells_no_length_is_not_called_cut_off(tmp_path, kind, content):
+    path = tmp_path / "a"
+    # The size of a Matroska file that was piped is all ones, that of an .avi, too.
+    path.write_bytes(content + b"\xff" * 4)
+    assert not is_truncated(path, kind)
 
 
 @pytest.mark.parametrize(

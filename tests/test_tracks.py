@@ -469,6 +469,35 @@ def test_sound_that_it_can_hold_is_copied(tmp_path, codec, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(("codec", "layout"), [("pcm_s16le", "stereo"), ("pcm_f32le", "5.1")])
+def test_plain_samples_go_into_mp4_whose_source_does_not_name_their_channels(tmp_path, codec, layout, caplog):
+    path = make_video(tmp_path / "in.mkv", frames=20, audio_codec=codec, layout=layout)
+    copy(path, tmp_path / "out.mp4")
+    assert differences(read_contents(path), read_contents(tmp_path / "out.mp4")) == []
+    with av.open(str(path)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert before.streams.audio[0].layout.name.endswith(" channels")
+        sound = after.streams.audio[0]
+        assert (sound.codec_context.name, sound.layout.name) == (codec, layout)
+    assert caplog.text == ""
+
+
+def test_more_channels_than_have_names_are_encoded_anew_for_mp4(tmp_path, caplog):
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=48000, layout="10C")
+        for index in range(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="10C")
+            samples.sample_rate, samples.pts = 48000, 1920 * index
+            container.mux(sound.encode(samples))
+        container.mux(video.encode(None))
+    copy(path, tmp_path / "out.mp4")
+    assert "track 1 is re-encoded by aac" in caplog.text
+    assert len(read_video(tmp_path / "out.mp4").packets) > 5
+
+
 def test_data_goes_from_broadcast_to_broadcast_and_is_named_elsewhere(tmp_path, caplog):
     path = tmp_path / "drone.ts"
     with av.open(str(path), "w") as out:

@@ -89,7 +89,12 @@ class CopiedTrack:
     def __init__(self, container: Any, track: Track) -> None:
         if track.kind != "attachment" and track.codec not in codecs_of(container):
             raise ValueError(f"{container.format.name} does not hold {track.codec}")
+        # Plain samples go into .mp4 only where it is told which channel is which.
+        named = container.format.name == "mp4" and track.codec.startswith("pcm_")
+        layout = _named(track.template.codec_context.layout) if named else None
         self.stream: Any = container.add_stream_from_template(track.template)
+        if layout is not None:
+            self.stream.codec_context.layout = layout
         describe(self.stream, track.template)
         self.moved = 0
         """Packets whose time had to be moved, because it did not rise."""
@@ -118,6 +123,19 @@ class CopiedTrack:
     def flush(self) -> Sequence[Any]:
         """What is left to mux at the end."""
         return []
+
+
+def _named(layout: Any) -> Any:
+    """`layout`, or the usual one if it does not say which channel is which, as in Matroska.
+
+    Raises:
+        ValueError: so many channels have no usual one.
+    """
+    if not layout.name.endswith("channels"):
+        return layout
+    if layout.nb_channels not in USUAL_LAYOUTS:
+        raise ValueError(f"nobody knows which of {layout.nb_channels} channels is which")
+    return USUAL_LAYOUTS[layout.nb_channels]
 
 
 class ReencodedTrack:

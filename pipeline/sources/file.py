@@ -51,7 +51,7 @@ DOLBY_VISION = ("dvhe", "dvh1", "dvav", "dva1")
 OF_THE_CPU = ("yuv420p", "yuv422p", "yuvj")
 """What pixel formats begin with that NVIDIA's decoder does not give."""
 
-TELL_DURATION = ("mov", "matroska", "flv")
+TELL_DURATION = ("mov", "matroska", "flv", "mxf")
 """FFmpeg's names of formats whose duration stands in a header, and is not estimated."""
 
 CUT_SHORT = Fraction(1, 2)

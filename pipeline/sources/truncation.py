@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 TRANSPORT_PACKETS = (188, 192, 204)
 """Bytes of a packet of a transport stream: bare, with a time before it as cameras have it, or with parity."""
@@ -9,6 +10,12 @@ TRANSPORT_PACKETS = (188, 192, 204)
 TAIL = 1 << 18
 """Bytes at the end of a file among which its last part begins: a page of Ogg has 65,307 at most, as many as a
 packet of a program stream."""
+
+SEGMENT = bytes.fromhex("18538067")
+"""What the part of a Matroska file begins with that holds all but its first header."""
+
+UNKNOWN_RIFF = 0xFFFFFFFF
+"""Size that FFmpeg gives a .avi of which it cannot go back to the beginning."""
 
 FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 """What the object of an ASF header begins with that holds the size of the file."""
@@ -18,23 +25,72 @@ def is_truncated(path: Path, kind: str) -> bool:
     """Whether a file ends within a packet, or before the size that its header tells.
 
     Args:
-        kind: FFmpeg's name of its format; of "mpegts", "mpeg", "ogg" and "asf" it can be told.
+        kind: FFmpeg's name of its format; it can be told of what that begins with "mov", "matroska", "avi",
+            "mpegts", "mpeg", "ogg" or "asf".
 
     Raises:
         OSError: it cannot be read.
     """
-    if kind not in ("mpegts", "mpeg", "ogg", "asf"):
+    kind = kind.partition(",")[0]
+    if kind not in ("mov", "matroska", "avi", "mpegts", "mpeg", "ogg", "asf"):
         return False
     with path.open("rb") as file:
         head = file.read(TAIL)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL))
         tail = file.read()
+        if kind == "mov":
+            return size < _end_of_boxes(file, size)
+        if kind == "avi":
+            return size < _end_of_riff(file, size)
     if kind == "mpegts":
         return all(size % packet for packet in TRANSPORT_PACKETS)
+    if kind == "matroska":
+        return size < _matroska_size(head)
     if kind == "asf":
         return size < _asf_size(head)
     return _ends_within_page(tail) if kind == "ogg" else _ends_within_pack(tail)
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Where the last box of an .mp4 or .mov ends that begins in it; what is behind all boxes is none."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4])
+        if length == 1:
+            length = int.from_bytes(head[8:])
+        # 0 is for one that goes on to the end.
+        if length < 8 or not head[4:8].isalnum():
+            break
+        at += length
+    return at
+
+
+def _end_of_riff(file: BinaryIO, size: int) -> int:
+    """Where the last of the chunks ends that an .avi consists of: one more for each gigabyte."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(8)
+        length = int.from_bytes(head[4:], "little")
+        if not head.startswith(b"RIFF") or length == UNKNOWN_RIFF:
+            break
+        at += 8 + length
+    return at
+
+
+def _matroska_size(head: bytes) -> int:
+    """Bytes of a Matroska file by its header; 0 if that does not tell, as of a recording that was killed."""
+    at = head.find(SEGMENT)
+    number = head[at + 4 : at + 12]
+    if at < 0 or len(number) < 8 or not number[0]:
+        return 0
+    # So many zeros as it begins with, so many bytes more there are of the number.
+    length = 9 - number[0].bit_length()
+    told, unknown = int.from_bytes(number[:length]), (1 << 7 * length) - 1
+    return 0 if told & unknown == unknown else at + 4 + length + (told & unknown)
 
 
 def _asf_size(head: bytes) -> int:
