@@ -4,6 +4,8 @@ import contextlib
 import json
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,13 +24,43 @@ SWITCHES = ("bypass", "freeze", "blackout")
 SWITCHED = {True: (1, "1", "on", "true"), False: (0, "0", "off", "false")}
 """How that is said, in any case; True and 1.0 are 1."""
 
+STEPS = {"next": 1, "previous": -1}
+"""How the styles of a pack are gone through, one after the other, and round."""
+
 LONGEST_CROSSFADE = 60.0
 """Seconds."""
+
+COMPLAINTS, COMPLAINTS_WITHIN = 10, 10.0
+"""Lines about what cannot be done, and the seconds in which there are no more: a fader sends 100 messages a
+second, whatever is wrong with them."""
 
 
 def crossfade_at(position: float) -> float:
     """Seconds that a fader or slider at `position`, 0..1, means: half of its way is for the first 7.5."""
     return float(LONGEST_CROSSFADE * position**3)
+
+
+def crossfade_position(seconds: float) -> float:
+    """Where a fader is, 0..1, that means so many seconds: the inverse of `crossfade_at`."""
+    return float((seconds / LONGEST_CROSSFADE) ** (1 / 3))
+
+
+def switched(name: str, value: Any) -> bool:
+    """Whether `value` turns the switch `name` on or off.
+
+    Raises:
+        ValueError: it means neither.
+    """
+    said = value.lower() if isinstance(value, str) else value
+    for on, words in SWITCHED.items():
+        if said in words:
+            return on
+    raise ValueError(f"{name} is on or off, not {value!r}")
+
+
+def leading(mix: Mapping[str, float]) -> str:
+    """The style with the largest share: the one that is on, where one is."""
+    return max(mix, key=mix.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +85,11 @@ class Fade:
     after: Mapping[str, float]
     began: Fraction = Fraction(0)
     seconds: float = 0.0
+
+    @property
+    def ends(self) -> float:
+        """When it is over, in seconds."""
+        return float(self.began) + self.seconds
 
     def at(self, time: Fraction) -> Mapping[str, float]:
         """The weights at `time` seconds."""
@@ -80,6 +117,32 @@ class Setting:
     def scene_at(self, time: Fraction) -> Scene:
         """How the frame at `time` seconds is to be shown."""
         return Scene(Look(self.fade.at(time), self.strength), self.bypass, self.freeze, self.blackout)
+
+
+class Complaints:
+    """Warnings of what a controller sends that cannot be done.
+
+    Args:
+        controller: what they begin with, such as "OSC".
+    """
+
+    def __init__(self, controller: str) -> None:
+        self.untold = 0
+        """How many there would have been since the last one that was said."""
+        self._controller = controller
+        self._said: deque[float] = deque(maxlen=COMPLAINTS)
+        """When, in seconds of `time.monotonic`."""
+
+    def say(self, text: str) -> None:
+        """Say what is wrong, unless much has been said of late."""
+        now = time.monotonic()
+        if len(self._said) == COMPLAINTS and now - self._said[0] < COMPLAINTS_WITHIN:
+            self.untold += 1
+            return
+        self._said.append(now)
+        more = f" (and {self.untold} more messages before)" if self.untold else ""
+        self.untold = 0
+        log.warning("%s %s%s", self._controller, text, more)
 
 
 class Controls:
@@ -186,13 +249,15 @@ class Controls:
         with self._lock:
             self.set(switch, not self._values[switch])
 
+    def step_style(self, step: str) -> None:
+        """Go over to the next or previous style, as `STEPS` names them."""
+        with self._lock:
+            place = self._styles.index(leading(self._shown())) + STEPS[step]
+            self.set("style", self._styles[place % len(self._styles)])
+
     def _checked(self, name: str, value: Any) -> Any:
         if name in SWITCHES:
-            said = value.lower() if isinstance(value, str) else value
-            for on, words in SWITCHED.items():
-                if said in words:
-                    return on
-            raise ValueError(f"{name} is on or off, not {value!r}")
+            return switched(name, value)
         if name == "pack":
             if not (isinstance(value, str) and value and value.isprintable()):
                 raise ValueError(f"pack is a name or path, not {value!r}")
@@ -327,11 +392,15 @@ class Controls:
     def _take_effect(self, time: Fraction, name: str, value: Any) -> None:
         if name == "style":
             chosen = {style: float(style == value) for style in self._styles}
-            self._fade = Fade(self._fade.at(time), chosen, time, float(self._values["crossfade"]))
+            fade = Fade(self._fade.at(time), chosen, time, float(self._values["crossfade"]))
+            # Begun anew each time that the same is asked for, as by a key that is held, it would never end.
+            if chosen != self._fade.after or fade.ends < self._fade.ends:
+                self._fade = fade
         elif name.startswith("mix/"):
             mixed = self._mixed(self._fade.after, name, value)
             if mixed is not None:
-                self._fade = Fade(mixed, mixed)
+                # On the way to another style it goes on to there; otherwise this is so at once.
+                self._fade = replace(self._fade, after=mixed)
         elif name == "pack" and self.play is not None:
             self.play(value)
 

@@ -32,11 +32,13 @@ def keys(typed: str) -> tuple[list[str], str]:
 
 
 def press(controls: Controls, stop: threading.Event, key: str) -> None:
-    """Do what `key` means: a digit, up, down, b, f, space or q; nothing for others."""
+    """Do what `key` means: a digit, n, p, up, down, b, f, space or q; nothing for others."""
     state = controls.state
     actions: dict[str, Callable[[], None]] = {
         "up": lambda: controls.set("strength", min(1.0, round(state["strength"] + STEP, 6))),
         "down": lambda: controls.set("strength", max(0.0, round(state["strength"] - STEP, 6))),
+        "n": lambda: controls.step_style("next"),
+        "p": lambda: controls.step_style("previous"),
         "b": lambda: controls.toggle("bypass"),
         "f": lambda: controls.toggle("freeze"),
         " ": lambda: controls.toggle("blackout"),
@@ -114,6 +116,10 @@ class Keyboard:
                         press(self._controls, self._stop, key)
                 else:
                     begun = ""  # the escape key alone
+                    with contextlib.suppress(termios.error):
+                        # A shell that had stopped it (with Ctrl-Z) has set the terminal to lines again.
+                        if termios.tcgetattr(number)[tty.LFLAG] & termios.ICANON:
+                            tty.setcbreak(number, termios.TCSANOW)
 
         return read
 

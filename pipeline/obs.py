@@ -18,8 +18,8 @@ from pipeline.serving import in_url
 
 T = TypeVar("T")
 
-NAME = "fauve"
-"""Of the source in OBS."""
+NAME, KIND = "fauve", "ffmpeg_source"
+"""Of the source in OBS, which calls the second a Media Source."""
 
 OLDEST = 28
 """The first OBS with obs-websocket 5 in it."""
@@ -94,8 +94,9 @@ def by_hand(host: str) -> str:
 
 
 async def _there(call: Callable[..., Awaitable[dict[str, Any]]]) -> bool:
-    """Whether OBS has a Media Source of fauve's."""
-    return any(one["inputName"] == NAME for one in (await call("GetInputList"))["inputs"])
+    """Whether OBS has a Media Source of fauve's; of that name, but of another kind, is somebody's own."""
+    inputs = (await call("GetInputList"))["inputs"]
+    return any((one["inputName"], one["inputKind"]) == (NAME, KIND) for one in inputs)
 
 
 class Obs:
@@ -162,7 +163,7 @@ class Obs:
                     "CreateInput",
                     sceneName=scene,
                     inputName=NAME,
-                    inputKind="ffmpeg_source",
+                    inputKind=KIND,
                     inputSettings=how.settings,
                     sceneItemEnabled=True,
                 )

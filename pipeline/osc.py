@@ -2,36 +2,33 @@
 
 In:  /fauve/strength 0.7 · /fauve/style NAME · /fauve/mix/NAME 0.4 · /fauve/crossfade 2.0 · /fauve/pack NAME ·
      /fauve/bypass, /fauve/freeze, /fauve/blackout and /fauve/panic with 1 or 0, or alone to turn them over ·
+     /fauve/style/NAME, /fauve/style/next and /fauve/style/previous with 1 or alone, for buttons that send no
+     text; their 0 does nothing (a style named next or previous is chosen by /fauve/style NAME) ·
      /fauve/state asks for the state, which goes back to who asked.
-Out: the same addresses, after each change from anywhere; of many changes the last.
+Out: the addresses of the first two lines, after each change from anywhere; of many changes the last.
 """
 
 import contextlib
-import logging
 import socket
 import sys
 import threading
 import time
-from collections import deque
 from typing import Any
 
-from pipeline.controls import SWITCHES, Controls
+from pipeline.controls import STEPS, SWITCHES, Complaints, Controls, leading, switched
 from pipeline.errors import SinkError
 from pipeline.serving import in_url
-
-log = logging.getLogger("fauve")
 
 ROOT = "/fauve/"
 
 TELL_EVERY = 0.02
 """Seconds between two tellings of the state, so that a thousand changes a second cost no pictures."""
 
-COMPLAINTS, COMPLAINTS_WITHIN = 10, 10.0
-"""Lines about what cannot be done, and the seconds in which there are no more: a fader sends 100 messages a
-second, whatever is wrong with them."""
-
 RECEIVED = 1 << 20
 """Bytes of messages that may wait, as far as the system allows it."""
+
+LARGEST = 65_535
+"""Bytes of a packet, as large as UDP has them: a bundle may set all that there is."""
 
 
 class Osc:
@@ -55,10 +52,8 @@ class Osc:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
         self._message = build_msg
-        self._complained: deque[float] = deque(maxlen=COMPLAINTS)
-        """When, in seconds of `time.monotonic`."""
-        self._untold = 0
-        take, complain = self._take, self._complain
+        self._complaints = Complaints("OSC")
+        take, complain = self._take, self._complaints.say
 
         class Taker(Dispatcher):
             # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
@@ -71,6 +66,8 @@ class Osc:
                 return []
 
         class Server(BlockingOSCUDPServer):
+            max_packet_size = LARGEST
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 complain(f"from {client_address[0]}: a packet that cannot be read: {sys.exception()}")
 
@@ -102,28 +99,26 @@ class Osc:
         if not address.startswith(ROOT):
             return
         name = address.removeprefix(ROOT)
+        button = name.removeprefix("style/")
         try:
             if name == "state":
                 self._tell(sender)
+            elif button != name:
+                # A button that is let go sends 0.
+                if values and not switched(name, values[0]):
+                    return
+                if button in STEPS:
+                    self._controls.step_style(button)
+                else:
+                    self._controls.set("style", button)
             elif values:
                 self._controls.set(name, values[0])
             elif name in (*SWITCHES, "panic"):
                 self._controls.toggle(name)
             else:
-                self._complain(f"{address} from {sender[0]} comes without a value")
+                self._complaints.say(f"{address} from {sender[0]} comes without a value")
         except ValueError as error:
-            self._complain(f"{address} from {sender[0]}: {error}")
-
-    def _complain(self, text: str) -> None:
-        """Say what is wrong, unless much has been said of late."""
-        now = time.monotonic()
-        if len(self._complained) == COMPLAINTS and now - self._complained[0] < COMPLAINTS_WITHIN:
-            self._untold += 1
-            return
-        self._complained.append(now)
-        more = f" (and {self._untold} more messages before)" if self._untold else ""
-        self._untold = 0
-        log.warning("OSC %s%s", text, more)
+            self._complaints.say(f"{address} from {sender[0]}: {error}")
 
     def _tell_changes(self, listener: tuple[str, int]) -> None:
         while not self._closed:
@@ -138,7 +133,7 @@ class Osc:
             **{name: state[name] for name in ("strength", "crossfade", "pack")},
             **{name: int(state[name]) for name in SWITCHES},
             **{f"mix/{style}": float(weight) for style, weight in state["mix"].items()},
-            "style": max(state["mix"], key=state["mix"].__getitem__),
+            "style": leading(state["mix"]),
         }
         for name, value in values.items():
             # Whoever listened may have gone, or the socket be closed at the end.

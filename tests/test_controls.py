@@ -58,6 +58,30 @@ def test_a_fade_that_is_interrupted_goes_on_from_where_it_is(controls):
     assert mix(controls, 3) == {"warm": 0, "cold": 0, "grey": 1}
 
 
+def test_a_fade_that_is_asked_for_again_and_again_ends_when_it_would_have(controls):
+    for tenth in range(25):
+        controls.set("style", "cold")
+        seen = mix(controls, Fraction(tenth, 10))
+        assert seen["cold"] == pytest.approx(min(1, tenth / 20))
+    # It may yet be cut short.
+    controls.set("style", "grey")
+    mix(controls, 3)
+    controls.set("crossfade", 0)
+    controls.set("style", "grey")
+    assert mix(controls, 4) == {"warm": 0, "cold": 0, "grey": 1}
+
+
+def test_a_share_that_is_turned_while_a_style_fades_in_does_not_cut_it_short(controls):
+    controls.set("style", "cold")
+    mix(controls, 0)
+    controls.set("mix/grey", 0.25)
+    assert controls.state["mix"] == {"warm": 0, "cold": 1, "grey": 0.25}
+    assert mix(controls, 1) == {"warm": 0.5, "cold": 0.4, "grey": 0.1}
+    assert mix(controls, 2) == {"warm": 0, "cold": 1, "grey": 0.25}
+    controls.set("mix/grey", 0)
+    assert mix(controls, 3) == {"warm": 0, "cold": 1, "grey": 0}
+
+
 def test_what_is_turned_just_before_another_pack_comes_does_not_stop_the_show(controls):
     controls.set("style", "cold")
     controls.set("mix/cold", 0.5)

@@ -35,6 +35,7 @@ from pipeline.live import open_sink
 from pipeline.sinks import stream
 from pipeline.sinks.muxer import LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
+from pipeline.sources.file import FileSource
 from pipeline.sources.live import (
     PAUSES,
     Anchor,
@@ -46,7 +47,7 @@ from pipeline.sources.live import (
     open_source,
 )
 from pipeline.sources.live import parse as parse_source
-from pipeline.sources.pattern import PatternSource, read_code, write_code
+from pipeline.sources.pattern import TIME_BASE, PatternSource, read_code, write_code
 from pipeline.sources.sound import ALSA, WithSound, parse_sound
 from tests.packs import tiny_pack
 from tests.test_cli import FAUVE, assert_one_line, fauve
@@ -310,6 +311,20 @@ with live._interrupted(stop) as begin:
 """
 
 
+HUNG_UP = """
+import signal, threading
+from pipeline.commands import live
+
+for handler in (signal.SIG_IGN, signal.SIG_DFL):
+    signal.signal(signal.SIGHUP, handler)
+    stop = threading.Event()
+    with live._interrupted(stop) as begin:
+        begin()
+        signal.raise_signal(signal.SIGHUP)
+        print(stop.is_set(), flush=True)
+"""
+
+
 SWALLOWED = """
 import contextlib, signal, threading
 from pipeline.commands import live
@@ -331,6 +346,12 @@ with live._interrupted(stop) as begin:
 def test_a_signal_that_a_library_swallows_while_it_is_loaded_ends_the_run():
     done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP there")
+def test_a_terminal_that_is_closed_ends_the_run_properly_unless_that_is_ignored():
+    done = subprocess.run([sys.executable, "-c", HUNG_UP], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
@@ -447,7 +468,7 @@ def test_a_server_that_is_killed_and_restarted_is_found_again(tmp_path, pack):
     process = start("test:", *SIZE, "-s", pack, "-o", f"tcp://127.0.0.1:{port}", "-o", path, "--json")
     for _ in range(2):
         assert server.stdout.readline().strip() == "connected", server.stderr.read()
-        for _ in range(20):
+        for _ in range(60):
             assert server.stdout.readline().strip(), server.stderr.read()
         server.kill()
         server.communicate()
@@ -469,6 +490,29 @@ def test_a_server_that_is_killed_and_restarted_is_found_again(tmp_path, pack):
     assert min(np.diff(numbers)) > 0
     assert numbers[-1] + 1 - len(numbers) <= done["dropped"]
     assert len(numbers) + done["dropped"] <= done["frames_in"] + 1
+
+
+def test_a_server_that_accepts_and_closes_is_not_back(monkeypatch, caplog):
+    monkeypatch.setattr(stream, "HOLDS", 300.0)
+    monkeypatch.setattr(StreamSink, "_relay_command", lambda self: [sys.executable, "-c", "print('open')"])
+    sink, started = open_sink("tcp://127.0.0.1:9", PatternSource((64, 64)).info), set()
+
+    def lost_again():
+        sink.write(Frame(noise(0).image[:64, :64].copy(), 3000 * len(started), 3000, TIME_BASE))
+        started.add(sink._child.pid)
+        return len(started) > 4
+
+    wait_until(lost_again)
+    assert (sink._failures >= 4, sink.reconnected) == (True, 0)
+    assert caplog.messages == ["tcp://127.0.0.1:9 is lost (it does not answer); it is tried again"]
+    # One that stays is.
+    stays = "import sys; print('open', flush=True); sys.stdin.buffer.read()"
+    sink._command, left = [sys.executable, "-c", stays], set(started)
+    wait_until(lambda: lost_again() and sink._child.pid not in left and sink.connected)
+    monkeypatch.setattr(stream, "HOLDS", 0.0)
+    wait_until(lambda: sink.reconnected)
+    sink.abort()
+    assert caplog.messages[1:] == ["tcp://127.0.0.1:9 is back"]
 
 
 @pytest.fixture
@@ -974,6 +1018,20 @@ def test_a_camera_that_hangs_is_lost_until_it_gives_a_picture(caplog):
         "camera:7 is back",
     ]
     source.close()
+
+
+def test_a_camera_that_is_pulled_out_is_named_once(tmp_path, monkeypatch, caplog):
+    def pulled_out(file):
+        raise SourceError("camera:7: cannot be read on: No such device")
+
+    path = make_video(tmp_path / "camera.mkv", size=(64, 48), frames=2)
+    monkeypatch.setattr(FileSource, "__iter__", pulled_out)
+    source = LiveSource("camera:7", lambda: av.open(path))
+    source._start()
+    wait_until(lambda: caplog.messages)
+    source.close()
+    said = "camera:7 is lost (cannot be read on: No such device); its last picture is held"
+    assert caplog.messages[0] == said
 
 
 @pytest.mark.parametrize(

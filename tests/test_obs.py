@@ -154,6 +154,27 @@ def test_a_source_of_another_scene_is_added_to_the_one_that_is_shown(obs):
 
 
 @needs("obs", "Xvfb")
+def test_a_source_of_ones_own_that_has_the_name_is_left_alone(obs):
+    studio = Obs(port=obs, password=PASSWORD)
+
+    async def make(call):
+        scene = (await call("GetCurrentProgramScene"))["currentProgramSceneName"]
+        kind, name = "color_source_v3", "fauve"
+        await call("CreateInput", sceneName=scene, inputName=name, inputKind=kind, inputSettings={"width": 7})
+
+    async def take_away(call):
+        settings = (await call("GetInputSettings", inputName="fauve"))["inputSettings"]
+        await call("RemoveInput", inputName="fauve")
+        return settings
+
+    studio._talk(make)
+    with pytest.raises(SinkError, match="CreateInput"):
+        studio.connect()
+    assert not studio.remove()
+    assert studio._talk(take_away) == {"width": 7}
+
+
+@needs("obs", "Xvfb")
 def test_a_wrong_password_is_one_line(obs):
     assert_one_line(
         fauve("obs", "connect", "--port", obs, "--password", "x", "test:"), "password", "Show Connect"

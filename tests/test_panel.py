@@ -30,7 +30,7 @@ import pytest
 
 from engines import Look
 from pipeline.access import Access, token_file
-from pipeline.commands.live import _status, live
+from pipeline.commands.live import _status, live, say
 from pipeline.controls import LONGEST_CROSSFADE, Controls, crossfade_at
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
@@ -38,6 +38,7 @@ from pipeline.keyboard import Keyboard, has_keys, keys, press
 from pipeline.live import LiveRun
 from pipeline.metrics import Metrics, exposition
 from pipeline.midi import Midi
+from pipeline.replay import Show
 from pipeline.sinks import preview
 from pipeline.sinks.preview import PreviewPage
 from pipeline.sinks.webrtc import WhepSink
@@ -503,7 +504,7 @@ def test_a_thousand_changes_a_second_are_taken(panel, controls):
 
 def test_keys(controls):
     stop = threading.Event()
-    for key in ("2", "down", "down", "b", "f", " ", "x", ""):
+    for key in ("2", "n", "p", "p", "n", "down", "down", "b", "f", " ", "x", ""):
         press(controls, stop, key)
     state = controls.state
     assert state["mix"] == {"warm": 0, "cold": 1}
@@ -589,6 +590,8 @@ def test_midi_learns_and_turns(controls, tmp_path):
     again = Midi(controls, "no such device", path)
     again.take(message("control_change", **knob, value=127))
     assert controls.state["strength"] == 1.0
+    midi.close()
+    again.close()
     path.write_text("[]")
     with pytest.raises(SinkError, match=r"map\.json"):
         Midi(controls, "", path)
@@ -620,6 +623,7 @@ def test_a_controller_that_is_unplugged_is_waited_for(controls, monkeypatch, cap
     there, ports, told = ["nanoKONTROL2 20:0", "Midi Through 14:0"], [], []
     monkeypatch.setattr("pipeline.midi.LOOK_EVERY", 0.02)
     monkeypatch.setattr("pipeline.midi.input_names", lambda: list(there))
+    monkeypatch.setattr("pipeline.midi.output_names", list)
     monkeypatch.setattr(
         "mido.open_input", lambda name, callback: (ports.append(Port(name, callback)), ports[-1])[1]
     )
@@ -641,6 +645,340 @@ def test_a_controller_that_is_unplugged_is_waited_for(controls, monkeypatch, cap
     assert told[:2] == caplog.messages
 
 
+@pytest.fixture
+def taught(tmp_path):
+    """Makes a `Midi` with a map, and without a controller."""
+    made = []
+
+    def teach(controls, mapping):
+        path = tmp_path / "map.json"
+        path.write_text(json.dumps(mapping))
+        made.append(Midi(controls, "no such device", path))
+        return made[-1]
+
+    yield teach
+    for midi in made:
+        midi.close()
+
+
+def test_programs_and_pitch_bend_are_learned_and_turn(controls, tmp_path, taught):
+    midi = taught(controls, {})
+    midi.learn("style=cold")
+    midi.take(message("program_change", channel=0, program=5))
+    assert controls.state["mix"] == {"warm": 0, "cold": 1}
+    midi.learn("strength")
+    # A fader of a Mackie controller is touched before it is moved.
+    midi.take(message("note_on", channel=0, note=104, velocity=127))
+    turned = []
+    for pitch in (-8192, -8191, 0, 8191):
+        midi.take(message("pitchwheel", channel=0, pitch=pitch))
+        turned.append(controls.state["strength"])
+    assert turned == [0, 1 / 16383, 8192 / 16383, 1]
+    learned = {"program 1/5": "style=cold", "pitch 1": "strength"}
+    assert json.loads((tmp_path / "map.json").read_text()) == learned
+
+
+@pytest.mark.parametrize(
+    "let_go",
+    [
+        message("note_on", channel=9, note=36, velocity=0),
+        message("note_off", channel=9, note=36, velocity=64),
+        message("control_change", channel=0, control=21, value=0),
+    ],
+)
+@pytest.mark.parametrize("switch", ["bypass", "freeze", "blackout"])
+def test_a_switch_is_held_while_a_pad_is_pressed(controls, taught, let_go, switch):
+    midi = taught(controls, {"note 10/36": f"hold {switch}", "control 1/21": f"hold {switch}"})
+    for _ in range(2):
+        if let_go.type == "control_change":
+            midi.take(message("control_change", channel=0, control=21, value=127))
+        else:
+            midi.take(message("note_on", channel=9, note=36, velocity=1))
+        assert controls.state[switch] is True
+        midi.take(let_go)
+        assert controls.state[switch] is False
+
+
+def test_what_cannot_be_held_is_said_and_changes_nothing(controls, taught, caplog):
+    midi = taught(controls, {"program 1/5": "hold blackout", "note 10/36": "hold strength"})
+    before = controls.state
+    caplog.clear()
+    midi.take(message("program_change", channel=0, program=5))
+    midi.take(message("note_on", channel=9, note=36, velocity=1))
+    assert controls.state == before
+    assert caplog.messages == [
+        "MIDI program 1/5: a program does not say when it is let go, so that it cannot hold blackout",
+        "MIDI note 10/36: nothing but bypass, freeze, blackout can be held, not 'strength'",
+    ]
+
+
+@pytest.fixture
+def three():
+    """Controls whose pack has a style that is called next."""
+    return Controls("pack", ("warm", "next", "cold"), Look())
+
+
+def test_midi_goes_to_the_next_style_and_to_one_of_that_name(three, taught):
+    midi = taught(
+        three,
+        {
+            "note 1/1": "style next",
+            "note 1/2": "style previous",
+            "note 1/3": "style=next",
+            "program 1/1": "style next",
+            "control 1/1": "style next",
+        },
+    )
+
+    def after(*messages):
+        for told in messages:
+            midi.take(told)
+        return max(three.state["mix"], key=three.state["mix"].get)
+
+    def note(number, velocity=64):
+        return message("note_on", channel=0, note=number, velocity=velocity)
+
+    def knob(value):
+        return message("control_change", channel=0, control=1, value=value)
+
+    assert after(note(1), note(1, 0)) == "next"
+    assert after(note(1), note(1)) == "warm"
+    assert after(note(2)) == "cold"
+    assert after(note(3)) == "next"
+    assert after(message("program_change", channel=0, program=1)) == "cold"
+    # Turned up it is one step, and so is each press of a pad that never sends 0.
+    assert after(*map(knob, (0, 64, 100, 127))) == "warm"
+    assert after(knob(127)) == "next"
+    assert after(knob(0), knob(127), knob(0)) == "cold"
+
+
+def test_a_record_has_the_style_that_was_gone_to(three, tmp_path):
+    three.record(tmp_path / "show.jsonl")
+    three.scene_at(Fraction(0))
+    for key in "nnpp":
+        press(three, threading.Event(), key)
+    press(three, threading.Event(), "p")
+    three.scene_at(Fraction(1))
+    three.close()
+    events = [json.loads(line) for line in (tmp_path / "show.jsonl").read_text().splitlines()]
+    chosen = ["next", "cold", "next", "warm", "cold"]
+    assert events[-5:] == [{"time": 1.0, "control": "style", "value": style} for style in chosen]
+    show = Show(tmp_path / "show.jsonl", ("warm", "next", "cold"))
+    assert show.look_at(Fraction(9)).mix == {"warm": 0, "next": 0, "cold": 1}
+
+
+class Output:
+    """An open MIDI output."""
+
+    def __init__(self, name):
+        self.name, self.sent, self.closed, self.broken = name, [], False, False
+
+    def send(self, told):
+        if self.broken:
+            raise OSError("unplugged")
+        # What is sent to probe it is no light's.
+        if told.type != "sysex":
+            self.sent.append(told)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def surface(monkeypatch, tmp_path):
+    """A controller with an output: inputs that are there, what is opened, and a map of everything."""
+    pytest.importorskip("mido", reason='MIDI needs the extra "live"')
+    there, inputs, outputs = ["BCF2000 20:0"], [], []
+    monkeypatch.setattr("pipeline.midi.LOOK_EVERY", 0.02)
+    monkeypatch.setattr("pipeline.midi.SHOW_EVERY", 0)
+    monkeypatch.setattr("pipeline.midi.input_names", lambda: list(there))
+    monkeypatch.setattr("pipeline.midi.output_names", lambda: ["Midi Through 14:0", *there])
+    monkeypatch.setattr(
+        "mido.open_input", lambda name, callback: (inputs.append(Port(name, callback)), inputs[-1])[1]
+    )
+    monkeypatch.setattr("mido.open_output", lambda name: (outputs.append(Output(name)), outputs[-1])[1])
+    path = tmp_path / "map.json"
+    path.write_text(
+        json.dumps(
+            {
+                "control 1/21": "strength",
+                "control 1/22": "crossfade",
+                "pitch 1": "mix/cold",
+                "note 10/36": "style=cold",
+                "note 10/37": "freeze",
+                "note 10/38": "hold blackout",
+                "note 10/39": "style next",
+                "note 10": "freeze",
+                "control 99/1": "freeze",
+                "program 1/5": "style=warm",
+            }
+        )
+    )
+    return SimpleNamespace(there=there, inputs=inputs, outputs=outputs, map=path)
+
+
+def control_change(control, value):
+    from mido import Message
+
+    return Message("control_change", control=control, value=value)
+
+
+def pitch(value):
+    from mido import Message
+
+    return Message("pitchwheel", pitch=value)
+
+
+def note(number, velocity):
+    from mido import Message
+
+    return Message("note_on", channel=9, note=number, velocity=velocity)
+
+
+def begun():
+    """What a controller is sent first."""
+    dark = [note(number, 0) for number in (36, 37, 38)]
+    return [control_change(21, 127), control_change(22, 32), pitch(-8192), *dark]
+
+
+def test_lights_and_faders_show_what_is_set(controls, surface):
+    midi = Midi(controls, "bcf", surface.map)
+    (output,) = surface.outputs
+    expected = []
+
+    def shows(*told):
+        expected.extend(told)
+        wait_for(lambda: len(output.sent) >= len(expected))
+        assert output.sent == expected
+
+    shows(*begun())
+    controls.set("strength", 0.4)
+    shows(control_change(21, 51))
+    controls.set("strength", 0.401)  # as far as the controller can show it, the same
+    controls.set("style", "cold")
+    shows(pitch(8191), note(36, 127))
+    controls.set("mix/cold", 0.5)
+    shows(pitch(0))
+    controls.toggle("freeze")
+    shows(note(37, 127))
+    controls.set("panic", True)
+    shows(note(38, 127))
+    midi.learn("strength")
+    midi.take(control_change(30, 127))
+    shows(control_change(21, 127))
+    midi.close()
+    assert output.closed
+
+
+def test_a_fader_under_a_hand_is_left_alone(controls, surface, monkeypatch):
+    monkeypatch.setattr("pipeline.midi.RESTS", 300.0)
+    midi = Midi(controls, "bcf", surface.map)
+    (output,), (hand,) = surface.outputs, surface.inputs
+    wait_for(lambda: output.sent == begun())
+    for value in range(10, 100):
+        hand.send(control_change(21, value))
+        hand.send(pitch(value))
+    controls.set("strength", 0.5)
+    controls.toggle("freeze")
+    wait_for(lambda: len(output.sent) > 6)
+    # The share of cold that the fader gave it is no reason either to move it.
+    assert output.sent == [*begun(), note(37, 127)]
+    monkeypatch.setattr("pipeline.midi.RESTS", 0.0)
+    controls.toggle("freeze")
+    wait_for(lambda: len(output.sent) > 8)
+    assert output.sent == [*begun(), note(37, 127), control_change(21, 64), note(37, 0)]
+    midi.close()
+
+
+def test_a_pad_that_goes_dark_by_itself_is_lit_again(controls, surface):
+    midi = Midi(controls, "bcf", surface.map)
+    (output,), (hand,) = surface.outputs, surface.inputs
+    wait_for(lambda: output.sent == begun())
+    for count, velocity in ((7, 127), (8, 0)):
+        hand.send(note(37, velocity))
+        wait_for(lambda count=count: len(output.sent) == count)
+    assert output.sent[6:] == [note(37, 127)] * 2
+    midi.close()
+
+
+def test_a_controller_that_is_unplugged_lets_go_and_shows_all_when_it_is_back(controls, surface, caplog):
+    midi = Midi(controls, "bcf", surface.map)
+    wait_for(lambda: surface.outputs[0].sent == begun())
+    surface.inputs[0].send(note(38, 127))
+    assert controls.state["blackout"]
+    surface.outputs[0].broken = True
+    controls.set("strength", 0.5)
+    wait_for(lambda: caplog.messages)
+    del surface.there[0]
+    wait_for(lambda: not midi.connected)
+    wait_for(lambda: not controls.state["blackout"])
+    controls.set("strength", 1)
+    surface.there.append("BCF2000 24:0")
+    wait_for(lambda: len(surface.outputs) == 2 and surface.outputs[1].sent == begun())
+    midi.close()
+    assert caplog.messages == [
+        "the controller's lights and faders show nothing more: unplugged",
+        "no MIDI input 'bcf' here; there is none",
+        "MIDI is taken from BCF2000 24:0",
+    ]
+
+
+def test_nothing_is_sent_where_it_is_heard_again(controls, surface, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "fauve")
+
+    class Bus(Output):
+        def send(self, told):
+            super().send(told)
+            surface.inputs[-1].send(told)
+
+    monkeypatch.setattr(
+        "mido.open_output", lambda name: (surface.outputs.append(Bus(name)), surface.outputs[-1])[1]
+    )
+    midi = Midi(controls, "", surface.map)
+    (bus,) = surface.outputs
+    assert bus.closed
+    controls.toggle("freeze")
+    midi.close()
+    assert bus.sent == []
+    assert controls.state["freeze"]
+    assert caplog.messages[-1] == "what is sent to the MIDI controller comes back; nothing more is sent"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "opened"),
+    [
+        (["BCF2000 24:0", "BCF2000 20:0"], "BCF2000 20:0"),
+        (["GS Synth 0", "BCF2000 1"], "BCF2000 1"),
+        ([], None),
+    ],
+)
+def test_the_output_of_the_same_name_is_used(controls, surface, monkeypatch, caplog, outputs, opened):
+    caplog.set_level(logging.INFO, "fauve")
+    monkeypatch.setattr("pipeline.midi.output_names", lambda: outputs)
+    Midi(controls, "", surface.map).close()
+    assert [output.name for output in surface.outputs] == ([opened] if opened else [])
+    assert caplog.records[0].levelno == logging.INFO
+    assert caplog.messages[0] == (
+        "the lights and faders of BCF2000 20:0 show what is set"
+        if opened
+        else "there is no MIDI output BCF2000, whose lights and faders would show what is set"
+    )
+
+
+def test_an_output_that_cannot_be_opened_is_one_line(controls, surface, monkeypatch, caplog):
+    def taken(name):
+        raise OSError("another program has it")
+
+    monkeypatch.setattr("mido.open_output", taken)
+    midi = Midi(controls, "", surface.map)
+    surface.inputs[0].send(control_change(21, 0))
+    assert controls.state["strength"] == 0
+    midi.close()
+    assert caplog.messages == [
+        "the lights and faders of BCF2000 20:0 cannot show what is set: another program has it"
+    ]
+
+
 def test_a_map_in_no_folder_is_one_line(controls, tmp_path):
     with pytest.raises(SinkError, match=r"map\.json: there is no folder"):
         Midi(controls, "", tmp_path / "none" / "map.json")
@@ -653,10 +991,25 @@ def test_a_map_that_cannot_be_written_is_said_and_the_knob_turns(controls, tmp_p
     folder.rmdir()
     midi.learn("strength")
     midi.take(message("control_change", channel=0, control=21, value=0))
+    midi.close()
     assert controls.state["strength"] == 0
     waiting, *said = caplog.messages
     assert re.fullmatch(r"no MIDI .*; it is waited for", waiting)
     assert said == [f"{folder}/map.json: what MIDI has learned cannot be kept: No such file or directory"]
+
+
+def test_a_fader_for_a_style_that_the_pack_lacks_is_ten_lines(controls, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("pipeline.controls.COMPLAINTS_WITHIN", 300.0)
+    path = tmp_path / "map.json"
+    path.write_text('{"control 1/21": "mix/gone"}')
+    midi = Midi(controls, "no such device", path)
+    caplog.clear()
+    try:
+        for value in range(128):
+            midi.take(message("control_change", channel=0, control=21, value=value))
+    finally:
+        midi.close()
+    assert caplog.messages == ["MIDI control 1/21: no style 'gone' here; there is warm, cold"] * 10
 
 
 def test_what_is_no_osc_is_one_line(controls, caplog, capsys):
@@ -698,6 +1051,40 @@ def test_osc_that_is_cut_off_or_means_nothing_is_refused(controls, caplog):
     osc.close()
     assert len(caplog.records) == 3
     assert "freeze is on or off, not 'perhaps'" in caplog.text
+
+
+def test_osc_has_a_button_for_each_style(three, caplog):
+    from pythonosc.udp_client import SimpleUDPClient
+
+    from pipeline.osc import Osc
+
+    taken = []
+    osc = Osc(three, "127.0.0.1", 0, None)
+    three.listen(lambda state: taken.append(max(state["mix"], key=state["mix"].get)))
+    with SimpleUDPClient("127.0.0.1", osc.port) as client:
+        for address, value in (
+            ("style/cold", 1),
+            ("style/warm", 0),
+            ("style/warm", 0.0),
+            ("style/warm", []),
+            ("style/next", 1.0),
+            ("style/next", 0.0),
+            ("style/next", []),
+            ("style/previous", 1),
+            ("style/previous", 1),
+            ("style", "next"),
+            ("style/gone", 1),
+            ("style/warm", 3),
+            ("style/cold", 1),
+        ):
+            client.send_message(f"/fauve/{address}", value)
+        wait_for(lambda: len(taken) == 8)
+    osc.close()
+    assert taken == ["cold", "warm", "next", "cold", "next", "warm", "next", "cold"]
+    assert caplog.messages == [
+        "OSC /fauve/style/gone from 127.0.0.1: no style 'gone' here; there is warm, next, cold",
+        "OSC /fauve/style/warm from 127.0.0.1: style/warm is on or off, not 3",
+    ]
 
 
 def test_osc_in_and_out(controls):
@@ -780,21 +1167,43 @@ def test_a_thousand_messages_that_are_wrong_are_ten_lines(controls, caplog, monk
 
     from pipeline.osc import Osc
 
-    monkeypatch.setattr("pipeline.osc.COMPLAINTS_WITHIN", 300.0)
+    monkeypatch.setattr("pipeline.controls.COMPLAINTS_WITHIN", 300.0)
     osc = Osc(controls, "127.0.0.1", 0, None)
     try:
         with SimpleUDPClient("127.0.0.1", osc.port) as client:
             for number in range(1000):
                 client.send_message(f"/fauve/{number}", 7.0)
                 if number % 50 == 49:
-                    wait_for(lambda number=number: osc._untold == number - 9)
+                    wait_for(lambda number=number: osc._complaints.untold == number - 9)
             assert len(caplog.records) == 10
-            osc._complained.clear()
+            osc._complaints._said.clear()
             client.send_message("/fauve/strength", 7.0)
-            wait_for(lambda: not osc._untold)
+            wait_for(lambda: not osc._complaints.untold)
     finally:
         osc.close()
     assert caplog.messages[-1].endswith("not 7 (and 990 more messages before)")
+
+
+def test_a_bundle_is_as_large_as_udp_has_them(controls, caplog):
+    from pythonosc.osc_bundle_builder import OscBundleBuilder
+    from pythonosc.osc_message_builder import build_msg
+    from pythonosc.udp_client import SimpleUDPClient
+
+    from pipeline.osc import Osc
+
+    bundle = OscBundleBuilder(0)
+    for number in range(1000):
+        bundle.add_content(build_msg("/fauve/strength", number / 1000))
+    whole = bundle.build()
+    assert whole.size > 20_000
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    try:
+        with SimpleUDPClient("127.0.0.1", osc.port) as client:
+            client.send(whole)
+            wait_for(lambda: controls.state["strength"] == pytest.approx(0.999) or caplog.records)
+    finally:
+        osc.close()
+    assert caplog.messages == []
 
 
 def test_whoever_asks_and_has_gone_is_not_told_of(capfd):
@@ -961,6 +1370,44 @@ def test_in_the_background_of_a_terminal_it_goes_on_without_keys(pack):
         os.waitpid(child, 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_a_terminal_that_a_shell_has_set_back_takes_keys_again(controls, monkeypatch):
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "r") as terminal:
+        before = termios.tcgetattr(follower)
+        monkeypatch.setattr("sys.stdin", terminal)
+        keyboard = Keyboard(controls, threading.Event())
+        # As it does for its own prompt, when Ctrl-Z has stopped what it started.
+        termios.tcsetattr(follower, termios.TCSADRAIN, before)
+        os.write(leader, b"f")
+        wait_for(lambda: controls.state["freeze"])
+        keyboard.close()
+        assert termios.tcgetattr(follower) == before
+    os.close(leader)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
+def test_a_terminal_that_is_closed_does_not_end_the_show(monkeypatch):
+    leader, follower = pty.openpty()
+    said = 0
+    with contextlib.suppress(OSError), os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        handler = logging.StreamHandler(terminal)
+        logging.getLogger().addHandler(handler)
+        try:
+            with _status(False, False) as show:
+                os.close(leader)
+                show(STATUS)
+                said += 1
+                logging.getLogger("fauve").warning("a server is lost")
+                said += 1
+            say(False, "88 frames in 3.0 s")
+            said += 1
+        finally:
+            logging.getLogger().removeHandler(handler)
+    assert said == 3
+
+
 def test_an_address_with_a_token_is_told_however_quiet_it_is(pack):
     process, (panel, metrics) = started(
         *["-s", pack, "--panel", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--preview", ":0", "-q"],
@@ -1089,6 +1536,23 @@ def test_a_tap_says_what_is_wanted_and_an_error_can_be_read(panel, controls):
 
 
 @needs("chromium", "chromedriver")
+def test_a_pack_that_is_loaded_takes_no_slider_from_under_a_finger(panel, controls, monkeypatch):
+    monkeypatch.setattr("pipeline.panel.thumbnails", lambda engine: {"warm": "data:,1", "cold": "data:,2"})
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+        browser.execute_script("window.touched = document.querySelector('.style input')")
+        panel.show_styles("other", None)
+        wait_for(lambda: browser.execute_script("return 'other' in pictures"))
+        controls.set("strength", 0.25)
+        wait_for(lambda: browser.execute_script("return state.strength") == 0.25)
+        assert browser.execute_script("return touched.isConnected")
+        # Its own come as soon as anything is shown.
+        panel.show_styles("pack", None)
+        controls.set("strength", 0.5)
+        wait_for(lambda: len(browser.find_elements("css selector", ".style img")) == 2)
+
+
+@needs("chromium", "chromedriver")
 @pytest.mark.parametrize("size", [(1200, 800), (400, 850)])
 def test_midi_learns_what_is_touched_on_the_page(controls, tmp_path, size):
     from pipeline.panel import Panel
@@ -1103,10 +1567,13 @@ def test_midi_learns_what_is_touched_on_the_page(controls, tmp_path, size):
         ("[data-style=cold]", "mix/cold", 2),
         ("[data-style=cold] button", "style=cold", 3),
         ("#blackout", "blackout", 4),
+        ("#only button:nth-child(3)", "hold blackout", 5),
+        ("#only button:nth-child(5)", "style next", 6),
     ]
     with browsing(panel.url, size) as browser:
         said = browser.find_element("id", "midi")
         wait_for(lambda: browser.find_elements("css selector", ".style"))
+        assert not browser.find_element("id", "only").is_displayed()
         for touched, control, knob in learned:
             browser.find_element("id", "learn").click()
             wait_for(lambda: "Touch what" in said.text)

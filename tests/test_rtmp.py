@@ -16,7 +16,16 @@ from pipeline.sources.live import open_source
 from pipeline.sources.pattern import TIME_BASE, PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import RTMP_MODULE, needs
-from tests.test_live import SIZE, codes, free_port, nothing_keeps_running, report, start, until_it_listens
+from tests.test_live import (
+    SIZE,
+    codes,
+    free_port,
+    nothing_keeps_running,
+    report,
+    start,
+    until_it_listens,
+    wait_for,
+)
 from tests.test_resampler import film, follow
 
 __all__ = ["nothing_keeps_running"]
@@ -158,8 +167,10 @@ def test_a_server_that_is_restarted_gets_the_picture_again(nginx, pack, tmp_path
         began = time.monotonic()
         watch(nginx.url, 1)
         assert time.monotonic() - began < 30
+    said = wait_for(process, "is back", times=2)
     process.terminate()
     done, err = report(process)
+    err = said + err
     assert err.count("is lost") == err.count("is back") == 2
     counted = done["sinks"][shown(nginx.url)]
     assert counted["frames"] + counted["dropped"] == done["frames"]

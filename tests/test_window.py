@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import deque
+from multiprocessing.shared_memory import SharedMemory
 
 import av
 import pytest
@@ -130,6 +131,21 @@ def test_a_display_that_dies_ends_its_windows_and_nothing_else(mortal, monkeypat
         window.abort()
         window.abort()
     assert capfd.readouterr().err == ""
+
+
+def test_a_window_that_is_stopped_as_it_opens_leaves_no_memory_behind(monkeypatch):
+    pytest.importorskip("pygame", reason='windows need the extra "live"')
+    names = []
+
+    def stopped(command, **options):
+        names.append(command[3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.Popen", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        open_sink("window:", PatternSource((64, 64)).info)
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(names[0])
 
 
 @pytest.mark.filterwarnings("ignore:no fast renderer")

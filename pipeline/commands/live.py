@@ -217,8 +217,8 @@ def live(
     Where an address is :PORT, as in whip::8090, whep::8091 and --panel :8080, only this machine is heard;
     0.0.0.0:PORT, as in whip:0.0.0.0:8090, is open to the whole network.
 
-    While it runs, the terminal takes keys: 1-9 choose a style, up and down the strength, b the input as it
-    is, f holds the picture, space is black, q ends.
+    While it runs, the terminal takes keys: 1-9 choose a style, n and p the next and the previous one, up and
+    down the strength, b the input as it is, f holds the picture, space is black, q ends.
     """
     if not (outputs or panel or preview):
         raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
@@ -304,22 +304,24 @@ def live(
             report = run.run(show)
     if as_json:
         print(json.dumps({"event": "done", **report}), flush=True)
-    elif not quiet:
-        click.echo(f"{report['frames']} frames in {report['seconds']:.1f} s", err=True)
+    else:
+        say(quiet, f"{report['frames']} frames in {report['seconds']:.1f} s")
         for name, counted in report["sinks"].items():
-            click.echo(
+            say(
+                quiet,
                 f"{name}: {counted['frames']} frames, {counted['dropped']} left out, "
                 f"latency {counted['p50_ms']:.0f} ms, {counted['p95_ms']:.0f} ms at the 95th percentile",
-                err=True,
             )
         if "flicker" in report:
-            click.echo(told_flicker(report["flicker"]), err=True)
+            say(quiet, told_flicker(report["flicker"]))
 
 
 def say(quiet: bool, text: str) -> None:
     """Tell people on standard error, unless they want it quiet."""
     if not quiet:
-        click.echo(text, err=True)
+        # A terminal that is closed does not end what goes on without it.
+        with contextlib.suppress(OSError):
+            click.echo(text, err=True)
 
 
 def say_address(quiet: bool, what: str, url: str) -> None:
@@ -334,7 +336,9 @@ def address(source: str) -> str:
 
 @contextlib.contextmanager
 def _interrupted(stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """Have Ctrl-C, and a polite kill, end the run properly; a second one, or one before it, ends it at once.
+    """Have Ctrl-C, a polite kill, and a terminal that is closed, end the run properly.
+
+    A second one, or one before it, ends it at once.
 
     Gives what is to be called when it begins, which raises what a library has swallowed: KeyboardInterrupt
     while OpenVINO is imported says that it is not installed.
@@ -358,7 +362,11 @@ def _interrupted(stop: threading.Event) -> Iterator[Callable[[], None]]:
         if stop.is_set():
             raise KeyboardInterrupt
 
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    # Where it is ignored, as nohup(1) has it, the show goes on without the terminal.
+    if os.name != "nt" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    handlers = {number: signal.signal(number, end) for number in signals}
     try:
         yield begin
     finally:
@@ -372,10 +380,15 @@ def _status(as_json: bool, quiet: bool) -> Iterator[Callable[[dict[str, Any]], N
     shown = 0.0
     terminal = sys.stderr.isatty() and not (quiet or as_json)
 
+    def write(line: str) -> None:
+        # The terminal may be closed while the show goes on.
+        with contextlib.suppress(OSError):
+            sys.stderr.write("\r\x1b[K" + line)
+            sys.stderr.flush()
+
     def clear(record: logging.LogRecord | None = None) -> bool:
         """Make room for what is said next."""
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        write("")
         return True
 
     def show(status: dict[str, Any]) -> None:
@@ -395,8 +408,7 @@ def _status(as_json: bool, quiet: bool) -> Iterator[Callable[[dict[str, Any]], N
             # What is wrong comes first: a narrow terminal has no room for the rest.
             line = (wrong and f"! {wrong}  ") + f"{status['fps_in']:.0f} fps in  {status['height']}p  {sinks}"
             # A full line would go on in the next one, which is not cleared.
-            sys.stderr.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
-            sys.stderr.flush()
+            write(line[: shutil.get_terminal_size().columns - 1])
 
     handlers = [
         handler

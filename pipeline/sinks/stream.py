@@ -32,6 +32,9 @@ ANSWER_WITHIN = 5.0
 ACCEPT_WITHIN = 10.0
 """The same for one that is asked to accept the stream, the start of the child included."""
 
+HOLDS = 1.0
+"""Seconds after which a server that has accepted again is back: some accept, and then close, all evening."""
+
 SOUND_TO_TELL = 400_000
 """Bytes of sound, a second of it, that are encoded before the server has accepted."""
 
@@ -147,7 +150,7 @@ class StreamSink(Sink):
         self._said = ""
         self._not_before = 0.0
         self._busy_since: float | None = None
-        self._asked_at = 0.0
+        self._asked_at = self._accepted_at = 0.0
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self._start()
@@ -195,16 +198,13 @@ class StreamSink(Sink):
         assert child.stdout is not None
         with child.stdout as said:
             if said.readline() and child is self._child:
+                self._accepted_at = time.monotonic()
                 self.connected, self.lost = True, ""
-                if self._failures:
-                    self.reconnected += 1
-                    log.warning("%s is back", self.name)
-                    self._failures = 0
             # FFmpeg's program goes on reporting, and would wait for a reader.
             deque(said, 0)
 
     def _watch(self) -> None:
-        """Kill a child that takes nothing any more, or that the server does not accept."""
+        """Kill a child that takes nothing any more, or that the server does not accept; say who is back."""
         while not self._closed.wait(0.2):
             now, busy, child = time.monotonic(), self._busy_since, self._child
             limit = LAST_PACKETS if self.stopped() else ANSWER_WITHIN
@@ -212,6 +212,10 @@ class StreamSink(Sink):
             ignored = self._waits and not self.connected and now - self._asked_at > ACCEPT_WITHIN
             if child is not None and (hangs or ignored):
                 child.kill()
+            elif self.connected and self._failures and now - self._accepted_at > HOLDS:
+                self._failures = 0
+                self.reconnected += 1
+                log.warning("%s is back", self.name)
 
     def write(self, frame: Frame) -> None:
         """Send one frame; while the server is lost it is left out, and counted."""
@@ -263,11 +267,11 @@ class StreamSink(Sink):
 
     def _fail(self) -> None:
         """The server is lost: say so once, and try again later with a new child."""
+        self.connected = False
         self._stop()
         pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
         self._failures += 1
         self._not_before = time.monotonic() + pause
-        self.connected = False
         # Its last words say why.
         words = self._words.lines()
         # Without the address of an object that FFmpeg begins its lines with.

@@ -52,18 +52,24 @@ class WindowSink(Sink):
             self._memory = SharedMemory(create=True, size=math.prod(shape))
         except OSError as error:
             raise SinkError(f"{address}: there is no memory for it to share: {error.strerror}") from error
-        self._picture: Image | None = np.ndarray(shape, np.uint8, self._memory.buf)
         numbers = (info.width, info.height, int(how == "full"), int(display or 0))
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sinks.window_process", self._memory.name, *map(str, numbers)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"},
-            # Ctrl-C is for us; the child ends when its input does.
-            start_new_session=os.name == "posix",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
+        command = [sys.executable, "-m", "pipeline.sinks.window_process", self._memory.name]
+        try:
+            self._child = subprocess.Popen(
+                [*command, *map(str, numbers)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"},
+                # Ctrl-C is for us; the child ends when its input does.
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except BaseException:  # Ctrl-C, too
+            self._memory.close()
+            self._memory.unlink()
+            raise
+        self._picture: Image | None = np.ndarray(shape, np.uint8, self._memory.buf)
         self._words = StderrTail(self._child.stderr)
 
     def write(self, frame: Frame) -> None:

@@ -629,7 +629,8 @@ class LiveSource(Capture):
     def _reconnect(self, reason: str, *, again: bool) -> bool:
         if not again:
             self.lost = reason
-            log.warning("%s is lost (%s); its last picture is held", self.address, reason)
+            why = reason.removeprefix(f"{self.address}: ")
+            log.warning("%s is lost (%s); its last picture is held", self.address, why)
         while True:
             if not again and self._stopped.wait(PAUSES[min(self._attempts, len(PAUSES) - 1)]):
                 return False
