@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.brushwork import COATS, STEP, WAYS, grain
+from training.brushwork import COATS, LYING, STEP, WAYS, grain
 from training.flow import identity_grid
 from training.networks import (
     CORRECTED,
@@ -308,7 +308,7 @@ CORNER = torch.zeros(2, dtype=torch.int64)
 
 
 def one_way(way: int = 0) -> torch.Tensor:
-    """Strokes of one direction, everywhere."""
+    """Touches of one direction, everywhere."""
     return torch.eye(WAYS)[way].view(1, WAYS, 1, 1)
 
 
@@ -342,8 +342,9 @@ def direction(relief: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("way", range(WAYS))
-def test_there_are_strokes_of_every_direction(way):
-    canvas = Canvas(grain(192).relief, [("strokes",)], 1)
+@pytest.mark.parametrize("coat", LYING)
+def test_there_are_touches_of_every_direction(coat, way):
+    canvas = Canvas(grain(192).relief, [(coat,)], 1)
     laid = canvas(torch.zeros(1, 1, 384, 384), torch.ones(1, 1), CORNER, one_way(way))
     expected = 180 * way / WAYS
     assert abs((direction(laid[0, 0].detach()) - expected + 90) % 180 - 90) < 8
@@ -352,7 +353,7 @@ def test_there_are_strokes_of_every_direction(way):
 
 
 @pytest.mark.parametrize("angle", range(0, 180, 15))
-def test_strokes_lie_along_what_there_is_to_see(angle):
+def test_touches_lie_along_what_there_is_to_see(angle):
     down, right = torch.meshgrid(torch.arange(208.0), torch.arange(208.0), indexing="ij")
     turn = torch.deg2rad(torch.tensor(float(angle)))
     stripes = 0.3 * torch.sin((down * turn.cos() - right * turn.sin()) / 8)
@@ -368,7 +369,7 @@ def test_strokes_lie_along_what_there_is_to_see(angle):
         assert ways[:, nearest].min() > 0.8
 
 
-def test_where_there_is_nothing_to_see_strokes_lie_as_the_canvas_has_them_whatever_the_noise():
+def test_where_there_is_nothing_to_see_touches_lie_as_the_canvas_has_them_whatever_the_noise():
     own = Course(grain(192).course)
     wall = 0.2 + 4 / 255 * torch.randn(1, 3, 208, 208, generator=torch.Generator().manual_seed(1))
     edges = Detail()(wall)[:, 1:]
@@ -404,7 +405,7 @@ def test_the_canvas_can_be_carried_along_with_the_picture():
         assert torch.equal(canvas(x, weights, CORNER, ways), laid)
 
 
-def test_a_picture_that_is_turned_takes_its_strokes_along():
+def test_a_picture_that_is_turned_takes_its_touches_along():
     generator = randomised(Generator(1, coats=[("strokes",)]))
     down = torch.linspace(0, 12, 64).sin().view(1, 1, 64, 1)
     photo = (0.5 + 0.3 * down).expand(1, 3, 64, 64).contiguous()

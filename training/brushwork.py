@@ -21,7 +21,10 @@ FINE = 2
 """Values of relief to a place, each way."""
 
 WAYS = 6
-"""Directions that strokes lie in, in equal steps of half a turn, the first one along the rows."""
+"""Directions that touches lie in, in equal steps of half a turn, the first one along the rows."""
+
+COARSE = 2
+"""Places, each way, that have one value of the course."""
 
 STEP = 1 / 16
 """What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
@@ -37,11 +40,11 @@ class Grain(NamedTuple):
     """What a canvas is covered with, in steps of `STEP`."""
 
     colours: NDArray[np.int8]
-    """Of each of `COATS`, and of strokes one of `WAYS` on, [layers * 3, side, side]; mean 0, deviation 1."""
+    """Of each of `COATS`, and of `LYING` one of `WAYS` on, [layers * 3, side, side]; mean 0, deviation 1."""
     relief: NDArray[np.int8]
     """Of the same, [layers, 2 * side, 2 * side]: 0 where there is none, root mean square 1."""
     course: NDArray[np.int8]
-    """Cosine and sine of twice the angle of strokes where a picture does not say one, [2, side, side]."""
+    """Cosine and sine of twice the angle of touches where a picture does not say, [2, side / 2, side / 2]."""
 
 
 @cache
@@ -50,9 +53,10 @@ def grain(side: int) -> Grain:
     # Drawn in this order, from one stream: on other coats than they learned on, styles are worse.
     rng = np.random.default_rng(SEED)
     first = dots(rng, side)
-    course = _course(rng, side)
+    course = _course(rng, side)[:, ::COARSE, ::COARSE]
     others = [lay(rng, side) for name, lay in COATS.items() if name != "dots"]
-    coats = np.stack([first, *others, strokes(rng, side, way=1)])
+    risen = [lay(rng, side, 1) for lay in (strokes, dots)]
+    coats = np.stack([first, *others, *reversed(risen)])
     blocks = coats[:, :COLOURS].reshape(len(coats) * COLOURS, side, FINE, side, FINE)
     colours, relief = blocks.mean((2, 4)), coats[:, COLOURS]
     colours -= colours.mean((1, 2), keepdims=True)
@@ -70,21 +74,18 @@ def _in_steps(layers: Field) -> NDArray[np.int8]:
     return (scaled / STEP).round().clip(-127, 127).astype(np.int8)
 
 
-def dots(rng: np.random.Generator, side: int) -> Field:
-    """Round touches, close together; the fourth channel is how high their paint stands."""
-    return _laid(rng, side, 2.3, 3, lambda y, x: _stroke(rng, 0.0, length=0.0, width=3.0))
+def dots(rng: np.random.Generator, side: int, way: int = 0) -> Field:
+    """Short touches, close together, one `way` of `WAYS`; the fourth channel is how high the paint stands."""
+    return _laid(rng, side, 2.3, 4, lambda y, x: _stroke(rng, np.pi * way / WAYS, length=2.0, width=2.6))
 
 
 def strokes(rng: np.random.Generator, side: int, way: int = 0) -> Field:
-    """Long touches, all much the same `way` of `WAYS`; the fourth channel as in `dots`."""
-    angle = np.pi * way / WAYS
-    return _laid(
-        rng,
-        side,
-        3.2,
-        7,
-        lambda y, x: _stroke(rng, angle + rng.normal(0, 0.12), length=7.0, width=2.6),
-    )
+    """Long touches that lie much the same way; otherwise as `dots`."""
+
+    def touch(y: float, x: float) -> Touch:
+        return _stroke(rng, np.pi * way / WAYS + rng.normal(0, 0.12), length=7.0, width=2.6)
+
+    return _laid(rng, side, 3.2, 7, touch)
 
 
 def facets(rng: np.random.Generator, side: int) -> Field:
@@ -128,6 +129,9 @@ COATS: dict[str, Callable[[np.random.Generator, int], Field]] = {
     "figures": figures,
     "sweeps": sweeps,
 }
+
+LYING = ("dots", "strokes")
+"""The first of `COATS`, whose touches all lie one way."""
 
 
 def _laid(

@@ -38,7 +38,7 @@ from training.stylization import generator_of
 
 OPSET = 18
 
-GOLDEN_SIDE = 120
+GOLDEN_SIDE = 96
 """Shorter side of the golden pair, in pixels: small in the repository, large enough for every layer."""
 
 BYTES = torch.arange(12).view(3, 2, 2).permute(1, 2, 0).flatten()

@@ -40,13 +40,13 @@ SEEN = 7.5 / 255
 """By how much the light differs from that around it, of 0..1, where half of all that can be there is seen."""
 
 EDGE = 5 / 255
-"""By how much the light changes over four pixels, of 0..1, where strokes half follow its edges."""
+"""By how much the light changes over four pixels, of 0..1, where touches half follow its edges."""
 
 AROUND = 9
 """Side of the windows over which what is seen counts, twice, in fours of pixels: eyes count for a face."""
 
 OWN_COURSE = 0.3
-"""How much the canvas has to say about which way strokes lie, where edges that all run one way have 1."""
+"""How much the canvas has to say about which way touches lie, where edges that all run one way have 1."""
 
 CANVAS_LEVEL = 1
 """Where the canvas's colours lie: at a quarter of the picture's size, where a value is as wide as a small
@@ -314,7 +314,7 @@ class Detail(nn.Module):
     runs.
 
     It is wide and soft, so that it goes along with what moves as smoothly as that does. The way is that of
-    the smoothed structure tensor (Brox et al. 2006, doi:10.1016/j.imavis.2005.09.010), along which strokes
+    the smoothed structure tensor (Brox et al. 2006, doi:10.1016/j.imavis.2005.09.010), along which touches
     are laid as a painter models a form (Kyprianidis and Kang 2011, doi:10.1111/j.1467-8659.2011.01882.x).
     """
 
@@ -408,11 +408,10 @@ class Canvas(nn.Module):
 
     def __init__(self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int) -> None:
         super().__init__()
-        self.each = len(grain) // (len(brushwork.COATS) + 1)
-        """Layers of a coat."""
-        layers = np.repeat(list(brushwork.COATS), self.each)
-        self.strokes = list(layers).index("strokes")
-        """The first layer of the strokes."""
+        each = len(grain) // (len(brushwork.COATS) + len(brushwork.LYING))
+        layers = np.repeat(list(brushwork.COATS), each)
+        self.lying = each * len(brushwork.LYING)
+        """How many layers, the first ones, are of touches that lie one way; as many, the last, of another."""
         allowed = torch.tensor([[float(name in own) for name in layers] for own in coats])
         self.register_buffer("allowed", allowed)
         self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
@@ -428,34 +427,31 @@ class Canvas(nn.Module):
             weights: [n or 1, styles], how much there is of each style.
             corner: row and column, of either sign, that lie on the picture's corner, int64 [2], of
                 `CANVAS_SIDE` each way.
-            ways: [n or 1, `brushwork.WAYS`, h, w], how much there is of the strokes of each direction.
+            ways: [n or 1, `brushwork.WAYS`, h, w], how much there is of the touches of each direction.
         """
         height, width = x.shape[-2:]
         side = self.grain.shape[-1]
         rows, columns = places(corner * (side // CANVAS_SIDE), (height, width), side)
-        first, last = self.strokes, self.strokes + self.each
-        others = torch.cat([self.grain[:, :first], self.grain[:, last : -self.each]], 1)
-        coats, strokes = (
+        others, lying = (
             layers.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
-            for layers in (others, self._every_way())
+            for layers in (self.grain[:, self.lying : -self.lying], self._every_way())
         )
-        strokes = (ways[:, :, None] * strokes).sum(1)
+        lying = (ways[:, :, None] * lying).sum(1)
         if self.grid is not None:
-            coats, strokes = (self._along(each, self.grid) for each in (coats, strokes))
+            others, lying = (self._along(each, self.grid) for each in (others, lying))
         own = (self.share * self.allowed[:, None]).flatten(1) * brushwork.STEP
         share = (weights @ own).unflatten(1, self.share.shape[1:])
-        laid = torch.cat([share[..., :first], share[..., last:]], 2) @ coats.flatten(2).to(share.dtype)
-        laid = laid + share[..., first:last] @ strokes.flatten(2).to(share.dtype)
+        laid = share[..., : self.lying] @ lying.flatten(2).to(share.dtype)
+        laid = laid + share[..., self.lying :] @ others.flatten(2).to(share.dtype)
         return laid.unflatten(2, (height, width))
 
     def _every_way(self) -> Tensor:
-        """The strokes of each direction, int8 [`brushwork.WAYS`, layers, side, side].
+        """The touches of each direction, int8 [`brushwork.WAYS`, layers, side, side].
 
         Where rows are taken for columns, an angle becomes what it lacks of a quarter turn, and from right to
         left, of half a turn.
         """
-        level = self.grain[0, self.strokes : self.strokes + self.each]
-        risen = self.grain[0, -self.each :]
+        level, risen = self.grain[0, : self.lying], self.grain[0, -self.lying :]
         upright, steep = level.mT, risen.mT
         # Not by `flip`, which ONNX has as a slice that goes backwards, and few runtimes know.
         mirrored = torch.arange(self.grain.shape[-1] - 1, -1, -1, device=self.grain.device)
@@ -470,7 +466,7 @@ class Canvas(nn.Module):
 
 
 class Course(nn.Module):
-    """Which way strokes lie: along what there is to see, and else as the canvas has it.
+    """Which way touches lie: along what there is to see, and else as the canvas has it.
 
     Args:
         grain: the course of `brushwork.grain`.
@@ -487,9 +483,9 @@ class Course(nn.Module):
         self.register_buffer("ways", ways, persistent=False)
 
     def forward(self, size: Sequence[int], corner: Tensor, edges: Tensor | None) -> Tensor:
-        """How much there is of the strokes of each direction, [n or 1, `brushwork.WAYS`, h, w], 0 to 1.
+        """How much there is of the touches of each direction, [n or 1, `brushwork.WAYS`, h, w], 0 to 1.
 
-        Two directions at most, one of them mostly: strokes laid over one another lose their edges. The sum of
+        Two directions at most, one of them mostly: touches laid over one another lose their edges. The sum of
         the squares is 1, so that what is laid has the same contrast everywhere.
 
         Args:
@@ -497,7 +493,7 @@ class Course(nn.Module):
             corner: as for the `Canvas`.
             edges: [n, 2, h, w], which way they run, as `Detail` tells it; None where nobody knows.
         """
-        rows, columns = places(corner, size, self.grain.shape[-1])
+        rows, columns = (each // brushwork.COARSE for each in places(corner, size, CANVAS_SIDE))
         course = self.grain.index_select(2, rows).index_select(3, columns).to(self.ways.dtype)
         course = course * (OWN_COURSE * brushwork.STEP)
         if edges is not None:
@@ -598,7 +594,7 @@ class Generator(nn.Module):
         )
         self.course = Course(grain.course)
         self._laid_for: Tensor | None = None
-        """The `Detail` that strokes are laid along in place of the picture's own."""
+        """The `Detail` that touches are laid along in place of the picture's own."""
         self.corner = torch.zeros(2, dtype=torch.int64)
         """Row and column of the canvas that lie on the picture's corner; training moves them about."""
         self.encode = nn.ModuleList([ConvNorm(12, first, padding=0, styles=styles, branch=branches)])
