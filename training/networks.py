@@ -431,7 +431,7 @@ class Canvas(nn.Module):
         """
         height, width = x.shape[-2:]
         side = self.grain.shape[-1]
-        rows, columns = places(corner * (side // CANVAS_SIDE), (height, width), side)
+        rows, columns = places(corner * (side // CANVAS_SIDE), (height, width), side, x.device)
         others, lying = (
             layers.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
             for layers in (self.grain[:, self.lying : -self.lying], self._every_way())
@@ -473,11 +473,15 @@ class Course(nn.Module):
     """
 
     grain: Tensor
+    value: Tensor
     ways: Tensor
 
     def __init__(self, grain: NDArray[np.int8]) -> None:
         super().__init__()
         self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
+        # Which row and column of it each place has. Where ONNX divides whole numbers it asks for their signs.
+        value = torch.arange(brushwork.COARSE * grain.shape[-1]) // brushwork.COARSE
+        self.register_buffer("value", value, persistent=False)
         angles = 2 * torch.pi * torch.arange(brushwork.WAYS) / brushwork.WAYS
         ways = torch.stack([angles.cos(), angles.sin()], 1)[..., None, None]
         self.register_buffer("ways", ways, persistent=False)
@@ -493,7 +497,10 @@ class Course(nn.Module):
             corner: as for the `Canvas`.
             edges: [n, 2, h, w], which way they run, as `Detail` tells it; None where nobody knows.
         """
-        rows, columns = (each // brushwork.COARSE for each in places(corner, size, CANVAS_SIDE))
+        rows, columns = (
+            self.value.index_select(0, each)
+            for each in places(corner, size, len(self.value), self.grain.device)
+        )
         course = self.grain.index_select(2, rows).index_select(3, columns).to(self.ways.dtype)
         course = course * (OWN_COURSE * brushwork.STEP)
         if edges is not None:
@@ -506,10 +513,10 @@ class Course(nn.Module):
         return near * ((near * near).sum(1, keepdim=True) + 1e-4).rsqrt()
 
 
-def places(corner: Tensor, size: Sequence[int], side: int) -> tuple[Tensor, Tensor]:
+def places(corner: Tensor, size: Sequence[int], side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The rows and the columns of a canvas that repeats after `side` under a picture of `size`, (h, w)."""
     rows, columns = (
-        (torch.arange(length, device=corner.device) + first) % side
+        (torch.arange(length, device=device) + first) % side
         for length, first in zip(size, corner, strict=True)
     )
     return rows, columns
