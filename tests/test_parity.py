@@ -24,7 +24,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 def remembered():
     """The files of the verdicts so far."""
-    return list(user_cache_path("fauve", appauthor=False).rglob("*.json"))
+    return list((user_cache_path("fauve", appauthor=False) / "parity").rglob("*.json"))
 
 
 @pytest.fixture
