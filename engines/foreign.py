@@ -104,9 +104,9 @@ def _picture(graph: Any, path: Path, *, inputs: bool) -> Any:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise StyleError(f"{path}: its {side} is {kind}; a stylizer's is float")
     dims = _dims(values[0])
-    if dims and (len(dims) != 4 or (3 not in (dims[1], dims[3]) and dims[1] and dims[3])):
+    if dims and (len(dims) != 4 or dims[0] > 1 or (3 not in (dims[1], dims[3]) and dims[1] and dims[3])):
         raise StyleError(
-            f"{path}: its {side} has the shape {dims}; a picture is [n, 3, h, w] or [n, h, w, 3]"
+            f"{path}: its {side} has the shape {dims}; a picture is [1, 3, h, w] or [1, h, w, 3]"
         )
     return values[0]
 

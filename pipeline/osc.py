@@ -31,6 +31,33 @@ LARGEST = 65_535
 """Bytes of a packet, as large as UDP has them: a bundle may set all that there is."""
 
 
+BUNDLE = b"#bundle\0"
+"""What a bundle begins with; eight bytes of its time follow."""
+
+TYPES = frozenset("ifhdsbrmtTFN[]")
+"""Tags of the values that python-osc knows; behind others it reads in the wrong place."""
+
+
+def messages_in(packet: bytes) -> list[bytes]:
+    """The messages of a packet, in order: itself, or what a bundle holds, and the bundles in it.
+
+    python-osc would read a bundle for ever in which a size is negative.
+
+    Raises:
+        ValueError: something in a bundle is cut off.
+    """
+    if not packet.startswith(BUNDLE):
+        return [packet]
+    found, at = [], len(BUNDLE) + 8
+    while at < len(packet):
+        begin = at + 4
+        at = begin + int.from_bytes(packet[at:begin], "big")
+        if at > len(packet):
+            raise ValueError("a bundle is cut off")
+        found += messages_in(packet[begin:at])
+    return found
+
+
 class Osc:
     """Takes messages for `controls`, and tells its state.
 
@@ -46,8 +73,8 @@ class Osc:
             from pythonosc.dispatcher import Dispatcher
             from pythonosc.osc_message import OscMessage
             from pythonosc.osc_message_builder import build_msg
-            from pythonosc.osc_packet import OscPacket
             from pythonosc.osc_server import BlockingOSCUDPServer
+            from pythonosc.parsing.osc_types import get_string
         except ImportError as error:
             raise SinkError('--osc needs pip install "fauve[live]"') from error
         self._controls = controls
@@ -55,13 +82,22 @@ class Osc:
         self._complaints = Complaints("OSC")
         take, complain = self._take, self._complaints.say
 
+        def read(packet: bytes) -> OscMessage:
+            address, end = get_string(packet, 0)
+            tags = get_string(packet, end)[0] if packet[end:] else ""
+            unknown = set(tags[1:]) - TYPES
+            if unknown:
+                raise ValueError(f"{address} has values of the unknown type {', '.join(sorted(unknown))}")
+            message = OscMessage(packet)
+            # python-osc reads zeros where a number is cut off.
+            if message.params and OscMessage(packet + b"\xff" * 4).params != message.params:
+                raise ValueError("a number is cut off, or none")
+            return message
+
         class Taker(Dispatcher):
             # What a bundle wants done later is done at once, as nothing else is taken while it is waited for.
             def call_handlers_for_packet(self, data: bytes, client_address: tuple[str, int]) -> list[Any]:
-                for message in (timed.message for timed in OscPacket(data).messages):
-                    # python-osc reads zeros where a number is cut off.
-                    if message.params and OscMessage(message.dgram + b"\xff" * 4).params != message.params:
-                        raise ValueError("a number is cut off, or none")
+                for message in [read(packet) for packet in messages_in(data)]:
                     take(client_address, message.address, *message.params)
                 return []
 

@@ -81,6 +81,14 @@ def test_floats_may_overshoot_and_not_be_in_other_units(augment):
             augment(other)
 
 
+def test_whole_numbers_whose_white_is_unknown_are_refused(augment):
+    wide = augment(tensor(picture(3)).to(torch.int32).mul(257).to(torch.uint16))
+    assert wide.dtype == torch.uint16
+    for kind in (torch.int32, torch.int64, torch.bool):
+        with pytest.raises(TypeError, match=f"an image is uint8, uint16, or float in 0..1, not {kind}"):
+            augment(tensor(picture(3)).to(kind))
+
+
 def test_labels_boxes_and_masks_are_left_alone(augment, painted):
     boxes = tv_tensors.BoundingBoxes([[1, 2, 30, 40]], format="XYXY", canvas_size=(HEIGHT, WIDTH))
     mask = tv_tensors.Mask(torch.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH))

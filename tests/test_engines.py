@@ -781,7 +781,11 @@ def test_a_graph_that_gives_another_size_than_it_took(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [([1, 5, 8, 8], "its input has the shape"), ([1, 3, 8], "its input has the shape")],
+    [
+        ([1, 5, 8, 8], "its input has the shape"),
+        ([1, 3, 8], "its input has the shape"),
+        ([2, 3, 8, 8], "its input has the shape"),
+    ],
 )
 def test_graphs_that_are_no_stylizers(tmp_path, shape, message):
     from onnx import TensorProto, helper

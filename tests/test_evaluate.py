@@ -7,14 +7,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from engines import Look, Style, load
+from engines import Look, Style, load, load_style
+from engines.onnxruntime import OnnxRuntimeEngine
 from engines.style import Credit
-from tests.packs import tiny_model, tiny_pack
+from tests.packs import fast_neural_style, tiny_model, tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
@@ -343,6 +345,37 @@ def test_a_pack_is_attacked_by_its_own_graph_which_no_longer_rounds(pack):
     assert (gradient != 0).float().mean() > 0.9
 
 
+def test_somebody_else_s_graph_is_attacked_by_its_own_though_it_rounds_by_floor(tmp_path):
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(fast_neural_style())
+    image = torch.from_numpy(noise(np.random.default_rng(3), 64, 96)).float()[None].requires_grad_(True)
+    (gradient,) = torch.autograd.grad(painter(load_style(path), "foreign", (64, 96))(image).sum(), image)
+    assert (gradient != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "reason"),
+    [
+        ("HardSwish", {}, "torch does not know the operator HardSwish"),
+        ("AveragePool", {"kernel_shape": [1, 2], "pads": [0, 0, 0, 1]}, "a pool with uneven padding"),
+    ],
+)
+def test_a_graph_that_torch_does_not_take_is_said_and_the_rest_is_judged(
+    material, pack, caplog, kind, attributes, reason
+):
+    model = onnx.load_model_from_string(pack.model())
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = kind
+    relu.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes.items())
+    files = {**pack.files, pack.models["float32"]: model.SerializeToString()}
+    with OnnxRuntimeEngine(dataclasses.replace(pack, files=files)) as engine:
+        report = evaluate(engine, dataclasses.replace(material, clips=None), lambda measure: None).report
+    said = f"torch does not take the graph of {pack.name}: {reason}"
+    assert report["left_out"]["robustness"] == said
+    assert f"robustness is left out: {said}" in caplog.text
+    assert "noise_gain" in report["styles"]["warm"]
+
+
 def test_an_evaluation_and_its_sheet(material, pack):
     said = []
     folders = (material.photos, material.paintings, material.clips, material.weights)
@@ -383,16 +416,18 @@ def test_an_evaluation_and_its_sheet(material, pack):
 def test_a_broken_clip_is_reported_and_skipped(material, tmp_path, pack, caplog):
     shutil.copytree(material.clips, tmp_path / "clips")
     (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video")
+    make_video(tmp_path / "clips" / "picture.mp4", frames=1, size=(128, 96), audio=False)
     judged = dataclasses.replace(material, clips=tmp_path / "clips", pictures=1)
     with load("onnxruntime", style=pack) as engine:
         report = evaluate(engine, judged, lambda measure: None).report
         assert report["clips"] == 1
         assert report["styles"]["warm"]["flicker"]["pairs"] == 2
         assert "broken.mp4" in caplog.text
+        assert "picture.mp4: has no two frames to compare" in caplog.text
         (tmp_path / "clips" / "a.mp4").unlink()
         report = evaluate(engine, judged, lambda measure: None).report
     assert report["clips"] == 0
-    assert report["left_out"]["flicker"] == "not one of the clips can be read"
+    assert report["left_out"]["flicker"] == "of not one of the clips two frames can be read"
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -171,7 +172,13 @@ def test_the_digest_names_the_recipe(path):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("style", "LOW..HIGH"), ("style=5", "LOW..HIGH"), ("style=a..b", "LOW..HIGH"), ("style=9..5", "rise")],
+    [
+        ("style", "LOW..HIGH"),
+        ("style=5", "LOW..HIGH"),
+        ("style=a..b", "LOW..HIGH"),
+        ("style=9..5", "rise"),
+        ("style=1..inf", "finite"),
+    ],
 )
 def test_bounds_of_a_search_are_checked(argument, message):
     assert parse_ranges(("style=5..100", "content=0.3..3")) == {"style": (5, 100), "content": (0.3, 3)}
@@ -193,6 +200,12 @@ def test_bundled_recipes_load():
             assert recipe.styles[0].canvas == ("strokes",)
         else:
             assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_a_name_that_no_pack_can_hold_is_refused_before_anything_is_learned():
+    with pytest.raises(ValueError, match="this name is not UTF-8, as the text of a pack; rename it"):
+        quick_recipe([Path(os.fsdecode(b"caf\xe9.jpg"))], name="mine")
 
 
 def test_the_time_left_does_not_count_the_reading_of_the_material(path, capsys, monkeypatch):

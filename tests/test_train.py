@@ -52,7 +52,7 @@ from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining, generator_of, schedule
 from training.targets import Targets
 from training.train import sheet_pictures, train
-from training.tuning import judged_photos, tune, write_recipe
+from training.tuning import Tuned, judged_photos, tune, write_recipe
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
 
@@ -560,6 +560,14 @@ def test_a_training_that_was_killed_logs_every_step_once(material, tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("line", [b"\0\0\0\n", b"[1]\n", b"{}\n"])
+def test_a_log_that_is_damaged_is_named(material, tmp_path, line):
+    train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)
+    (tmp_path / "losses.jsonl").write_bytes(line)
+    with pytest.raises(ValueError, match=r"losses\.jsonl: damaged; move it away"):
+        train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path, resume=True)
+
+
 def test_sigterm_stops_between_two_steps_after_a_checkpoint(material, tmp_path):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -584,9 +592,21 @@ def test_curves_of_a_training_that_is_gone_are_gone(material, tmp_path):
     assert [event.step for event in board.Scalars("loss/style")] == [1]
 
 
+def full(*_):
+    """What the system says of a full disk; not to which file."""
+    raise OSError(28, "No space left on device")
+
+
 def test_a_sheet_that_cannot_be_written_is_said(material, tmp_path):
     with pytest.raises(FileNotFoundError):
         write_png(tmp_path / "nowhere" / "a.png", np.zeros((2, 2, 3), np.uint8))
+    written = tmp_path / "a.png"
+    written.write_bytes(b"of before")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*a\.png'"):
+            write_png(written, np.zeros((2, 2, 3), np.uint8))
+    assert written.read_bytes() == b"of before"
     (tmp_path / "sheet-00003.png").mkdir()
     with pytest.raises(IsADirectoryError, match=r"sheet-00003\.png"):
         train(RECIPE, material, run=tmp_path)
@@ -742,6 +762,9 @@ def test_an_inspection_shows_every_network_of_the_recipe(material, tmp_path):
     assert inspected(recipe, material, tmp_path / "patch").shape[0] == 3 * 2 * 3 * (HEIGHT + LABEL)
     own = dataclasses.replace(recipe, **VARIANTS["the article's own features"])
     assert inspected(own, material, tmp_path / "dense").shape[0] == 2 * 2 * 3 * (HEIGHT + LABEL)
+    # A dense one sees squares of its size only, to which crops of a smaller painting are enlarged.
+    small = dataclasses.replace(own, painting_size=24)
+    assert inspected(small, material, tmp_path / "small").shape[0] == 2 * 2 * 3 * (HEIGHT + LABEL)
 
 
 def test_an_inspection_skips_what_is_broken(material, tmp_path, caplog):
@@ -971,6 +994,28 @@ def test_a_search_does_not_write_over_the_recipe_it_starts_from(material, tmp_pa
     assert recipe.read_text() == before
 
 
+@pytest.mark.parametrize("wrong", ["folder", "disk"])
+def test_a_recipe_that_cannot_be_written_is_one_line(material, tmp_path, monkeypatch, wrong):
+    recipe, output = tmp_path / "recipe.toml", tmp_path / "tuned.toml"
+    write_recipe(RECIPE, recipe, "mine")
+    found = Tuned(RECIPE, 0.5, 1, 0)
+    monkeypatch.setattr("training.tuning.tune", lambda *_, **__: found)
+    if wrong == "folder":
+        output.mkdir()
+    else:
+        monkeypatch.setattr("os.fsync", full)
+    arguments = [recipe, "--photos", material.photos, "--paintings", material.paintings, "-o", output]
+    with pytest.raises(click.ClickException, match=r"tuned\.toml.*(is a directory|No space left on device)"):
+        run_in_process("tune", *arguments)
+    assert output.is_dir() if wrong == "folder" else not output.exists()
+
+
+def test_the_file_of_a_study_may_be_called_as_anything(material, tmp_path):
+    study = tmp_path / "what? #1 50%25.db"
+    tune(RECIPE, material, study=study, trials=1, steps=8, ranges={"style": (1.0, 50.0)})
+    assert [path.name for path in tmp_path.iterdir()] == [study.name]
+
+
 def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
     with pytest.raises(ValueError, match="optimiser is no field that can be searched"):
         tune(RECIPE, material, study=tmp_path / "s.db", trials=1, steps=8, ranges={"optimiser": (1.0, 2.0)})
@@ -1166,9 +1211,6 @@ def test_weights_that_are_no_longer_finite_leave_the_checkpoint_before(material,
 
 
 def test_a_write_that_fails_is_told_with_its_folder(material, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("training.train.write_png", full)
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
         train(dataclasses.replace(RECIPE, steps=1), material, run=tmp_path)

@@ -30,9 +30,10 @@ class StyleAugment(Transform):
 
     What an image shows stays what it is and its texture changes, which makes networks look at shapes
     (Geirhos et al. 2019, arXiv 1811.12231). Labels, boxes and masks pass untouched. Takes PIL images ("RGB"
-    or "L") and images, videos and tensors [..., 3 or 1, h, w], uint8 or float in 0..1, and gives back their
-    kind, size and type; painted in 8 bits. All images of one sample are painted alike. A float image that is
-    in 0..255, or normalised, is a ValueError.
+    or "L") and images, videos and tensors [..., 3 or 1, h, w], uint8, uint16 or float in 0..1, and gives back
+    their kind, size and type; painted in 8 bits. All images of one sample are painted alike. A float image
+    that is in 0..255, or normalised, is a ValueError, and whole numbers of another type are a TypeError: what
+    is white in them, nothing tells.
 
     Can be sent to the workers of a `DataLoader`: each process makes an engine of its own when it first
     paints.
@@ -106,6 +107,8 @@ class StyleAugment(Transform):
             painted = self._painted(F.pil_to_tensor(inpt.convert("RGB")), look)
             return F.to_pil_image(painted).convert(inpt.mode)
         image = inpt.as_subclass(Tensor)
+        if image.dtype not in (torch.uint8, torch.uint16) and not image.is_floating_point():
+            raise TypeError(f"an image is uint8, uint16, or float in 0..1, not {image.dtype}")
         channels = image.shape[-3] if image.ndim >= 3 else 0
         if channels not in (1, 3):
             raise TypeError(f"an image is [..., 3 or 1, h, w], not {list(image.shape)}")

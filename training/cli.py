@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -293,18 +294,18 @@ def learn(
 
     if paintings[0].is_dir():
         raise click.ClickException(f"{paintings[0]}: is a folder; the first painting is the file to imitate")
-    recipe = quick_recipe(
-        list(paintings),
-        name=output.name,
-        title=title,
-        artist=artist,
-        year=year,
-        rights=rights,
-        steps=steps,
-        stroke=stroke,
-    )
     run = output.parent / f"{output.name}.training"
     try:
+        recipe = quick_recipe(
+            list(paintings),
+            name=output.name,
+            title=title,
+            artist=artist,
+            year=year,
+            rights=rights,
+            steps=steps,
+            stroke=stroke,
+        )
         style = None if force else _not_judged(output, run, recipe)
         if style is None:
             refuse_what_is_there(output, force)
@@ -400,7 +401,16 @@ def quick_recipe(
     steps: int | None = None,
     stroke: int | None = None,
 ) -> Recipe:
-    """The recipe `quick.toml` for paintings of one's own, the first of which is copied."""
+    """The recipe `quick.toml` for paintings of one's own, the first of which is copied.
+
+    Raises:
+        ValueError: one has a name that a pack cannot hold.
+    """
+    for each in (name, *map(str, paintings)):
+        try:
+            each.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{each}: this name is not UTF-8, as the text of a pack; rename it") from error
     first, *others = (str(path.resolve()) for path in paintings)
     style = {
         "name": name,
@@ -430,7 +440,13 @@ def quick_recipe(
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @material_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The best recipe, TOML.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The best recipe, TOML.",
+)
 @click.option(
     "--study", type=click.Path(path_type=Path), help="SQLite file of the trials (default: OUTPUT.db)."
 )
@@ -485,10 +501,10 @@ def tune(
             start_from=start_from,
             device=device,
         )
+        told = f"{tuned.finished} trials of {trial_steps} steps, {tuned.pruned} more stopped early"
+        write_recipe(tuned.recipe, output, f"Found from {recipe.name} by {told}: {tuned.value:.4f}")
     except (ValueError, OSError) as error:
         raise _unusable(error) from error
-    told = f"{tuned.finished} trials of {trial_steps} steps, {tuned.pruned} more stopped early"
-    write_recipe(tuned.recipe, output, f"Found from {recipe.name} by {told}: {tuned.value:.4f}")
     click.echo(f"{output}: the best of {told}, at {tuned.value:.4f}")
 
 
@@ -496,7 +512,7 @@ def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     """FIELD=LOW..HIGH as a mapping from field to bounds.
 
     Raises:
-        ValueError: it is not of that form, or the bounds are not positive and rising.
+        ValueError: it is not of that form, or the bounds are not positive, rising and finite.
     """
     ranges = {}
     for argument in arguments:
@@ -506,8 +522,8 @@ def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
             ranges[name] = float(low), float(high)
         except ValueError:
             raise ValueError(f"--search {argument}: expected FIELD=LOW..HIGH, as style=5..100") from None
-        if not 0 < ranges[name][0] < ranges[name][1]:
-            raise ValueError(f"--search {argument}: the bounds must be above 0 and rise")
+        if not 0 < ranges[name][0] < ranges[name][1] < math.inf:
+            raise ValueError(f"--search {argument}: the bounds must be above 0, rise and be finite")
     return ranges
 
 
@@ -653,6 +669,7 @@ def _judge(
 ) -> str:
     """Evaluate `pack`, write sheet and report into `output` and its card; the summary, JSON if `quiet`."""
     import engines
+    from engines.atomic_write import atomic_write
     from engines.style import write_card
     from training.data import write_png
     from training.evaluate import evaluate as judge
@@ -667,7 +684,8 @@ def _judge(
     with engines.load(engine, style=pack, threads=threads) as runtime:
         evaluation = judge(runtime, material, progress)
     if output is not None:
-        (output / "report.json").write_text(json.dumps(evaluation.report, indent=2) + "\n", "utf-8")
+        report = json.dumps(evaluation.report, indent=2) + "\n"
+        atomic_write(output / "report.json", report.encode())
         write_png(output / "sheet.png", evaluation_sheet(evaluation))
     folder = Path(pack)
     if card and _is_of(runtime.style, folder) and os.access(folder, os.W_OK):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines.atomic_write import atomic_write
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.frame import Frame
 from pipeline.grey_window import Window
@@ -101,11 +102,11 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image [h, w, 3], RGB.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; names it.
     """
     encoded, content = cv2.imencode(".png", image[..., ::-1])
     assert encoded, "PNG takes any 8-bit picture"
-    path.write_bytes(content.tobytes())
+    atomic_write(path, content.tobytes())
 
 
 def resize_shorter(image: Tensor, size: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines import Engine, EngineUnavailable, Image, Look, Style
+from engines import Engine, EngineBuildError, Image, Look, Style
 from pipeline.errors import SourceError
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
@@ -416,12 +416,16 @@ def _flicker(engine: Engine, clips: Sequence[Path], count: int, report: dict[str
             for before, after in pairwise(pairs):
                 flicker.add(before, after)
     if not report["clips"]:
-        raise NotAtHand("not one of the clips can be read")
+        raise NotAtHand("of not one of the clips two frames can be read")
     return {name: flicker.report() for name, flicker in found.items()}
 
 
 def _consecutive(clip: Path, count: int) -> list[Frame]:
-    """`count` frames from the middle of a clip, and how far the scene has moved since their first."""
+    """`count` frames from the middle of a clip, and how far the scene has moved since their first.
+
+    Raises:
+        SourceError: it is no video, or has no two frames there.
+    """
     with FileSource(clip, tracks=False) as source:
         first = max(0, source.info.frames - count) // 2
         frames = islice((item for item in source if isinstance(item, Frame)), first, first + count)
@@ -429,7 +433,9 @@ def _consecutive(clip: Path, count: int) -> list[Frame]:
         for frame in frames:
             motion = motion.of(frame.image)
             followed.append(replace(frame, moved=motion.moved))
-        return followed
+    if len(followed) < 2:
+        raise SourceError(f"{clip}: has no two frames to compare")
+    return followed
 
 
 def _noise_gain(engine: Engine, photos: Sequence[Image]) -> Values:
@@ -458,7 +464,9 @@ def _robustness(engine: Engine, photos: Sequence[Image]) -> Values:
         look = Look({name: 1.0})
         try:
             paint = painter(pack, name, (side, side))
-        except EngineUnavailable as error:
+        except EngineBuildError as error:
+            # No lack of this machine: nobody can paint the pack in torch.
+            log.warning("robustness is left out: %s", error)
             raise NotAtHand(str(error)) from error
         before = engine.infer(squares, look).astype(np.float64)
         found[name] = {}

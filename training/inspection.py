@@ -93,10 +93,11 @@ def score_sheet(
     the mean over all sizes that it judges the picture at.
     """
     rows = []
+    painting = _at_least(painting, photos[0].shape[-1])
     for photo in photos:
         height, width = photo.shape[-2:]
         room = (painting.shape[-2] - height + 1, painting.shape[-1] - width + 1)
-        top, left = (int(torch.randint(max(1, side), (), generator=_rng(len(rows)))) for side in room)
+        top, left = (int(torch.randint(side, (), generator=_rng(len(rows)))) for side in room)
         piece = painting[:, top : top + height, left : left + width]
         rows.append([photo, paint(generator, photo, style), piece])
     one = torch.tensor([style])
@@ -149,7 +150,7 @@ def feature_sheet(
     }
     # What learns sees crops of the painting in training, too, and not every size.
     side = photos[0].shape[-1]
-    piece = _cut(resize_shorter(painting, max(side, min(painting.shape[-2:]))), side)
+    piece = _cut(_at_least(painting, side), side)
     for name in dict.fromkeys((*recipe.content_features, *recipe.style_features)) or learned:
         network = learned.get(name) or pretrained(name, weights)
         shown = piece if name in learned else painting
@@ -236,6 +237,11 @@ def _rng(seed: int = 0) -> torch.Generator:
 def _above(side: int, multiple: int) -> int:
     """The least multiple of `multiple` that is not below `side`."""
     return -(-side // multiple) * multiple
+
+
+def _at_least(painting: Tensor, side: int) -> Tensor:
+    """`painting`, if it is smaller enlarged to a shorter side of `side` pixels, as crops in training are."""
+    return resize_shorter(painting, max(side, min(painting.shape[-2:])))
 
 
 def _cut(picture: Tensor, side: int) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from engines import Look, Style
+from engines import EngineBuildError, Look, Style
+from engines.errors import first_line
 from engines.onnx_to_torch import Program
 
 EPSILONS = (2, 4, 8)
@@ -27,13 +28,18 @@ def painter(pack: Style, style: str, size: tuple[int, int]) -> Painter:
     """The graph of `pack` at full strength in `style`, for pictures of `size` (height, width).
 
     Raises:
-        EngineUnavailable: it has an operator that torch does not know.
+        EngineBuildError: it has an operator that torch does not know, or not in that way.
     """
     inputs = pack.place(size[::-1], Look({style: 1.0})).inputs
     look = {name: torch.from_numpy(value) for name, value in inputs.items()}
-    program = Program(differentiable(pack.model()), torch.device("cpu"))
-    settled = program.settle(torch.zeros(1, *size, 3), look)
-    values = settled.look(look)
+    try:
+        program = Program(differentiable(pack.model()), torch.device("cpu"))
+        settled = program.settle(torch.zeros(1, *size, 3), look)
+        values = settled.look(look)
+    except Exception as error:  # onnx's checker and torch share no base below Exception
+        raise EngineBuildError(
+            f"torch does not take the graph of {pack.name}: {first_line(error)}"
+        ) from error
 
     def paint(image: Tensor) -> Tensor:
         return torch.cat([settled.picture(each[None], values) for each in image])
@@ -47,12 +53,16 @@ def differentiable(model: bytes) -> bytes:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT
     del proto.graph.value_info[:]
+    to_bytes = set()
     for node in proto.graph.node:
-        if node.op_type == "Round":
-            node.op_type = "Identity"
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.UINT8:
                 attribute.i = TensorProto.FLOAT
+                to_bytes.add(node.input[0])
+    for node in proto.graph.node:
+        # Other people's graphs may be older than Round; elsewhere in them, what is floored is a size.
+        if node.op_type == "Round" or (node.op_type == "Floor" and node.output[0] in to_bytes):
+            node.op_type = "Identity"
     serialised: bytes = proto.SerializeToString()
     return serialised
 

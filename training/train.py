@@ -171,10 +171,13 @@ def _log(run: Path | None, done: int) -> Iterator[Callable[[int, float, dict[str
             board.add_scalar(f"loss/{name}", value, step)
 
     path = run / "losses.jsonl"
-    before = path.read_text().splitlines(keepends=True) if done and path.exists() else []
+    before = path.read_bytes().splitlines(keepends=True) if done and path.exists() else []
     # A training that was killed had gone on after its checkpoint, perhaps to the middle of a line.
-    kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= done]
-    atomic_write(path, "".join(kept).encode())
+    try:
+        kept = [line for line in before if line.endswith(b"\n") and json.loads(line)["step"] <= done]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: damaged; move it away to go on with an empty one") from error
+    atomic_write(path, b"".join(kept))
     curves = run / "tensorboard"
     if not done and curves.exists():
         shutil.rmtree(curves)

@@ -11,7 +11,9 @@ from typing import Any
 import optuna
 import tomli_w
 import torch
+from sqlalchemy import URL
 
+from engines.atomic_write import atomic_write
 from training import losses
 from training.batch import Batch
 from training.cycle import training_of
@@ -95,7 +97,8 @@ def tune(
     try:
         search = optuna.create_study(
             study_name=recipe.name,
-            storage=f"sqlite:///{study}",
+            # What a file may be called, such as a question mark, means something in a URL.
+            storage=URL.create("sqlite", database=str(study)).render_as_string(),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=steps // 4),
             load_if_exists=True,
         )
@@ -224,6 +227,10 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
 
 
 def write_recipe(recipe: Recipe, path: Path, comment: str) -> None:
-    """Write `recipe` as TOML, what differs from the defaults, below a line of `comment`."""
+    """Write `recipe` as TOML, what differs from the defaults, below a line of `comment`.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
     table: dict[str, Any] = recipe.changed()
-    path.write_text(f"# {comment}\n{tomli_w.dumps(table)}", "utf-8")
+    atomic_write(path, f"# {comment}\n{tomli_w.dumps(table)}".encode())
