@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
 import click
 
@@ -102,6 +103,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A polite kill leaves no more behind than Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Nor does a closed terminal; where it is ignored, as nohup(1) has it, the run goes on without one.
+    if os.name != "nt" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         with fauve.make_context("fauve", sys.argv[1:]) as context:
             fauve.invoke(context)
@@ -122,6 +126,18 @@ def main() -> None:
         if not _has_cause(error):
             raise
         _fail(str(error))
+
+
+def _hang_up(number: int, frame: Any) -> None:
+    """Stop as at Ctrl-C, but once: a shell that ends tells its jobs, and the kernel tells them again."""
+    signal.signal(number, signal.SIG_IGN)
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            # What is said to a terminal that is gone would fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    raise KeyboardInterrupt
 
 
 def _replace_closed_streams() -> None:

@@ -34,7 +34,7 @@ from pipeline.scaling import Detail, resample, size_for, stylizer
 from pipeline.segments import Segment, after, missing
 from pipeline.sinks import Sink
 from pipeline.sinks.clock import WARM_UP, Clock
-from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of
+from pipeline.sinks.container import ANIMATIONS, DEFAULT_CODEC, Container, muxer_of, refuse_lost_aspect
 from pipeline.sinks.encoders import ENCODERS, Encoding, choose
 from pipeline.sinks.file import FileSink, put_in_place, refuse_existing
 from pipeline.sinks.images import ImageSink, holds_alpha, images_done, writes_images
@@ -329,11 +329,15 @@ class Render:
                 `output`, but the finished parts of a long render stay beside it.
         """
         with FileSource(video, audio=self.audio, picture_rate=self.rate, decoder=self.decoder) as file:
-            if self.pixels is not None and writes_images(output):
-                raise SinkError(f"{output}: pictures have no --pixel-format to choose; leave it out")
-            if self.keep_hdr:
-                if writes_images(output):
+            if writes_images(output):
+                if self.pixels is not None:
+                    raise SinkError(f"{output}: pictures have no --pixel-format to choose; leave it out")
+                if self.keep_hdr:
                     raise SinkError(f"{output}: pictures hold no high dynamic range; leave out --hdr keep")
+                # Nobody looks at what a photograph says of them, as scanners have it.
+                if self.size is None and not writes_images(video):
+                    refuse_lost_aspect(output, f"a {output.suffix} picture", file.info)
+            if self.keep_hdr:
                 file.keep_hdr()
             file.see(self.window)
             render = self

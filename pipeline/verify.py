@@ -3,6 +3,7 @@
 Reads both with FFmpeg's demuxers and decoders and nothing of the pipeline that wrote the one from the other.
 """
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from pipeline.sources.demuxer import (
     is_cut_off,
     is_sequence,
     open_input,
+    packets_of,
     picture_stream,
     usual_duration,
 )
@@ -116,12 +118,14 @@ def read_contents(
         raise SourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None] | None) -> Contents:
+def _read(
+    path: Path, picture_rate: Fraction | None, between: Callable[[], None] | None, threads: str = "AUTO"
+) -> Contents:
     with open_input(path, picture_rate) as container:
         video: Any = picture_stream(container)
         if video is None:
             raise SourceError(f"{path}: there is no video in it")
-        video.thread_type = "AUTO"
+        video.thread_type = threads
         others = [stream for stream in container.streams if stream.type in KINDS]
         packets: dict[int, list[tuple[Fraction, Fraction, bytes]]] = {stream.index: [] for stream in others}
         unheard = dict.fromkeys(packets, 0)
@@ -130,8 +134,9 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
         }
         frames: list[tuple[int | None, int]] = []
         first: Any = None
+        damaged, sent = False, -1
         timeline = Timeline(begins(container))
-        for packet in container.demux([video, *others]):
+        for packet in packets_of(container, [video, *others], str(path)):
             if between is not None:
                 between()
             # A recording that jumps back goes on, as it does when it is painted.
@@ -140,7 +145,7 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
                 if packet.pts is not None and _has_content(packet):
                     digest = hashlib.sha1(_payload(packet), usedforsecurity=False).digest()
                     begin, end = (
-                        time * packet.time_base for time in (packet.pts, packet.pts + (packet.duration or 0))
+                        time * packet.time_base for time in (packet.pts, packet.pts + _duration(packet))
                     )
                     packets[packet.stream_index].append((begin, end, digest))
                     if packet.stream_index in samples:
@@ -149,7 +154,9 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
                 continue
             try:
                 decoded: list[Any] = [] if is_cut_off(packet) else packet.decode()
+                sent = max(sent, -1 if packet.pts is None or packet.is_discard else packet.pts)
             except av.error.InvalidDataError:
+                damaged = True
                 continue
             for frame in decoded:
                 first = first or frame
@@ -158,6 +165,10 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
                 frames.append((None if frame.pts is None else shown, duration))
         if first is None:
             raise SourceError(f"{path}: none of its frames can be decoded")
+        last, duration = frames[-1]
+        if threads == "AUTO" and (damaged or (last is not None and sent - last > duration / 2)):
+            # Of what threads still have at the end, PyAV gives nothing behind a damaged picture.
+            return _read(path, picture_rate, between, "SLICE")
         for index, whole in samples.items():
             if packets[index]:
                 packets[index] = [(packets[index][0][0], packets[index][-1][1], whole.digest())]
@@ -165,7 +176,6 @@ def _read(path: Path, picture_rate: Fraction | None, between: Callable[[], None]
         size, aspect = (first.width, first.height), video.sample_aspect_ratio or Fraction(1)
         if orientation.transpose:
             size, aspect = (first.height, first.width), 1 / aspect
-        last, duration = frames[-1]
         ends = [] if last is None else [(last + duration) * video.time_base]
         if video.duration:
             ends.append(((video.start_time or 0) + video.duration) * video.time_base)
@@ -230,6 +240,17 @@ def _has_content(packet: Any) -> bool:
     context = packet.stream.codec_context
     silent = packet.size == 2 and context is not None and context.codec.canonical_name == "mov_text"
     return bool(packet.size) and not silent
+
+
+def _duration(packet: Any) -> int:
+    """Ticks that a packet lasts; sound of which Matroska does not tell it, such as WavPack, is decoded."""
+    context = packet.stream.codec_context
+    duration: int = packet.duration or 0
+    if not duration and packet.stream.type == "audio" and context is not None:
+        with contextlib.suppress(av.error.FFmpegError):
+            seconds = sum(Fraction(frame.samples, frame.sample_rate) for frame in packet.decode())
+            duration = round(seconds / packet.time_base)
+    return duration
 
 
 def _payload(packet: Any) -> bytes:

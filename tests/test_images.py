@@ -145,6 +145,15 @@ def test_more_frames_than_one_do_not_go_into_one_picture(tmp_path, video, pack):
     assert (tmp_path / "b.png").read_text() == "precious"
 
 
+def test_pictures_do_not_lose_the_shape_of_pixels_unless_a_size_is_asked_for(tmp_path, pack):
+    video = make_video(tmp_path / "in.mp4", frames=2, aspect=Fraction(4, 3))
+    arguments = (video, "-o", tmp_path / "%d.png", "--style", pack)
+    assert_one_line(fauve("run", *arguments), "pixels are 4/3 times as wide as high; give --size 128x64")
+    assert not list(tmp_path.glob("*.png"))
+    run(*arguments, "--size", "128x64")
+    assert cv2.imread(str(tmp_path / "2.png")).shape == (64, 128, 3)
+
+
 def test_pictures_that_are_there_stay_unless_forced(tmp_path, video, pack):
     (tmp_path / "f0001.png").write_text("precious")
     result = fauve("run", video, "-o", tmp_path / "f%04d.png", "--style", pack)

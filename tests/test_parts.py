@@ -558,6 +558,16 @@ def test_a_full_disk_is_said_and_no_shorter_film_is_written(tmp_path, long_video
     assert os.listdir(tmp_path) == ["tiny"]
 
 
+def test_a_part_that_cannot_be_begun_is_said_and_nothing_else(tmp_path):
+    parts = Parts(tmp_path / "out.mp4")
+    parts.begin({}, resume=False, force=False)
+    parts.remove()
+    sink = PartSink(parts, INFO, choose("h264", INFO, muxer="mp4"))
+    with pytest.raises(SinkError, match=r"out\.mp4: cannot be written: No such file"):
+        sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+    sink.abort()
+
+
 def test_ctrl_c_stops_several_videos(tmp_path, pack):
     (tmp_path / "in").mkdir()
     for index in range(4):
@@ -586,6 +596,45 @@ def test_what_is_stopped_in_one_go_leaves_nothing(tmp_path, pack, how):
     _, error = process.communicate(timeout=30)
     assert (process.returncode, error) == (2, "fauve: stopped; no output was written\n")
     assert sorted(os.listdir(tmp_path)) == ["in.mp4", "tiny"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such terminals there")
+@pytest.mark.parametrize(("name", "left"), [("out.gif", []), ("out.mp4", [".out.mp4.parts"])])
+def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(tmp_path, pack, name, left):
+    import fcntl
+    import pty
+    import termios
+
+    def in_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    make_video(tmp_path / "in.mp4", frames=1200, size=(320, 180), audio=False)
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [
+            *FAUVE,
+            "run",
+            str(tmp_path / "in.mp4"),
+            "-o",
+            str(tmp_path / name),
+            "--style",
+            str(pack),
+            "--quiet",
+        ],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), inside),
+        start_new_session=True,
+        preexec_fn=in_terminal,
+    )
+    os.close(inside)
+    begun = ".out.mp4.parts/*.json" if left else ".out*"
+    while not any(path.stat().st_size and path.name != "journal.json" for path in tmp_path.glob(begun)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.close(terminal)
+    assert process.wait(timeout=30) == 2
+    assert sorted(os.listdir(tmp_path)) == [*left, "in.mp4", "tiny"]
+    assert bool(list(Parts(tmp_path / "out.mp4"))) == bool(left)
 
 
 def test_the_index_of_a_video(long_video):

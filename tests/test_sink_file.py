@@ -173,7 +173,13 @@ def test_what_has_numbers_of_its_own_is_written_in_these(tmp_path, name, codec, 
 
 @pytest.mark.parametrize(
     ("name", "codec", "tells"),
-    [("b.webm", None, False), ("b.mkv", "ffv1", False), ("b.mkv", "h264", True), ("b.mp4", "vp9", True)],
+    [
+        ("b.webm", None, False),
+        ("b.webp", None, False),
+        ("b.mkv", "ffv1", False),
+        ("b.mkv", "h264", True),
+        ("b.mp4", "vp9", True),
+    ],
 )
 def test_no_shape_of_pixels_is_lost(tmp_path, name, codec, tells):
     shape = Fraction(64, 45)

@@ -305,11 +305,12 @@ def test_all_whole_pictures_before_a_cut_are_painted_and_it_is_named(tmp_path, c
     assert suffix == "avi" or (index is not None and len(index.times) == frames)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "flv"])
 def test_an_end_is_missed_by_a_few_pictures_too(tmp_path, caplog, suffix):
     path = tmp_path / f"a.{suffix}"
     # Of these pictures FFmpeg gives one that is cut off in part.
-    video = make_video(tmp_path / "in.mov", frames=50, audio=False, codec="mjpeg", pix_fmt="yuvj420p")
+    name, codec, pixels = ("in.flv", "flv", "yuv420p") if suffix == "flv" else ("in.mov", "mjpeg", "yuvj420p")
+    video = make_video(tmp_path / name, frames=50, audio=False, codec=codec, pix_fmt=pixels)
     for pictures in (None, 46):
         caplog.clear()
         if pictures is None:
@@ -324,7 +325,7 @@ def test_an_end_is_missed_by_a_few_pictures_too(tmp_path, caplog, suffix):
 
 
 @pytest.mark.parametrize("content", [b"", bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067ff"), b"RIFF"])
-@pytest.mark.parametrize("kind", ["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "nut"])
+@pytest.mark.parametrize("kind", ["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "nut"])
 def test_what_tells_no_length_is_not_called_cut_off(tmp_path, kind, content):
     path = tmp_path / "a"
     # The size of a Matroska file that was piped is all ones, that of an .avi, too.
@@ -400,6 +401,41 @@ def test_an_encrypted_video(tmp_path):
     )
     with pytest.raises(SourceError, match=r"b\.mp4: is encrypted, and has no key in it; decrypt it first"):
         FileSource(path)
+
+
+@pytest.mark.parametrize("damaged", [{46}, {47}, {48}, {49}, {45, 48}, {47, 48, 49}])
+def test_no_picture_behind_a_damaged_one_is_lost_at_the_end(tmp_path, damaged):
+    video = make_video(tmp_path / "a.mkv", frames=50, audio=False, codec="mpeg4")
+    path = rewritten(
+        *(video, tmp_path / "b.mkv"),
+        lambda number, content: b"\xff" * len(content) if number in damaged else content,
+    )
+    with FileSource(path) as source:
+        frames = [item for item in source if isinstance(item, Frame)]
+        assert source.damaged == len(damaged)
+    expected = [40 * number for number in range(50) if number not in damaged]
+    assert [frame.pts for frame in frames] == expected
+    assert [time * 1000 for time in read_contents(path).times] == expected
+
+
+def test_a_track_that_begins_behind_all_that_is_looked_into_is_left_out_and_said(tmp_path, caplog):
+    def piece(first, **options):
+        pts = [3600 * (first + number) for number in range(25)]
+        path = make_video(tmp_path / "piece.ts", pts, time_base=Fraction(1, 90000), **options)
+        return path.read_bytes()
+
+    # FFmpeg looks into the first 5 MB and the last 250 KB; packets of this kind hold nothing.
+    nothing = b"\x47\x1f\xff\x10" + b"\xff" * 184
+    path = tmp_path / "in.ts"
+    path.write_bytes(
+        b"".join(
+            (piece(0, audio=False), nothing * 30_000, piece(25), nothing * 3_000, piece(50, audio=False))
+        )
+    )
+    for read in (lambda: list(FileSource(path)), lambda: read_contents(path).times):
+        caplog.clear()
+        assert len(read()) == 75
+        assert "in.ts: a track that begins later than the others is left out" in caplog.text
 
 
 def test_a_long_run_of_damage_is_an_error_and_a_short_one_is_not(tmp_path, monkeypatch, caplog):

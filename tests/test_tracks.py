@@ -481,6 +481,32 @@ def test_plain_samples_go_into_mp4_whose_source_does_not_name_their_channels(tmp
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_sound_that_begins_late_is_heard_to_its_end(tmp_path, suffix, caplog):
+    film = make_video(tmp_path / "film.mkv", frames=300, size=(32, 32))
+    path = tmp_path / "in.mkv"
+    with av.open(str(film)) as source, av.open(str(path), "w") as out:
+        twins = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and (packet.stream.type == "video" or packet.pts > 10_000):
+                packet.stream = twins[packet.stream_index]
+                out.mux(packet)
+    # FFmpeg does not look that far, and does not know how long its packets last.
+    assert not any(packet[2] for packet in read_video(path).packets)
+    copy(path, tmp_path / f"out.{suffix}")
+    assert differences(read_contents(path), read_contents(tmp_path / f"out.{suffix}")) == []
+    assert caplog.text == ""
+
+
+def test_a_downmix_becomes_left_and_right_in_mp4(tmp_path, caplog):
+    path = make_video(tmp_path / "in.mov", frames=20, audio_codec="pcm_s16le", layout="downmix")
+    copy(path, tmp_path / "out.mp4")
+    assert differences(read_contents(path), read_contents(tmp_path / "out.mp4")) == []
+    with av.open(str(path)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert [each.streams.audio[0].layout.name for each in (before, after)] == ["downmix", "stereo"]
+    assert caplog.text == ""
+
+
 def test_more_channels_than_have_names_are_encoded_anew_for_mp4(tmp_path, caplog):
     path = tmp_path / "in.mkv"
     with av.open(str(path), "w") as container:

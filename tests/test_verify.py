@@ -56,9 +56,12 @@ def test_a_turned_source_whose_output_is_upright(tmp_path):
     assert differences(before, after) == []
 
 
-@pytest.mark.parametrize(("name", "codec"), [("in.mp4", "aac"), ("in.mkv", "pcm_s16le")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("in.mp4", "aac"), ("in.mkv", "pcm_s16le"), ("in.mkv", "wavpack")]
+)
 def test_sound_that_had_to_be_encoded_anew_is_no_difference(tmp_path, name, codec):
-    path = make_video(tmp_path / name, frames=50, audio_codec=codec)
+    # The last packet of WavPack has more than a tenth of a second in it, and tells no duration.
+    path = make_video(tmp_path / name, frames=55, audio_codec=codec)
     copy(path, tmp_path / "out.webm")
     assert differences(read_contents(path), read_contents(tmp_path / "out.webm")) == []
 

@@ -40,6 +40,9 @@ FORMATS = {
 TELL_ASPECT = ("h264", "hevc")
 """Codecs that tell the shape of a pixel themselves: from PyAV 18, Matroska does not learn it."""
 
+TELL_NO_ASPECT = ("matroska", "webm", "webp")
+"""Muxers that do not tell it."""
+
 ANIMATIONS = frozenset({"gif", "apng", "webp"})
 """Muxers of pictures that move; their packets depend on one another and are not joined from parts."""
 
@@ -135,7 +138,9 @@ class Container:
         if encoding.encoder.written(info.colour).range != info.colour.range:
             codec = encoding.encoder.codec
             log.warning("%s: %s holds limited range only; the picture is brought to it", self.path, codec)
-        self._refuse_lost_aspect(encoding, info)
+        if self._muxer in TELL_NO_ASPECT and encoding.encoder.codec not in TELL_ASPECT:
+            what = f"{encoding.encoder.codec} in a {self.path.suffix} file"
+            refuse_lost_aspect(self.path, what, info)
         if info.mastering is not None and encoding.encoder.mastering_option is None:
             log.warning(
                 "%s: %s cannot hold what the source says about its display (%s); it is left out",
@@ -166,16 +171,6 @@ class Container:
     def context(self) -> Any:
         """The codec context of the picture, open; for whoever encodes right into this file."""
         return self._video.codec_context
-
-    def _refuse_lost_aspect(self, encoding: Encoding, info: VideoInfo) -> None:
-        shape, codec = info.sample_aspect_ratio, encoding.encoder.codec
-        if shape == 1 or codec in TELL_ASPECT or self._muxer not in ("matroska", "webm"):
-            return
-        width = 2 * max(1, round(info.width * shape / 2))
-        raise SinkError(
-            f"{self.path}: {codec} in a {self.path.suffix} file cannot tell that pixels are {shape} times as "
-            f"wide as high; give --size {width}x{info.height}, or write .mp4 or .mov"
-        )
 
     def _add(self, track: Track) -> None:
         """Make room for a track, or say what becomes of it."""
@@ -294,6 +289,24 @@ class Container:
         """Close it as it is; never raises."""
         with contextlib.suppress(Exception):
             self._container.close()
+
+
+def refuse_lost_aspect(path: Path, what: str, info: VideoInfo) -> None:
+    """Make sure that pixels are square.
+
+    Args:
+        what: cannot tell of others.
+
+    Raises:
+        SinkError: they are not.
+    """
+    shape = info.sample_aspect_ratio
+    if shape != 1:
+        width = 2 * max(1, round(info.width * shape / 2))
+        raise SinkError(
+            f"{path}: {what} cannot tell that pixels are {shape} times as wide as high; give "
+            f"--size {width}x{info.height}, or write .mp4 or .mov"
+        )
 
 
 def muxer_of(path: Path) -> str:

@@ -198,11 +198,12 @@ class PartSink(Sink):
         self._last_pts = frame.pts
         try:
             if self._encoder is None:
-                self._encoder = VideoEncoder(self._encoding, self._info)
+                encoder = VideoEncoder(self._encoding, self._info)
                 self._name = self._parts.folder / str(frame.pts)
                 self._file = open(self._name.with_suffix(".packets"), "wb")  # noqa: SIM115  closed by _finish
                 self._packets: list[tuple[int, int, int, bool]] = []
                 self._frames = 0
+                self._encoder = encoder
             self._keep(self._encoder.encode(frame))
             self._frames += 1
             if self._frames == GRID:

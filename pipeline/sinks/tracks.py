@@ -104,6 +104,8 @@ class CopiedTrack:
         strict = not container.format.flags & Flags.ts_nonstrict.value
         self._step = int(strict and self.stream.type == "audio")
         self._longest = LONGEST if container.format.name in ("mp4", "mov") else None
+        # Of sound that begins late Matroska tells none, and the last packet would not be heard.
+        self._ends_by_duration = self._longest is not None and self.stream.type == "audio"
 
     def packets(self, packet: Any) -> Sequence[Any]:
         """What to mux for `packet` of the source."""
@@ -114,10 +116,12 @@ class CopiedTrack:
             packet.dts = self._last + self._step
             packet.pts = max(packet.pts or packet.dts, packet.dts)
             self.moved += 1
-        self._last = packet.dts
         if self._longest is not None and (packet.duration or 0) > self._longest:
             # The muxer has it last until the next; the very last is seen for a second.
             packet.duration = round(1 / packet.time_base)
+        elif self._ends_by_duration and not packet.duration and None not in (self._last, packet.dts):
+            packet.duration = packet.dts - self._last
+        self._last = packet.dts
         return [packet]
 
     def flush(self) -> Sequence[Any]:
@@ -131,7 +135,8 @@ def _named(layout: Any) -> Any:
     Raises:
         ValueError: so many channels have no usual one.
     """
-    if not layout.name.endswith("channels"):
+    # Of a downmix .mp4 has no words for the left and the right.
+    if not layout.name.endswith("channels") and layout.name != "downmix":
         return layout
     if layout.nb_channels not in USUAL_LAYOUTS:
         raise ValueError(f"nobody knows which of {layout.nb_channels} channels is which")

@@ -1,8 +1,10 @@
 """How video files, sequences of pictures and standard input are opened."""
 
 import io
+import logging
 import os
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,8 @@ from av.stream import Disposition
 from engines.cuda import gpus
 from pipeline.errors import SourceError
 from pipeline.nv12 import current_context
+
+log = logging.getLogger("fauve")
 
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""
@@ -215,6 +219,19 @@ def picture_stream(container: Any) -> Any:
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
     return best if best in pictures else next(iter(pictures), None)
+
+
+def packets_of(container: Any, streams: Any, name: str) -> Iterator[Any]:
+    """The packets of `streams`, and at the end one without content of each.
+
+    Args:
+        name: what messages call the container.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError:
+        # PyAV's, at the very end, where there are more tracks than there were at the beginning.
+        log.warning("%s: a track that begins later than the others is left out", name)
 
 
 def begins(container: Any) -> Fraction:

@@ -1,6 +1,9 @@
 """Video files, by PyAV."""
 
+import contextlib
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +32,7 @@ from pipeline.sources.demuxer import (
     is_cut_off,
     open_input,
     open_on_nvidia,
+    packets_of,
     picture_stream,
     transparent_decoder,
     usual_duration,
@@ -56,6 +60,9 @@ TELL_DURATION = ("mov", "matroska", "flv", "mxf")
 
 CUT_SHORT = Fraction(1, 2)
 """Seconds by which a file may end before the time that its header tells."""
+
+MOST_AHEAD = 64
+"""Packets that the threads of a decoder may have at once, and more."""
 
 LONGEST_DAMAGE = 1000
 """Packets in a row of a file that may be damaged: a recording may begin long before its first key frame."""
@@ -102,15 +109,26 @@ class FileSource(Source):
         self._background: tuple[int, int, int] | None = None
         self.damaged = 0
         """Packets that could not be decoded."""
+        self._damaged_pts: deque[int | None] = deque(maxlen=MOST_AHEAD)
+        """Of the newest of them."""
         self.cut_short = False
         """The end of the file is missing; known once it has been read to there."""
+        self.patience = math.inf
+        """Seconds for which a live container may give pictures of which none can be decoded."""
+        self._fruitless_since: float | None = None
+        """When the first packet came of those since the last picture, in seconds of `time.monotonic`."""
         self._damaged_run = 0
+        self._sent_pts: int | None = None
+        """The latest of all packets that were given to the decoder."""
+        self._decoded_pts: int | None = None
+        """The latest of all pictures that came out of it."""
         self._reached = Fraction(0)
         """When the last of all packets so far ends, in seconds."""
         self._live = container is not None
         if container is None and decoder == "cuda":
             container = open_on_nvidia(path, picture_rate, on_device=on_device)
         self._container = container or open_input(path, picture_rate)
+        self._picture_rate, self._decoder = picture_rate, decoder
         try:
             self._start, self._end = start, end
             self._counted = start if counted is None else counted
@@ -291,20 +309,24 @@ class FileSource(Source):
     def _demux(self, *, decode: bool = True) -> Iterator[Any]:
         """Decoded frames, and the packets of the other tracks."""
         try:
-            for packet in self._container.demux(self._read):
+            for packet in packets_of(self._container, self._read, self.path):
                 self._timeline.place(packet)
                 if packet.pts is not None:
                     end = (packet.pts + (packet.duration or 0)) * packet.time_base
                     self._reached = max(self._reached, end)
                 if packet.stream is self._video:
                     if decode:
-                        yield from self._decode(packet)
+                        pictures = self._decode(packet)
+                        self._check_patience(pictures)
+                        yield from pictures
                 elif packet.stream_index in self._cover_indices:
                     if packet.size:
                         self._covers[packet.stream_index] = packet
                 elif packet.size and packet.stream_index in self._wanted:
                     yield packet
             if decode:
+                for frame in self._behind_damage():
+                    yield from self._deinterlaced(frame)
                 yield from self._deinterlaced(None)
             self._say_cut_short()
         except av.error.FFmpegError as error:
@@ -342,6 +364,8 @@ class FileSource(Source):
             self.cut_short = True
             self._count_damaged(packet)
             return []
+        if packet.pts is not None and not packet.is_discard:
+            self._sent_pts = max(packet.pts, self._sent_pts or packet.pts)
         try:
             frames: list[Any] = (self._transparent or packet).decode(*([packet] if self._transparent else []))
         except av.error.InvalidDataError:
@@ -354,13 +378,60 @@ class FileSource(Source):
                 ) from None
             return []
         self._damaged_run = 0
+        if frames and frames[-1].pts is not None:
+            self._decoded_pts = frames[-1].pts
         return [whole for frame in frames for whole in self._deinterlaced(frame)]
 
+    def _check_patience(self, pictures: list[Any]) -> None:
+        """Give up a live container whose sender has gone over to what its decoder does not know."""
+        now = time.monotonic()
+        if pictures:
+            self._fruitless_since = None
+        elif self._fruitless_since is None:
+            self._fruitless_since = now
+        elif now - self._fruitless_since > self.patience:
+            why = f"no picture could be decoded for {self.patience:g} s; its codec may have changed"
+            raise SourceError(f"{self.path}: {why}")
+
+    def _ends_early(self) -> bool:
+        """Whether the decoder has not given the last picture; a field of one tells a later time than it."""
+        if self._sent_pts is None or self._decoded_pts is None:
+            return False
+        return self._sent_pts - self._decoded_pts > usual_duration(self._video) / 2
+
+    def _behind_damage(self) -> Iterator[Any]:
+        """The pictures behind a damaged one that the threads of the decoder still had at the end.
+
+        There PyAV takes them all at once, and none behind an error. So the end is decoded again, in turn.
+        """
+        twice = not self._live and self.path != "standard input" and self._decoder == "cpu"
+        if not twice or self._timeline.jumps or self._timeline.first or not self._ends_early():
+            return
+        last = cast(int, self._decoded_pts)
+        # They are counted again, too; what is found at the very end has no time.
+        self.damaged -= sum(pts is None or pts > last for pts in self._damaged_pts)
+        with open_input(self.path, self._picture_rate) as container:
+            video = picture_stream(container)
+            video.thread_type = "SLICE"
+            # What cannot be sought in is read from its beginning.
+            with contextlib.suppress(av.error.FFmpegError):
+                container.seek(last, stream=video)
+            for packet in packets_of(container, video, self.path):
+                try:
+                    frames = [] if is_cut_off(packet) else packet.decode()
+                except av.error.InvalidDataError:
+                    if packet.pts is not None and packet.pts > last:
+                        self._count_damaged(packet)
+                    continue
+                yield from (frame for frame in frames if frame.pts is not None and frame.pts > last)
+
     def _count_damaged(self, packet: Any) -> None:
-        self.damaged += packet.pts is None or (
+        if packet.pts is None or (
             (self._counted is None or packet.pts >= self._counted)
             and (self._end is None or packet.pts < self._end)
-        )
+        ):
+            self.damaged += 1
+            self._damaged_pts.append(packet.pts)
 
     def _deinterlaced(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
         """What is ready after `frame`, or at the end after None; progressive video passes as it is."""

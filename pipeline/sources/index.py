@@ -8,7 +8,7 @@ from pathlib import Path
 import av.error
 
 from pipeline.errors import SourceError
-from pipeline.sources.demuxer import begins, is_cut_off, open_input, picture_stream
+from pipeline.sources.demuxer import begins, is_cut_off, open_input, packets_of, picture_stream
 from pipeline.sources.timeline import Timeline
 
 
@@ -52,7 +52,7 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
             video, timeline = picture_stream(container), Timeline(begins(container))
             if container.format.name == "avi" and video.codec_context.has_b_frames:
                 return None
-            for packet in container.demux(video):
+            for packet in packets_of(container, video, str(path)):
                 if not packet.size or packet.is_discard or is_cut_off(packet):
                     continue
                 timeline.place(packet)

@@ -26,13 +26,13 @@ def is_truncated(path: Path, kind: str) -> bool:
 
     Args:
         kind: FFmpeg's name of its format; it can be told of what that begins with "mov", "matroska", "avi",
-            "mpegts", "mpeg", "ogg" or "asf".
+            "flv", "mpegts", "mpeg", "ogg" or "asf".
 
     Raises:
         OSError: it cannot be read.
     """
     kind = kind.partition(",")[0]
-    if kind not in ("mov", "matroska", "avi", "mpegts", "mpeg", "ogg", "asf"):
+    if kind not in ("mov", "matroska", "avi", "flv", "mpegts", "mpeg", "ogg", "asf"):
         return False
     with path.open("rb") as file:
         head = file.read(TAIL)
@@ -43,6 +43,8 @@ def is_truncated(path: Path, kind: str) -> bool:
             return size < _end_of_boxes(file, size)
         if kind == "avi":
             return size < _end_of_riff(file, size)
+        if kind == "flv":
+            return size < _end_of_tags(file, size)
     if kind == "mpegts":
         return all(size % packet for packet in TRANSPORT_PACKETS)
     if kind == "matroska":
@@ -79,6 +81,21 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
             break
         at += 8 + length
     return at
+
+
+def _end_of_tags(file: BinaryIO, size: int) -> int:
+    """Where the last tag of an .flv ends, each of which is followed by four bytes that tell its length."""
+    file.seek(0)
+    head = file.read(9)
+    end = int.from_bytes(head[5:]) if head.startswith(b"FLV") else size
+    while end + 4 < size:
+        file.seek(end + 4)
+        head = file.read(11)
+        # Sound, picture or data, in the lowest five bits.
+        if head[0] & 31 not in (8, 9, 18):
+            break
+        end += 4 + 11 + int.from_bytes(head[1:4])
+    return end
 
 
 def _matroska_size(head: bytes) -> int:
