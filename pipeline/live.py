@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.address import shown
 from pipeline.controls import Controls, Scene
 from pipeline.deck import Deck
 from pipeline.errors import SinkError
@@ -42,10 +43,19 @@ def open_sink(address: str, info: VideoInfo, *, bits: int | None = None, force: 
         return CameraSink(address, info)
     if address.startswith("speaker:"):
         return SpeakerSink(address, info)
-    if address.startswith(("whip:", "whep:")):
-        from pipeline.sinks.webrtc import WhepSink, WhipSink
+    if address.startswith("whep:"):
+        from pipeline.sinks.webrtc import WhepSink
 
-        return WhipSink(address, info) if address.startswith("whip:http") else WhepSink(address, info)
+        return WhepSink(address, info)
+    if address.startswith("whip:http"):
+        from pipeline.sinks.webrtc import WhipSink
+
+        return WhipSink(address, info)
+    if address.startswith("whip:"):
+        raise SinkError(
+            f"{shown(address)}: is no server to send to, such as whip:https://HOST/PATH; whep::PORT is for "
+            "players that fetch it"
+        )
     if "://" in address or address.endswith(".m3u8"):
         return StreamSink(address, info, bits=bits)
     if Path(address).suffix.lower() in RECORDINGS:

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -236,6 +236,16 @@ def test_ctrl_c_ends_it_at_once_and_closes_the_recording(tmp_path, pack):
     assert len(numbers) == done["frames"] > 0
 
 
+def test_who_reads_the_status_may_go_while_the_show_goes_on(tmp_path, pack):
+    path = tmp_path / "show.mkv"
+    process = start("test:", *SIZE, "-s", pack, "-o", path, "--json", "--duration", "4s")
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert "the status cannot be told any more: Broken pipe" in wait_for(process, "any more")
+    assert process.wait(60) == 0
+    assert len(codes(str(path))[0]) > 0
+
+
 def test_the_same_machine_gets_it_by_nut(pack, tmp_path):
     port = free_port()
     process = start("test:", *SIZE, "-s", pack, "-o", f"nut+udp://127.0.0.1:{port}", "--strength", "0")
@@ -404,6 +414,26 @@ def test_a_disk_that_is_full_ends_hls(tmp_path):
     assert relay.stderr.splitlines()[-1] == "File too large"
 
 
+@pytest.mark.parametrize(("room", "full"), [(1 << 20, False), (4096, True)])
+def test_a_disk_that_is_full_at_the_end_of_hls_is_said(tmp_path, monkeypatch, room, full):
+    popen = subprocess.Popen
+    limited = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))}
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **named: popen(*args, **named, **limited))
+    pattern = PatternSource((320, 180))
+    sink = StreamSink(str(tmp_path / "show.m3u8"), pattern.info)
+    frames = (Frame(pattern.picture(n), n * 3000, 3000, pattern.info.time_base) for n in range(21))
+    sink.write(next(frames))
+    wait_until(lambda: sink.connected)
+    # Less than a second: all of it is written at the end.
+    for frame in frames:
+        sink.write(frame)
+    said = pytest.raises(SinkError, match=r"show.m3u8: the last seconds are missing: File too large$")
+    with said if full else contextlib.nullcontext():
+        sink.close()
+    sink.abort()
+    assert sink.left_out == 1
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
 def test_sound_after_a_gap_does_not_begin_before_it(tmp_path, suffix):
     path, pattern = tmp_path / f"show{suffix}", PatternSource((320, 180), sound=True)
@@ -513,6 +543,26 @@ def test_a_server_that_accepts_and_closes_is_not_back(monkeypatch, caplog):
     wait_until(lambda: sink.reconnected)
     sink.abort()
     assert caplog.messages[1:] == ["tcp://127.0.0.1:9 is back"]
+
+
+def test_hls_whose_folder_is_gone_is_not_back_before_it_has_written(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(stream, "HOLDS", 0.0)
+    monkeypatch.setattr(stream, "FIRST_SEGMENT", 300.0)
+    (tmp_path / "show").mkdir()
+    sink, numbers = open_sink(str(tmp_path / "show" / "a.m3u8"), PatternSource((64, 64)).info), count()
+    (tmp_path / "show").rmdir()
+
+    def written():
+        number = next(numbers)
+        sink.write(Frame(noise(number).image[:64, :64].copy(), 3000 * number, 3000, TIME_BASE))
+        return sink
+
+    wait_until(lambda: written()._failures >= 2 and sink.connected)
+    wait_until(lambda: written()._failures >= 3)
+    assert sink.reconnected == 0
+    sink.abort()
+    assert "a.m3u8 is lost (No such file or directory); it is tried again" in caplog.text
+    assert "is back" not in caplog.text
 
 
 @pytest.fixture
@@ -984,6 +1034,123 @@ def test_who_sends_to_a_listener_and_falls_silent_is_lost_though_the_connection_
         sender.close()
 
 
+def transport_stream(path, video="libx264", sound="aac", first_pid=0x100, pictures=50):
+    """The bytes of that many pictures, 25 a second, and of silence beside them."""
+    pattern = PatternSource((160, 96), Fraction(25))
+    with av.open(str(path), "w", format="mpegts", options={"mpegts_start_pid": str(first_pid)}) as container:
+        stream = container.add_stream(video, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "x265-params": "log-level=none"}
+        audio = container.add_stream(sound, rate=48000, layout="stereo")
+        for number in range(pictures):
+            picture = av.VideoFrame.from_ndarray(pattern.picture(number), format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+            samples = av.AudioFrame(audio.codec_context.format.name, "stereo", 1920)
+            for plane in samples.planes:
+                plane.update(bytes(plane.buffer_size))
+            samples.sample_rate, samples.pts = 48000, 1920 * number
+            container.mux(audio.encode(samples))
+        container.mux([*stream.encode(None), *audio.encode(None)])
+    return path.read_bytes()
+
+
+class Sending:
+    """What FFmpeg reads: `first`, and `then` again and again, until it is told to end."""
+
+    def __init__(self, first, then):
+        self._rest, self._then = first, then
+        self.over = False
+
+    def read(self, size):
+        if not self._rest:
+            if self.over or not self._then:
+                return b""
+            time.sleep(0.02)
+            self._rest = self._then
+        given, self._rest = self._rest[:size], self._rest[size:]
+        return given
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        ({"video": "libx265"}, "no picture could be decoded for 0.1 s; its codec may have changed"),
+        ({"sound": "mp2"}, "its sound cannot be decoded any more: Invalid data found"),
+    ],
+)
+def test_a_sender_that_goes_over_to_another_codec_is_lost_and_comes_back(tmp_path, caplog, after, why):
+    first, then = (transport_stream(tmp_path / "one.ts", **kind) for kind in ({}, after))
+    opened = []
+
+    def connect():
+        opened.append(Sending(b"" if opened else first, then))
+        return av.open(opened[-1], format="mpegts", options={"probesize": "20000"})
+
+    with LiveSource("udp://phone:1234", connect, timeout=0.1) as source:
+        wait_until(lambda: source.reconnected)
+        wait_until(lambda: source._items.dropped > 50)
+        for each in opened:
+            each.over = True
+    assert f"udp://phone:1234 is lost ({why}" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["udp://127.0.0.1:1234", "listen:udp://127.0.0.1:1234"])
+def test_a_sender_that_is_started_anew_may_number_its_tracks_in_another_way(tmp_path, address):
+    sent = [transport_stream(tmp_path / "one.ts", first_pid=pid) for pid in (0x100, 0x200)]
+    options = {**parse_source(address).options, "probesize": "20000"}
+    options.pop("fflags", None)  # which leave out the pictures that are looked at before the first
+    with av.open(Sending(b"".join(sent), b""), format="mpegts", options=options) as container:
+        assert len(list(container.decode(video=0))) == 100
+
+
+class Growing:
+    """A container that has more tracks at its end than at its beginning, of which PyAV knows nothing."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self, streams):
+        yield from self._container.demux(streams)
+        raise IndexError("list index out of range")
+
+    def decode(self, audio):
+        for packet in self.demux(self._container.streams.audio[audio]):
+            yield from packet.decode()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._container.close()
+
+
+def test_a_track_that_begins_later_takes_nothing_with_it(tmp_path, caplog):
+    transport_stream(tmp_path / "in.ts")
+    with FileSource("phone", container=Growing(av.open(str(tmp_path / "in.ts")))) as source:
+        assert sum(isinstance(item, Frame) for item in source) == 50
+    assert caplog.messages == ["phone: a track that begins later than the others is left out"]
+
+
+def test_a_track_that_begins_later_takes_no_sound_with_it(tmp_path, monkeypatch):
+    transport_stream(tmp_path / "in.ts", pictures=10)
+    opened = []
+
+    def connect(self):
+        opened.append(Growing(av.open(str(tmp_path / "in.ts"))))
+        return opened[-1]
+
+    monkeypatch.setattr(WithSound, "_connect", connect)
+    with WithSound(PatternSource((64, 48)), str(tmp_path / "in.ts"), loop=True) as source:
+        for number, _ in enumerate(source):
+            assert number < 1000
+            if len(opened) > 2:
+                break
+
+
 class Hanging(Capture):
     """A camera that hangs after each picture until it is asked for another one."""
 
@@ -1194,6 +1361,23 @@ def test_the_last_picture_of_a_file_has_its_time_before_the_first_follows(tmp_pa
     assert times[3] - times[1] > 0.95
 
 
+def test_a_file_that_cannot_be_played_again_is_lost(tmp_path, caplog):
+    make_video(tmp_path / "in.mp4", frames=5)
+    source = open_source(str(tmp_path / "in.mp4"), loop=True)
+    (tmp_path / "in.mp4").rename(tmp_path / "away.mp4")
+    looking = threading.Thread(target=lambda: list(source))
+    looking.start()
+    wait_until(lambda: source.lost)
+    (tmp_path / "away.mp4").rename(tmp_path / "in.mp4")
+    wait_until(lambda: source.reconnected)
+    source.close()
+    looking.join()
+    lost, back = caplog.messages
+    why = "cannot be opened: No such file or directory"
+    assert lost == f"{tmp_path}/in.mp4 is lost ({why}); its last picture is held"
+    assert back == f"{tmp_path}/in.mp4 is back"
+
+
 def test_a_file_waits_until_somebody_looks(tmp_path):
     video = make_video(tmp_path / "in.mp4", frames=25)
     with open_source(str(video)) as source:
@@ -1242,7 +1426,9 @@ def test_hls_is_written(tmp_path, pack):
         (["test:", "-o", "x.avi"], ["x.avi", ".mkv"]),
         (["test:", "-o", "ftp://a/b"], ["ftp://a/b", "rtmp://"]),
         (["test:", "-o", "none/x.mkv"], ["no folder"]),
+        (["test:640x480", "-o", "x.mkv"], ["test:640x480", "--size"]),
         (["test:"], ["-o"]),
+        (["test:", "-o", "whip::8090"], ["whip::8090", "whip:https://", "whep::PORT"]),
         (["test:", "-o", "x.mkv", "--style", "none"], ["none"]),
         (["tcp://127.0.0.1:9", "-o", "x.mkv"], ["tcp://127.0.0.1:9", "cannot be opened"]),
         (["test:", "-o", "camera:"], ["camera:"]),

@@ -1053,6 +1053,40 @@ def test_osc_that_is_cut_off_or_means_nothing_is_refused(controls, caplog):
     assert "freeze is on or off, not 'perhaps'" in caplog.text
 
 
+def bundle(*elements):
+    """A bundle of OSC to be done at once, each element behind its size."""
+    sized = (len(element).to_bytes(4, "big") + element for element in elements)
+    return b"#bundle\0" + bytes(7) + b"\1" + b"".join(sized)
+
+
+def test_what_is_no_osc_in_a_bundle_is_one_line_of_ten_at_most(controls, caplog):
+    from pythonosc.osc_message_builder import build_msg
+
+    from pipeline.osc import Osc
+
+    weaker, black = build_msg("/fauve/strength", 0.25).dgram, build_msg("/fauve/blackout", 1).dgram
+    unreadable = (
+        bundle() + (-4).to_bytes(4, "big", signed=True),
+        bundle(weaker)[:-4],
+        bundle(weaker, *[b""] * 1000),
+        bundle(b"/fauve/strength\0,Sf\0warm\0\0\0\0\x3f\0\0\0"),
+    )
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", osc.port))
+        for packet in unreadable * 5:
+            client.send(packet)
+        client.send(bundle(bundle(weaker), black))
+        wait_for(lambda: controls.state["blackout"])
+    osc.close()
+    assert controls.state["strength"] == 0.25
+    said = "OSC from 127.0.0.1: a packet that cannot be read: "
+    assert len(caplog.messages) == 10
+    assert all(message.startswith(said) for message in caplog.messages)
+    assert caplog.messages[0] == caplog.messages[1] == f"{said}a bundle is cut off"
+    assert caplog.messages[3] == f"{said}/fauve/strength has values of the unknown type S"
+
+
 def test_osc_has_a_button_for_each_style(three, caplog):
     from pythonosc.udp_client import SimpleUDPClient
 

@@ -303,7 +303,7 @@ def live(
         with _status(as_json, quiet) as show:
             report = run.run(show)
     if as_json:
-        print(json.dumps({"event": "done", **report}), flush=True)
+        say_json({"event": "done", **report})
     else:
         say(quiet, f"{report['frames']} frames in {report['seconds']:.1f} s")
         for name, counted in report["sinks"].items():
@@ -322,6 +322,15 @@ def say(quiet: bool, text: str) -> None:
         # A terminal that is closed does not end what goes on without it.
         with contextlib.suppress(OSError):
             click.echo(text, err=True)
+
+
+def say_json(event: dict[str, Any]) -> None:
+    """Tell programs on standard output; when the last of them has gone, the show goes on without."""
+    try:
+        print(json.dumps(event), flush=True)
+    except OSError as error:
+        log.warning("the status cannot be told any more: %s", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say_address(quiet: bool, what: str, url: str) -> None:
@@ -397,7 +406,7 @@ def _status(as_json: bool, quiet: bool) -> Iterator[Callable[[dict[str, Any]], N
             return
         shown = time.monotonic()
         if as_json:
-            print(json.dumps({"event": "status", **status}), flush=True)
+            say_json({"event": "status", **status})
         elif terminal:
             sinks = "  ".join(
                 f"{name} {counted['fps']:.0f} fps {counted['p50_ms']:.0f} ms"

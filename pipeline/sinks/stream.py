@@ -20,7 +20,7 @@ from pipeline.address import shown
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
-from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
+from pipeline.sinks.muxer import INTERLEAVING, KEY_SECONDS, LiveEncoding, Muxer
 from pipeline.sources.live import PAUSES, ffmpeg
 from pipeline.stderr_tail import StderrTail
 
@@ -34,6 +34,9 @@ ACCEPT_WITHIN = 10.0
 
 HOLDS = 1.0
 """Seconds after which a server that has accepted again is back: some accept, and then close, all evening."""
+
+FIRST_SEGMENT = KEY_SECONDS + 1.0
+"""Seconds after which HLS has written something, which may fail: a folder that is gone accepts anything."""
 
 SOUND_TO_TELL = 400_000
 """Bytes of sound, a second of it, that are encoded before the server has accepted."""
@@ -205,6 +208,7 @@ class StreamSink(Sink):
 
     def _watch(self) -> None:
         """Kill a child that takes nothing any more, or that the server does not accept; say who is back."""
+        unwritten = FIRST_SEGMENT if self._target.format == "hls" else 0.0
         while not self._closed.wait(0.2):
             now, busy, child = time.monotonic(), self._busy_since, self._child
             limit = LAST_PACKETS if self.stopped() else ANSWER_WITHIN
@@ -212,7 +216,7 @@ class StreamSink(Sink):
             ignored = self._waits and not self.connected and now - self._asked_at > ACCEPT_WITHIN
             if child is not None and (hangs or ignored):
                 child.kill()
-            elif self.connected and self._failures and now - self._accepted_at > HOLDS:
+            elif self.connected and self._failures and now - self._accepted_at > HOLDS + unwritten:
                 self._failures = 0
                 self.reconnected += 1
                 log.warning("%s is back", self.name)
@@ -296,13 +300,20 @@ class StreamSink(Sink):
             child.stdin.close()
 
     def close(self) -> None:
-        """Send what is left, and end the connection properly."""
+        """Send what is left, and end the connection properly.
+
+        Raises:
+            SinkError: the last segment of HLS cannot be written.
+        """
         self._closed.set()
         muxer, child = self._muxer, self._child
         if child is None:
             return
+        # A file stays without its end, of which a server's viewers see nothing.
+        file = self._target.format == "hls"
+        within = ANSWER_WITHIN if file else LAST_PACKETS
         if muxer is not None:
-            killer = threading.Timer(LAST_PACKETS, child.kill)
+            killer = threading.Timer(within, child.kill)
             killer.start()
             with contextlib.suppress(SinkError, OSError):
                 muxer.close()
@@ -310,10 +321,14 @@ class StreamSink(Sink):
                 assert child.stdin is not None
                 child.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(LAST_PACKETS + 0.5)
+                child.wait(within + 0.5)
             killer.cancel()
         child.kill()
         child.wait()
+        if file and muxer is not None and self.connected and child.returncode:
+            words = self._words.lines()
+            why = words[-1] if words else "the disk takes too long"
+            raise SinkError(f"{self.name}: the last seconds are missing: {why}")
 
     def abort(self) -> None:
         """End it at once."""

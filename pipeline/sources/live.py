@@ -68,13 +68,16 @@ ROUNDED = 0.03
 STEP = round(Fraction(1, 1000) / TIME_BASE)
 """Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
 
+RENUMBERED = {"merge_pmt_versions": "1"}
+"""Option for senders of MPEG-TS that are started anew and number their tracks in another way."""
+
 LISTEN = {
     "rtmp": {"listen": "1"},
     "tcp": {"listen": "1"},
     "http": {"listen": "1"},
     # By default it waits less than no time; this is the longest, in seconds.
     "rtsp": {"rtsp_flags": "listen", "listen_timeout": "2147483"},
-    "udp": {},
+    "udp": RENUMBERED,
 }
 """Options that make FFmpeg wait for a sender instead of asking one."""
 
@@ -194,7 +197,9 @@ def open_source(
     Raises:
         SourceError: there is nothing there.
     """
-    if address == "test:" or address.startswith("test:"):
+    if address.startswith("test:"):
+        if address != "test:":
+            raise SourceError(f"{address}: test: takes nothing behind it; there is --size, and --fps")
         return PatternSource(size or (1280, 720), rate or Fraction(30), sound=sound)
     if address.startswith("whip:"):
         from pipeline.sources.whip import WhipSource
@@ -237,7 +242,7 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
         # How much is looked at before the first picture is shown. A viewer who joins an RTMP server hears
         # sound first, and sees the picture from its next key frame on.
         options |= {"analyzeduration": "3000000" if kind.startswith("rtmp") else "500000"}
-        return Input(address, None, options)
+        return Input(address, None, options | RENUMBERED)
     # Of a name that is too long for one, pathlib's would raise.
     if not os.path.exists(address):
         raise SourceError(
@@ -602,7 +607,10 @@ class LiveSource(Capture):
         # Of a film on a server, the length is known; a stream has none.
         start, length = container.start_time or 0, container.duration
         self._until = (start + length) / av.time_base - NEARLY if length else math.inf
-        return FileSource(self.address, container=container)
+        file = FileSource(self.address, container=container)
+        # Not before: who joins waits for the next key frame, which may take longer.
+        file.patience = self._timeout
+        return file
 
     def _read(self) -> None:
         """Read until stopped; connect again whenever it is lost."""
@@ -626,11 +634,14 @@ class LiveSource(Capture):
         except BaseException as error:
             self._items.close(error)
 
+    def _lose(self, reason: str) -> None:
+        self.lost = reason
+        why = reason.removeprefix(f"{self.address}: ")
+        log.warning("%s is lost (%s); its last picture is held", self.address, why)
+
     def _reconnect(self, reason: str, *, again: bool) -> bool:
         if not again:
-            self.lost = reason
-            why = reason.removeprefix(f"{self.address}: ")
-            log.warning("%s is lost (%s); its last picture is held", self.address, why)
+            self._lose(reason)
         while True:
             if not again and self._stopped.wait(PAUSES[min(self._attempts, len(PAUSES) - 1)]):
                 return False
@@ -638,8 +649,9 @@ class LiveSource(Capture):
             try:
                 self._file = self._open()
             except SourceError as error:
-                self.lost = str(error)
-                again = False
+                if again:
+                    self._lose(str(error))
+                self.lost, again = str(error), False
                 continue
             if not again:
                 self.lost = ""
@@ -655,6 +667,7 @@ class LiveSource(Capture):
         anchor = Anchor(leap if self._paced else ASTRAY, patient=self._film)
         audio = next((track for track in self._file.info.tracks if track.kind == "audio"), None)
         counted = SoundResampler()
+        heard = math.inf
 
         def hand_on(sound: list[tuple[Any, float]]) -> None:
             for samples, begins in sound:
@@ -679,8 +692,13 @@ class LiveSource(Capture):
             elif self.info.sound and audio is not None and item.stream_index == audio.index:
                 try:
                     decoded = audio.template.codec_context.decode(item)
-                except av.error.FFmpegError:
+                except av.error.FFmpegError as error:
+                    # Sound that never could be decoded would take the picture with it, again and again.
+                    if self.now - heard > self._timeout:
+                        why = f"its sound cannot be decoded any more: {error.strerror}"
+                        raise SourceError(f"{self.address}: {why}") from error
                     continue
+                heard = self.now
                 for samples in decoded:
                     if anchor.offset is not None and samples.pts is not None:
                         hand_on(anchor.sound(self.now, samples))

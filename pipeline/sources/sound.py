@@ -19,6 +19,7 @@ from pipeline.channel import Channel
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import Source
+from pipeline.sources.demuxer import packets_of
 from pipeline.sources.live import (
     ASTRAY,
     LEAP,
@@ -180,7 +181,8 @@ class WithSound(Source):
             # What does not go on without us waits for the first picture.
             while paced and self._zero is None and not self._stopped.wait(0.01):
                 pass
-            for samples in container.decode(audio=0):
+            packets = packets_of(container, container.streams.audio[0], self._name)
+            for samples in (samples for packet in packets for samples in packet.decode()):
                 if self._stopped.is_set():
                     break
                 if self._zero is None or samples.pts is None:
