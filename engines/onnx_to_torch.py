@@ -356,11 +356,15 @@ class Program:
         last = {name: node for node in self._nodes for name in node.inputs}
         parts: tuple[list[_Step], list[_Step]] = ([], [])
         for node in self._nodes:
-            reached = depends[node.outputs[0]]
+            reached, names = depends[node.outputs[0]], node.inputs
             if reached > STATIC and node.kind in MIXING:
-                # Of numbers that count, too, one of which comes from the look: all on the device.
-                values.update({name: values[name].to(self.device) for name in node.inputs})
-            taken = [values[name] for name in node.inputs]
+                # Of numbers that count, too, one of which comes from the look: all on the device. What they
+                # count may be a shape as well, which stays where it is.
+                there = {name: f"{name} there" for name in names if depends[name] == STATIC}
+                names = tuple(there.get(name, name) for name in names)
+                values.update({own: values[name].to(self.device) for name, own in there.items()})
+                depends.update(dict.fromkeys(there.values(), STATIC))
+            taken = [values[name] for name in names]
             run = MAKERS[node.kind](node.attributes, *taken)
             made = run(*taken)
             made = made if isinstance(made, tuple) else (made,)
@@ -370,7 +374,7 @@ class Program:
             if reached == STATIC:
                 made = tuple(self._placed(value) for value in made)
             else:
-                parts[reached - 1].append(_Step(run, node.inputs, outputs))
+                parts[reached - 1].append(_Step(run, names, outputs))
             values.update(zip(outputs, made, strict=True))
             for name in node.inputs:
                 if last[name] is node and depends[name] == PICTURE and name != "image":
@@ -886,6 +890,12 @@ def _gather_entries(attributes: Any, x: Tensor, indices: Tensor) -> Callable[...
     return lambda x, *_: x.index_select(axis, flat).reshape(shape)
 
 
+def _gather_elements(attributes: Any, x: Tensor, indices: Tensor) -> Callable[..., Any]:
+    axis = attributes.get("axis", 0) % x.dim()
+    size = x.shape[axis]
+    return lambda x, indices: x.gather(axis, indices.remainder(size))
+
+
 def _split(attributes: Any, x: Tensor, sizes: Any = None) -> Callable[..., Any]:
     axis = attributes.get("axis", 0)
     given = attributes.get("split") if sizes is None else _numbers(sizes)
@@ -1028,6 +1038,7 @@ MAKERS: dict[str, Maker] = {
     "Floor": _plain(torch.floor),
     "FusedConv": _fused,
     "Gather": _gather_entries,
+    "GatherElements": _gather_elements,
     "GlobalAveragePool": lambda attributes, x: lambda x: x.mean(list(range(2, x.dim())), keepdim=True),
     "Identity": lambda attributes, x: lambda x: x,
     "InstanceNormalization": _instance_norm,

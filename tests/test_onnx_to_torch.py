@@ -180,6 +180,10 @@ CASES = {
     ),
     "tile": ([node("Tile", "x", "r")], {"r": ints(1, 2, 1, 3)}),
     "gather": ([node("Gather", "x", "i", axis=1)], {"i": ints(-1, 0, 1, 0)}),
+    "gather elements": (
+        [node("GatherElements", "x", "i", axis=2)],
+        {"i": np.random.default_rng(0).integers(-3, 3, (1, 2, 4, 3))},
+    ),
     "space to depth and back": (
         [
             node("Pad", "x", "p", outputs=["even"]),
