@@ -11,14 +11,19 @@ A pack is a folder, or a .zip of one:
     model.int8.onnx    the same with int8 convolutions; few packs have it
     golden.npz         a small input and what the reference painted of it
     preview.jpg
+
+A file may be there compressed, under its name with .gz behind it, as the models are that fauve writes. Its
+sha256 is of what is in it.
 """
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -34,6 +39,7 @@ from engines.look import Look
 
 FORMAT = 1
 MANIFEST = "style.json"
+COMPRESSED = ".gz"
 GOLDEN = "golden.npz"
 BUNDLED = Path(__file__).parent / "styles"
 LARGEST = 256 << 20
@@ -268,6 +274,9 @@ def write_pack(
             new, old = Path(temporary, "new"), Path(temporary, "old")
             new.mkdir()
             for file, content in {**files, MANIFEST: text.encode()}.items():
+                if file in models.values():
+                    # Without the time, so that the same pack is the same bytes.
+                    file, content = file + COMPRESSED, gzip.compress(content, mtime=0)
                 (new / file).write_bytes(content)
             if folder.exists():
                 folder.rename(old)
@@ -397,18 +406,41 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     left = LARGEST
     for name in [MANIFEST, *_listed((folder / MANIFEST).read_bytes(), str(folder))]:
         path = folder / name
+        if not path.exists() and (folder / (name + COMPRESSED)).exists():
+            path = folder / (name + COMPRESSED)
         if not path.resolve().is_relative_to(root):
             raise StyleError(f"{folder}: {name} leads out of the pack; it may be hostile, do not use it")
         try:
-            left -= path.stat().st_size
-            if left < 0:
-                raise StyleError(f"{folder}: is larger than {LARGEST >> 20} MiB")
-            contents[name] = path.read_bytes()
+            if path.stat().st_size > left:
+                raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+            content = path.read_bytes()
+            contents[name] = content if path.name == Path(name).name else _decompressed(content, left)
+            left -= len(contents[name])
+        except ValueError as error:
+            raise StyleError(f"{folder}: {name} cannot be read ({error}); get the pack again") from error
         except OSError as error:
             raise StyleError(
                 f"{folder}: {name} cannot be read ({error.strerror}); get the pack again"
             ) from error
     return contents
+
+
+def _decompressed(content: bytes, most: int) -> bytes:
+    """What is in a .gz file.
+
+    Raises:
+        ValueError: more than `most` bytes, or it is damaged.
+    """
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # with the header of gzip
+    try:
+        unpacked = unpacker.decompress(content, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if len(unpacked) > most:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    if not unpacker.eof:
+        raise ValueError("only a part of it is there")
+    return unpacked
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
@@ -421,14 +453,21 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                 raise StyleError(f"{path}: no style pack: {MANIFEST} is missing")
             prefix = manifest.removesuffix(MANIFEST)
 
+            left = LARGEST
+
             def read(name: str) -> bytes:
-                try:
-                    info = archive.getinfo(prefix + name)
-                except KeyError:
-                    raise StyleError(f"{path}: {name} is missing; get the pack again") from None
+                nonlocal left
+                stored = next((n for n in (name, name + COMPRESSED) if prefix + n in names), None)
+                if stored is None:
+                    raise StyleError(f"{path}: {name} is missing; get the pack again")
+                info = archive.getinfo(prefix + stored)
                 with archive.open(info) as member:
                     # Not all that there is: the archive's table may tell too small a size.
-                    return member.read(info.file_size)
+                    content = member.read(info.file_size)
+                if stored != name:
+                    content = _decompressed(content, left)
+                left -= len(content)
+                return content
 
             text = read(MANIFEST)
             return {MANIFEST: text, **{name: read(name) for name in _listed(text, str(path))}}

@@ -1,5 +1,6 @@
 """Packs as they come: whole, damaged, altered, hostile."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -19,9 +20,19 @@ from tests.packs import tiny_model, tiny_pack
 
 
 @pytest.fixture
-def pack(tmp_path):
+def compressed(tmp_path):
+    """A pack as fauve writes it."""
     tiny_pack(tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture
+def pack(compressed):
+    """The same with its model as it is."""
+    stored = compressed / "model.onnx.gz"
+    (compressed / "model.onnx").write_bytes(gzip.decompress(stored.read_bytes()))
+    stored.unlink()
+    return compressed
 
 
 def edit(pack, **changes):
@@ -49,6 +60,38 @@ def test_a_folder(pack):
     style = Style.load(pack)
     assert (style.name, style.styles, style.multiple) == ("tiny", ("warm", "cold"), 8)
     assert style.model() == (pack / "model.onnx").read_bytes()
+
+
+def test_a_model_is_stored_compressed_and_is_the_same(compressed):
+    assert sorted(file.name for file in compressed.iterdir()) == ["model.onnx.gz", "style.json"]
+    assert (compressed / "model.onnx.gz").stat().st_size < 0.9 * len(tiny_model(2))
+    again = tiny_pack(compressed.with_name("again"))
+    for path in (compressed, zipped(compressed)):
+        style = Style.load(path)
+        assert style.files == {"model.onnx": tiny_model(2)}
+        assert style.digest == again.digest
+    stored = [path / "model.onnx.gz" for path in (compressed, compressed.with_name("again"))]
+    assert stored[0].read_bytes() == stored[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-20], "only a part of it is there"),
+        (lambda content: content[:50] + bytes(50) + content[100:], "it is damaged: "),
+        (lambda content: b"", "only a part of it is there"),
+        (lambda content: gzip.compress(bytes(300 << 20)), "it is larger than 256 MiB"),
+    ],
+)
+def test_a_compressed_model_that_is_damaged_or_made_to_fill_the_memory(compressed, damage, reason):
+    stored = compressed / "model.onnx.gz"
+    stored.write_bytes(damage(stored.read_bytes()))
+    tracemalloc.start()
+    for path in (compressed, zipped(compressed)):
+        with pytest.raises(StyleError, match=f"{path.name}: .*{reason}"):
+            Style.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 600 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("folder", ["", "tiny/"])
@@ -383,17 +426,17 @@ def test_a_pack_is_written_whole_or_not_at_all(tmp_path):
         write(tmp_path / "pack", model=b"nonsense")
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "pack")
-    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == ["model.onnx", "style.json"]
+    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == ["model.onnx.gz", "style.json"]
 
 
 def test_a_pack_that_is_there_stays_unless_forced(tmp_path):
     write(tmp_path / "pack")
-    before = (tmp_path / "pack" / "model.onnx").read_bytes()
+    before = (tmp_path / "pack" / "model.onnx.gz").read_bytes()
     with pytest.raises(StyleError, match="there already"):
         write(tmp_path / "pack", model=tiny_model(1, gain=0.5))
-    assert (tmp_path / "pack" / "model.onnx").read_bytes() == before
+    assert (tmp_path / "pack" / "model.onnx.gz").read_bytes() == before
     write(tmp_path / "pack", model=tiny_model(1, gain=0.5), force=True)
-    assert (tmp_path / "pack" / "model.onnx").read_bytes() != before
+    assert (tmp_path / "pack" / "model.onnx.gz").read_bytes() != before
     assert Style.load(tmp_path / "pack").multiple == 8
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
