@@ -34,7 +34,7 @@ STEPS = 800
 # Not 0: the second frame goes through batch normalisation all the same, so that nothing else differs.
 NO_TEMPORAL = {"temporal": 1e-6, "still": 1e-6}
 
-BARE: dict[str, Any] = {"canvas": (), "simplified": False}
+BARE: dict[str, Any] = {"styles": {"canvas": (), "spared": 0.0}, "simplified": False}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare": BARE,
     "bare-no-temporal": {**BARE, **NO_TEMPORAL},
 }
-"""What each training changes in the recipe `pointillism`, and in its style."""
+"""What each training changes in the recipe `pointillism`, and in its `styles`."""
 
 BARS = {
     "flicker": "excess warping error with the losses for stillness at most half of that without them",
@@ -64,9 +64,9 @@ def variant(name: str) -> Recipe:
     """The recipe of a training."""
     recipe = load_recipe(RECIPES / "pointillism.toml")
     changes = {"steps": STEPS, "sheet_every": STEPS // 2, **VARIANTS[name]}
-    if "canvas" in changes:
-        canvas = changes.pop("canvas")
-        changes["styles"] = tuple(dataclasses.replace(style, canvas=canvas) for style in recipe.styles)
+    if "styles" in changes:
+        own = changes["styles"]
+        changes["styles"] = tuple(dataclasses.replace(style, **own) for style in recipe.styles)
     return dataclasses.replace(recipe, **changes)
 
 

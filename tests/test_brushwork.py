@@ -21,7 +21,7 @@ def relief(coat: int, side: int = SIDE) -> np.ndarray:
 
 
 def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
-    colour, fine, _ = brushwork.grain(SIDE)
+    colour, fine, *_ = brushwork.grain(SIDE)
     assert colour.shape == (27, SIDE, SIDE)
     assert fine.shape == (9, 2 * SIDE, 2 * SIDE)
     # A bare ground is rounded as one.
@@ -36,18 +36,37 @@ def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
 def test_it_is_what_the_bundled_styles_were_trained_on():
     """But for values that another machine's sines round to the next step."""
     state = load_trunk(TRUNK)["average"]
-    for name, grain in zip(("canvases.1", "canvases.0", "course"), brushwork.grain(2 * SIDE), strict=True):
-        assert (state[f"{name}.grain"][0].numpy() == grain).mean() > 0.9999
+    names = ("canvases.1", "canvases.0", "simplify.cut", "course")
+    for name, grain in zip(names, brushwork.grain(2 * SIDE), strict=True):
+        assert (state[f"{name}.grain"].squeeze(0).numpy() == grain).mean() > 0.9999
 
 
 def test_it_repeats_without_a_seam():
-    colour, fine, course = brushwork.grain(SIDE)
+    colour, fine, _, course = brushwork.grain(SIDE)
     # Where it turns about a point, the course has large steps of its own.
     for grain, most in ((colour, 1.5), (fine, 1.5), (course, 3)):
         layers = grain.astype(int)
         for axis in (1, 2):
             steps = np.abs(layers - np.roll(layers, 1, axis)).mean((0, 3 - axis))
             assert steps[0] < most * steps.mean(), "the first row follows on the last as on any other"
+
+
+@pytest.mark.parametrize(
+    ("name", "covered"),
+    [("facets", 0.95), ("planes", 0.95), ("rings", 0.7), ("figures", 0.7), ("sweeps", 0.3)],
+)
+def test_what_is_cut_out_is_seen_from_nearer_about_the_middle_of_its_touch(name, covered):
+    cuts = brushwork.grain(SIDE).cuts[list(brushwork.CUTTING).index(name)].astype(float)
+    nearer = brushwork.CUTTING[name]
+    there = (cuts != 0).any(0)
+    assert there.mean() > covered
+    for axis in (0, 1):
+        # Where a touch does not end, what is seen comes on by what the piece is not nearer.
+        both = there & np.roll(there, -1, axis)
+        steps = (np.roll(cuts[axis], -1, axis) - cuts[axis])[both]
+        within = steps[np.abs(steps + nearer) < 1]
+        assert len(within) > 0.75 * len(steps)
+        assert within.mean() == pytest.approx(-nearer, abs=0.05)
 
 
 @pytest.mark.parametrize(

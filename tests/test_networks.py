@@ -2,16 +2,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.brushwork import COATS, LYING, STEP, WAYS, grain
+from training.brushwork import COATS, CUTTING, LYING, STEP, WAYS, grain
 from training.flow import identity_grid
 from training.networks import (
     CORRECTED,
+    CUT,
     FLAT,
+    MARGIN,
     MIDDLE,
     MOST,
     PATCH,
+    WHOLE,
     Canvas,
     Course,
+    Cut,
     DenseDiscriminator,
     Detail,
     Exposure,
@@ -84,12 +88,19 @@ def randomised(generator):
     return generator.eval()
 
 
+def patches_of(generator, image, weights=None):
+    """What there is of `image` [n, 3, h, w] to paint over, of the same size; whatever the style if no weights
+    are given."""
+    weights = torch.zeros(1, generator.styles) if weights is None else weights
+    return F.pixel_shuffle(inner(generator.base(image, weights)[0]), 2)
+
+
 def test_generator_begins_as_the_identity_or_with_flat_patches():
     image = torch.rand(1, 3, 64, 64)
     once = torch.ones(1, 1), torch.ones(1)
     assert (Generator(1, simplified=False)(image, *once) - image).abs().mean() < 0.02
     generator = Generator(1)
-    patches = F.pixel_shuffle(inner(generator.base(image)[0]), 2)
+    patches = patches_of(generator, image)
     assert (generator(image, *once) - patches).abs().mean() < 0.02
     assert (patches - image).abs().mean() > 0.1
 
@@ -170,7 +181,7 @@ def test_noise_and_small_detail_go_and_edges_stay():
     generator, steps = Generator(1), torch.arange(64) >= 32
     edge = (MIDDLE - 0.3 + 0.6 * steps.float()).expand(1, 3, 64, 64)
     noise = torch.randn(1, 3, 64, 64) * 4 / 255
-    left = F.pixel_shuffle(inner(generator.base(edge + noise)[0]), 2) - edge
+    left = patches_of(generator, edge + noise) - edge
     assert torch.cat([left[..., :28], left[..., 36:]], -1).std() < 0.25 * noise.std()
     # Box filters of the same windows are off by 0.25 beside the edge, and by 0.1 two pixels further.
     beside = left.abs().mean((0, 1, 2))
@@ -178,7 +189,24 @@ def test_noise_and_small_detail_go_and_edges_stay():
     assert beside[[29, 34]].max() < 0.01
     # Two pixels wide, as leaves are: gone but for a seventh.
     comb = (0.2 + 0.6 * (torch.arange(64) // 2 % 2).float()).expand(1, 3, 64, 64)
-    assert F.pixel_shuffle(inner(generator.base(comb)[0]), 2)[..., 8:-8].std() < 0.15 * comb.std()
+    assert patches_of(generator, comb)[..., 8:-8].std() < 0.15 * comb.std()
+
+
+def test_a_style_may_have_broader_patches():
+    generator, steps = Generator(2, broad=[1.0, 0.0]), torch.arange(128)
+    broad, plain = torch.eye(2)[:, None]
+    # Stripes of four places at half the size, where a window fits in, and of two at a quarter.
+    comb = (MIDDLE - 0.2 + 0.4 * (steps // 8 % 2).float()).expand(1, 3, 64, 128)
+    left = [patches_of(generator, comb, weights)[..., 16:-16].std() for weights in (broad, plain)]
+    assert left[0] < 0.25 * comb.std() < 0.8 * comb.std() < left[1]
+    edge = (MIDDLE - 0.3 + 0.6 * (steps >= 64).float()).expand(1, 3, 64, 128)
+    off = (patches_of(generator, edge, broad) - edge).abs().mean((0, 1, 2))
+    assert off[56:72].max() < 0.3
+    assert torch.cat([off[:56], off[72:]]).max() < 0.01
+    image = torch.rand(1, 3, 64, 128)
+    assert torch.equal(patches_of(generator, image, plain), patches_of(generator, image))
+    half, both = patches_of(generator, image, (broad + plain) / 2), patches_of(generator, image, broad)
+    assert (half - both).abs().mean() > 0.01
 
 
 def test_a_dim_picture_is_lightened_by_the_odds_of_its_values():
@@ -254,7 +282,7 @@ def test_a_canvas_gives_way_to_detail_as_far_as_its_style_spares_it():
     plain = Generator(2)
     plain.load_state_dict(spared.state_dict())
     image, full = torch.rand(2, 3, 64, 48), torch.ones(2)
-    base, detail = spared.base(image)
+    base, detail = spared.base(image, torch.zeros(1, 2))
     assert detail.shape == (2, 3, 16, 12)
     detail = detail[:, :1]
     assert detail.min() > 0.5
@@ -413,7 +441,7 @@ def test_a_picture_that_is_turned_takes_its_touches_along():
     weights = torch.ones(1, 1)
 
     def marks(image: torch.Tensor) -> torch.Tensor:
-        base, detail = generator.base(image)
+        base, detail = generator.base(image, torch.zeros(1, 1))
         bare, full = (generator.levels(base, detail, weights * share, weights * share)[0] for share in (0, 1))
         return full - bare
 
@@ -426,6 +454,72 @@ def test_a_picture_that_is_turned_takes_its_touches_along():
         other = marks(photo.rot90(1, (2, 3)))
     torch.testing.assert_close(turned, laid.rot90(1, (2, 3)), atol=2e-3, rtol=1e-2)
     assert (other - turned).abs().mean() > 0.1 * laid.abs().mean()
+
+
+PLACES = (2 * MARGIN + 96, 2 * MARGIN + 128)
+
+
+def numbered_places():
+    """A picture whose values tell their row, their column and nothing, [1, 3, *PLACES]."""
+    rows, columns = (torch.arange(float(side)) for side in PLACES)
+    rows, columns = rows[:, None].expand(PLACES), columns.expand(PLACES)
+    return torch.stack([rows, columns, torch.zeros(PLACES)])[None]
+
+
+def nothing_to_see(share=0.0):
+    return torch.full((1, 1, 48, 64), share)
+
+
+@pytest.mark.parametrize("coat", CUTTING)
+def test_a_picture_is_cut_along_the_touches_of_its_style(coat):
+    cut, places = Cut(grain(192).cuts, [coat, ""]), numbered_places()
+    corner = torch.tensor([3, -5])
+    pieces = cut(places, nothing_to_see(), torch.tensor([[1.0, 0.0]]), corner)
+    rows, columns = (
+        (torch.arange(side) - MARGIN + 2 * first) % 384 for side, first in zip(PLACES, (3, -5), strict=True)
+    )
+    own = torch.from_numpy(grain(192).cuts[list(CUTTING).index(coat)])[:, rows][:, :, columns]
+    expected = places[0, :2] + own
+    for found, wanted, side in zip(pieces[0], expected, PLACES, strict=False):
+        assert torch.equal(found, wanted.clamp(0, side - 1)), "or what lies at the edge"
+    assert (pieces != places).float().mean() > 0.25
+    # Of half of it, or half strength, half as far.
+    half = cut(places, nothing_to_see(), torch.tensor([[0.5, 0.5]]), corner)
+    assert torch.equal(half[0, 0], (places[0, 0] + (own[0] / 2).round()).clamp(0, PLACES[0] - 1))
+    for weights in (torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)):
+        assert torch.equal(cut(places, nothing_to_see(), weights, corner), places)
+
+
+def test_where_there_is_much_to_see_a_picture_stays_whole():
+    cut, places = Cut(grain(192).cuts, ["facets"]), numbered_places()
+    arguments = torch.ones(1, 1), CORNER
+    pieces = cut(places, nothing_to_see(CUT), *arguments)
+    assert torch.equal(cut(places, nothing_to_see(WHOLE), *arguments), places)
+    between = cut(places, nothing_to_see((WHOLE + CUT) / 2), *arguments)
+    torch.testing.assert_close(between, (pieces + places) / 2)
+
+
+def test_few_bits_cut_a_picture_along_the_same_places():
+    cut, places = Cut(grain(192).cuts, ["figures"]), torch.rand(1, 3, *PLACES).bfloat16()
+    pieces = cut(places, nothing_to_see().bfloat16(), torch.ones(1, 1).bfloat16(), CORNER)
+    expected = cut(places.float(), nothing_to_see(), torch.ones(1, 1), CORNER)
+    # Another place has another value.
+    torch.testing.assert_close(pieces.float(), expected, atol=0.01, rtol=0)
+
+
+def test_a_picture_that_is_turned_takes_its_cuts_along():
+    generator = Generator(1, cuts=["planes"])
+    smooth = F.interpolate(torch.rand(1, 3, 9, 9), (128, 128), mode="bicubic")
+    photo = MIDDLE + 0.05 * (smooth - smooth.mean())
+    positions, mix = identity_grid(1, 128, 128), torch.ones(1, 1)
+    grid = torch.stack([-positions[..., 1], positions[..., 0]], -1)
+    cut = generator.base(photo, mix)[0]
+    with generator.canvas_carried(grid, photo):
+        turned = generator.base(photo.rot90(1, (2, 3)), mix)[0]
+    blocks, expected = (F.pixel_shuffle(inner(each), 2)[..., 8:-8, 8:-8] for each in (turned, cut))
+    whole = patches_of(generator, photo)[..., 8:-8, 8:-8]
+    off = (blocks - expected.rot90(1, (2, 3))).abs().mean()
+    assert off < 0.1 * (expected - whole).abs().mean()
 
 
 def test_what_alternates_from_place_to_place_is_smoothed_away():

@@ -114,6 +114,9 @@ def test_overrides_come_in_pairs(arguments):
         (MINIMAL.replace('name = "test"', ""), "name"),
         (MINIMAL.replace("1900", '"1900"'), "year is a int"),
         (MINIMAL + MINIMAL[MINIMAL.index("[[") :], "two styles have the same name"),
+        (MINIMAL + "broad = 1.5", "broad is from 0 to 1, not 1.5"),
+        (MINIMAL + 'cut = "dots"', "cut is one of .*facets, planes, rings, figures, sweeps, not 'dots'"),
+        ("simplified = false\n" + MINIMAL + "spared = 0.5", "spared, cut and broad need simplified = true"),
     ],
 )
 def test_a_broken_recipe_is_named(tmp_path, text, message):

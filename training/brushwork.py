@@ -26,6 +26,10 @@ WAYS = 6
 COARSE = 2
 """Places, each way, that have one value of the course."""
 
+CUTTING = {"facets": 0.6, "planes": 0.5, "rings": 0.8, "figures": 0.6, "sweeps": 0.6}
+"""Coats of broad touches, along which a picture may be cut, and by how much nearer each piece is seen: at 1,
+it has but one colour."""
+
 STEP = 1 / 16
 """What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
 
@@ -43,6 +47,9 @@ class Grain(NamedTuple):
     """Of each of `COATS`, and of `LYING` one of `WAYS` on, [layers * 3, side, side]; mean 0, deviation 1."""
     relief: NDArray[np.int8]
     """Of the same, [layers, 2 * side, 2 * side]: 0 where there is none, root mean square 1."""
+    cuts: NDArray[np.int8]
+    """Of each of `CUTTING`, how many values of the relief below and right of each what is seen there lies:
+    [coats, 2, 2 * side, 2 * side]; 0 where no touch is."""
     course: NDArray[np.int8]
     """Cosine and sine of twice the angle of touches where a picture does not say, [2, side / 2, side / 2]."""
 
@@ -60,7 +67,14 @@ def grain(side: int) -> Grain:
     blocks = coats[:, :COLOURS].reshape(len(coats) * COLOURS, side, FINE, side, FINE)
     colours, relief = blocks.mean((2, 4)), coats[:, COLOURS]
     colours -= colours.mean((1, 2), keepdims=True)
-    return Grain(_in_steps(colours), _in_steps(relief), (course / STEP).round().astype(np.int8))
+    names = list(COATS)
+    cuts = [nearer * coats[names.index(name), COLOURS + 1 :] for name, nearer in CUTTING.items()]
+    return Grain(
+        _in_steps(colours),
+        _in_steps(relief),
+        np.stack(cuts).round().astype(np.int8),
+        (course / STEP).round().astype(np.int8),
+    )
 
 
 def _course(rng: np.random.Generator, side: int) -> Field:
@@ -144,13 +158,15 @@ def _laid(
 ) -> Field:
     """A coat with one touch, `reach` at most, somewhere in each square of some `every` places a side.
 
+    Its last two channels are how many values of the relief down and right the middle of its touch is.
+
     Args:
         over: the coat that it is laid over, and becomes; a bare one if not given.
     """
     squares = round(side / every)
     corners = np.indices((squares, squares)).reshape(2, -1).T
     fine = FINE * side
-    coat = np.zeros((COLOURS + 1, fine, fine)) if over is None else over
+    coat = np.zeros((COLOURS + 3, fine, fine)) if over is None else over
     around = np.arange(-min(FINE * reach, fine // 2), min(FINE * reach, (fine - 1) // 2) + 1)
     for y, x in rng.permutation((corners + rng.random(corners.shape)) * side / squares):
         row, column = int(FINE * y), int(FINE * x)
@@ -158,8 +174,11 @@ def _laid(
         # By slices: gathering and scattering by lists of places would take most of the time.
         for down, rows in _runs(row + around[0], len(around), fine):
             for right, columns in _runs(column + around[0], len(around), fine):
-                under = coat[:, rows, columns]
+                under, middle = np.split(coat[:, rows, columns], [COLOURS + 1])
                 under += covered[..., down, right] * (values[:, down, right] - under)
+                # Ink alone lies on what is there.
+                own = (covered if covered.ndim == 2 else covered[0])[down, right] > 0.5
+                middle[:, own] = np.stack(np.meshgrid(-around[down], -around[right], indexing="ij"))[:, own]
     return coat
 
 

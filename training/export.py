@@ -22,6 +22,7 @@ from training.checkpoint import load_trunk, restore
 from training.data import read_image
 from training.networks import (
     CANVAS_LEVEL,
+    MARGIN,
     ConvNorm,
     Generator,
     LinearUpsample,
@@ -76,10 +77,12 @@ class PackGraph(nn.Module):
         corner = origin * (self.generator.multiple >> (CANVAS_LEVEL + 1))
         # Padded as bytes, in whose order the convolutions compute themselves. Two pixels side by side are the
         # channels of the first one, which steps down by two rows.
-        edge = 8 if self.generator.simplify else 2
+        edge = 2 * MARGIN if self.generator.simplify else 2
         wider = F.pad(image[None], (0, 0, edge, edge, edge, edge), mode="replicate")[0]
         pairs = wider.reshape(n, height + 2 * edge, width // 2 + edge, 6).to(dtype).permute(0, 3, 1, 2)
-        seen, detail = self.generator.simplify(pairs) if self.generator.simplify else (pairs, None)
+        seen, detail = pairs, None
+        if self.generator.simplify:
+            seen, detail = self.generator.simplify(pairs, covered, corner)
         levels = self.generator.levels(seen, detail, weights, covered, corner)
         added = self.generator.to_residual(levels, weights)
         # 0..255 are exact even in bfloat16, so that strength 0 gives back every byte.
@@ -329,8 +332,8 @@ class _SimplifyPairs(nn.Module):
         nn.init.constant_(self.halve.bias, -0.5)
         self.simplify = simplify
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        simplified: tuple[Tensor, Tensor] = self.simplify(self.halve(x))
+    def forward(self, x: Tensor, weights: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+        simplified: tuple[Tensor, Tensor] = self.simplify(self.halve(x), weights, corner)
         return simplified
 
 

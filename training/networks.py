@@ -42,6 +42,9 @@ SEEN = 7.5 / 255
 EDGE = 5 / 255
 """By how much the light changes over four pixels, of 0..1, where touches half follow its edges."""
 
+WHOLE, CUT = 0.4, 0.15
+"""How much there is to see, 0..1, from which on a picture is whole, and up to which it is all cut."""
+
 AROUND = 9
 """Side of the windows over which what is seen counts, twice, in fours of pixels: eyes count for a face."""
 
@@ -51,6 +54,9 @@ OWN_COURSE = 0.3
 CANVAS_LEVEL = 1
 """Where the canvas's colours lie: at a quarter of the picture's size, where a value is as wide as a small
 stroke. Its relief lies one level above."""
+
+MARGIN = 4
+"""Rows and columns more at each edge of a picture that is simplified, at half its size."""
 
 CANVAS_SIDE = 192
 """The canvas repeats after this many values of its colours."""
@@ -351,21 +357,70 @@ class Detail(nn.Module):
         return seen
 
 
-class Simplify(nn.Module):
-    """What a picture is painted over: flat patches of it in middling light."""
+class Cut(nn.Module):
+    """A picture in pieces, as the cubists saw one: cut along the broad touches of a canvas, each piece of it
+    seen from nearer, so that it is made of what otherwise would lie over it.
 
-    def __init__(self) -> None:
+    Where there is much to see it stays whole. Places are whole numbers that do not depend on the picture, so
+    that all runtimes, in whatever precision, take the same ones.
+
+    Args:
+        grain: the cuts of `brushwork.grain`.
+        cuts: the coat that each style cuts along; "" for none.
+    """
+
+    grain: Tensor
+    along: Tensor
+
+    def __init__(self, grain: NDArray[np.int8], cuts: Sequence[str]) -> None:
         super().__init__()
-        self.exposure = Exposure()
-        self.patches = Kuwahara()
-        self.detail = Detail()
+        self.register_buffer("grain", torch.from_numpy(grain).clone())
+        along = torch.tensor([[float(own == name) for name in brushwork.CUTTING] for own in cuts])
+        self.register_buffer("along", along, persistent=False)
+        self.grid: Tensor | None = None
+        """As a `Canvas` has it."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The patches of `x` [n, 3, h, w], RGB in -0.5..0.5, [n, 3, h - 4, w - 4], and the `Detail` of it
-        without four rows and columns at each edge.
+    def forward(self, x: Tensor, seen: Tensor, weights: Tensor, corner: Tensor) -> Tensor:
+        """`x` [n, 3, h, w], in pieces.
+
+        Args:
+            seen: how much there is to see, [n, 1, (h - 8) / 2, (w - 8) / 2].
+            weights: [n or 1, styles], how much there is of each style.
+            corner: as for the `Canvas`, of what `seen` tells of.
         """
-        lit = self.exposure(x)
-        return self.patches(lit), self.detail(lit)
+        height, width = x.shape[-2:]
+        side = self.grain.shape[-1]
+        first = corner * brushwork.FINE - MARGIN
+        rows, columns = places(first, (height, width), side, x.device)
+        cuts = weights @ self.along.to(weights.dtype) @ self.grain.to(weights.dtype).flatten(1)
+        away = cuts.unflatten(1, (2, side, side)).index_select(2, rows).index_select(3, columns)
+        if self.grid is not None:
+            away = _carried(away, self.grid)
+        down, right = away.round().to(torch.int64).unbind(1)
+        row = (down + torch.arange(height, device=x.device)[:, None]).clamp(0, height - 1)
+        column = (right + torch.arange(width, device=x.device)).clamp(0, width - 1)
+        place = (row * width + column).flatten(1)[:, None].expand(x.shape[0], 3, height * width)
+        pieces = x.flatten(2).gather(2, place).unflatten(2, (height, width))
+        share = ((WHOLE - twice(seen)) / (WHOLE - CUT)).clamp(0, 1)
+        return x + F.pad(share, (MARGIN,) * 4, mode="replicate") * (pieces - x)
+
+
+def _carried(away: Tensor, grid: Tensor) -> Tensor:
+    """How far `away`, [n or 1, 2, h, w], down and right, what is seen lies where the canvas has been carried
+    along `grid`, as the `Canvas` has it, of the places within the margin.
+    """
+    away = away[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+    size = away.shape[-2:]
+    positions = F.interpolate(grid.permute(0, 3, 1, 2), size, mode="area")
+    away = away.expand(len(grid), -1, -1, -1)
+    away = F.grid_sample(away, positions.permute(0, 2, 3, 1), "nearest", "reflection", align_corners=False)
+    # What was one place to the right is where the grid is further on by one.
+    x_down, x_right = torch.gradient(positions[:, 0] * (size[1] / 2), dim=(1, 2))
+    y_down, y_right = torch.gradient(positions[:, 1] * (size[0] / 2), dim=(1, 2))
+    down, right = away.unbind(1)
+    turned = torch.stack([x_right * down - y_right * right, y_down * right - x_down * down], 1)
+    turned = turned / (x_right * y_down - x_down * y_right)[:, None]
+    return F.pad(turned, (MARGIN,) * 4, mode="replicate")
 
 
 class LinearUpsample(nn.Module):
@@ -383,6 +438,44 @@ class LinearUpsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Of `x` [n, 3, h, w]: [n, 12, h - 2, w - 2]."""
         return F.conv2d(x, self.weight)
+
+
+class Simplify(nn.Module):
+    """What a picture is painted over: flat patches of it in middling light, or of its pieces.
+
+    Args:
+        grain, cuts: as of `Cut`.
+        broad: how much broader than by one filter each style's patches are, 0..1: at 1 they are those of the
+            picture at half its size, filtered twice.
+    """
+
+    broad: Tensor
+
+    def __init__(self, grain: NDArray[np.int8], cuts: Sequence[str], broad: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("broad", torch.tensor(broad)[:, None], persistent=False)
+        self.exposure = Exposure()
+        self.cut = Cut(grain, cuts)
+        self.patches = Kuwahara()
+        self.upsample = LinearUpsample()
+        self.detail = Detail()
+
+    def forward(self, x: Tensor, weights: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches of `x` [n, 3, h, w], RGB in -0.5..0.5, [n, 3, h - 4, w - 4], and the `Detail` of it
+        without four rows and columns at each edge.
+
+        `weights` and `corner` as for `Cut`.
+        """
+        lit = self.exposure(x)
+        detail = self.detail(lit)
+        pieces = self.cut(lit, detail[:, :1], weights, corner)
+        # As much wider as both filters take.
+        small = F.pad(F.avg_pool2d(pieces, 2), (2 * (PATCH - 1),) * 4, mode="replicate")
+        small = F.pad(self.patches(self.patches(small)), (1,) * 4, mode="replicate")
+        broad = F.pixel_shuffle(self.upsample(small), 2)
+        share = (weights @ self.broad.to(weights.dtype))[:, :, None, None]
+        # Once more at the full size, so that their edges have no stairs.
+        return self.patches(pieces + share * (broad - pieces)), detail
 
 
 class Canvas(nn.Module):
@@ -566,8 +659,10 @@ class Generator(nn.Module):
         simplified: paint over the picture simplified, and not over all its detail.
         branches: each 3x3 convolution has a 1x1 one beside it, which is gone once it is exported.
         coats: of the canvas, those that each style may paint by; all if not given.
-        spared: how much of each style's canvas gives way to `Detail`, 0..1; nothing if not given. Only where
-            the picture is simplified.
+        spared: how much of each style's canvas gives way to `Detail`, 0..1; nothing if not given. This and
+            what follows only where the picture is simplified.
+        cuts: the coat of the canvas that each style cuts the picture along, "" for none; none if not given.
+        broad: how much broader each style's patches are, as `Simplify` has it; nothing if not given.
     """
 
     spared: Tensor
@@ -583,6 +678,8 @@ class Generator(nn.Module):
         branches: bool = False,
         coats: Sequence[Sequence[str]] | None = None,
         spared: Sequence[float] | None = None,
+        cuts: Sequence[str] | None = None,
+        broad: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.styles = styles
@@ -590,11 +687,13 @@ class Generator(nn.Module):
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
-        self.simplify = Simplify() if simplified else None
+        grain = brushwork.grain(CANVAS_SIDE)
+        self.simplify = None
+        if simplified:
+            self.simplify = Simplify(grain.cuts, cuts or [""] * styles, broad or [0.0] * styles)
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.register_buffer("spared", torch.tensor([0.0] * styles if spared is None else [*spared]), False)
-        grain = brushwork.grain(CANVAS_SIDE)
         self.canvases = nn.ModuleList(
             Canvas(layers, coats, channels)
             for layers, channels in zip((grain.relief, grain.colours), widths, strict=False)
@@ -684,29 +783,31 @@ class Generator(nn.Module):
 
     def paint(self, image: Tensor, mix: Tensor, strength: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The painted `image` as `forward` gives it, and the levels on the way to it."""
-        base, detail = self.base(image)
-        weights = mix * eased(strength)[:, None]
-        levels = self.levels(base, detail, weights, mix * laid(strength)[:, None])
+        weights, covered = (mix * share(strength)[:, None] for share in (eased, laid))
+        base, detail = self.base(image, covered)
+        levels = self.levels(base, detail, weights, covered)
         residual = self.to_residual(levels, weights)
         painted = F.pixel_shuffle(inner(base) + residual, 2)
         return image + strength[:, None, None, None] * (painted - image), levels
 
-    def base(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def base(self, image: Tensor, covered: Tensor) -> tuple[Tensor, Tensor | None]:
         """What there is of `image` to paint over: [n, 12, h/2 + 2, w/2 + 2], its 2x2 blocks of pixels in
         `pixel_unshuffle` order and a block more at each edge; and its `Detail`, if it is simplified.
+
+        `covered` as for `levels`.
         """
         if self.simplify is None:
             return F.pixel_unshuffle(F.pad(image, (2,) * 4, mode="replicate"), 2), None
         # Variances are differences that bfloat16 would not leave much of.
         with torch.autocast(image.device.type, enabled=False):
-            small = F.avg_pool2d(F.pad(image.float(), (8,) * 4, mode="replicate"), 2)
-            patches, detail = self.simplify(small - 0.5)
+            small = F.avg_pool2d(F.pad(image.float(), (2 * MARGIN,) * 4, mode="replicate"), 2)
+            patches, detail = self.simplify(small - 0.5, covered.float(), self.corner)
             return self.upsample(patches) + 0.5, detail
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the trunk sees in `image` [n, 3, h, w], whatever the style: its levels at strength 0."""
         none = torch.zeros(1, self.styles, device=image.device)
-        return self.levels(*self.base(image), none, none)
+        return self.levels(*self.base(image, none), none, none)
 
     def forward(self, image: Tensor, mix: Tensor, strength: Tensor) -> Tensor:
         """Paint `image`.
@@ -730,15 +831,16 @@ class Generator(nn.Module):
         """Within, the canvas as it lies for `image` moves with it, along `grid` [n, h, w, 2] as `flow.warp`
         takes it.
         """
-        _, self._laid_for = self.base(image)
-        for canvas in self.canvases:
-            canvas.grid = grid
+        _, self._laid_for = self.base(image, torch.zeros(1, self.styles, device=image.device))
+        carried = [module for module in self.modules() if isinstance(module, Canvas | Cut)]
+        for module in carried:
+            module.grid = grid
         try:
             yield
         finally:
             self._laid_for = None
-            for canvas in self.canvases:
-                canvas.grid = None
+            for module in carried:
+                module.grid = None
 
     def merge_branches(self) -> None:
         """Take the branches into the convolutions that they stand beside."""
@@ -771,7 +873,7 @@ class Generator(nn.Module):
         own = self.state_dict()
         # Styles that knew nothing of a layer leave it as it is.
         taken = {name: torch.zeros_like(value) for name, value in own.items() if ".affine." in name}
-        taken |= {name: value for name, value in own.items() if name.startswith("canvases.")}
+        taken |= {name: value for name, value in own.items() if name.startswith(("canvases.", "simplify."))}
         for name, value in own.items():
             if name not in state and name.startswith("blocks."):
                 taken[name] = torch.zeros_like(value) if ".second.norm." in name else value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from training.brushwork import COATS
+from training.brushwork import COATS, CUTTING
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class StyleRecipe:
     spared: float = 0.0
     """How much of its canvas gives way to what there is to see, 0..1, so that a face stays a face; needs
     `simplified`."""
+    cut: str = ""
+    """The coat of broad touches (`training.brushwork.CUTTING`) along which a picture is cut, where there is
+    little to see, so that it is made of them; "" for none. Needs `simplified`."""
+    broad: float = 0.0
+    """How much broader the patches are that it paints over, 0..1; needs `simplified`."""
     movement: bool = False
     """Copy the mean of the statistics of `painting` and `reals`, and not those of the one alone."""
     learn: bool = True
@@ -45,9 +50,11 @@ class StyleRecipe:
 
     def __post_init__(self) -> None:
         _check_choice("canvas", self.canvas, tuple(COATS))
+        _check_choice("cut", (self.cut,), ("", *CUTTING))
         _check_numbers(self)
-        if self.spared > 1:
-            raise ValueError(f"spared is from 0 to 1, not {self.spared}")
+        for name in ("spared", "broad"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,9 @@ class Recipe:
         for name, least in AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
+        for style in self.styles:
+            if (style.spared or style.cut or style.broad) and not self.simplified:
+                raise ValueError(f"style {style.name!r}: spared, cut and broad need simplified = true")
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ValueError(
                 f"widths are channels, one number for each of two levels or more, not {list(self.widths)}"

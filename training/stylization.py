@@ -482,6 +482,8 @@ def generator_of(recipe: Recipe, styles: Sequence[StyleRecipe]) -> Generator:
         branches=recipe.branches,
         coats=[style.canvas for style in styles],
         spared=[style.spared for style in styles],
+        cuts=[style.cut for style in styles],
+        broad=[style.broad for style in styles],
     )
 
 
