@@ -1117,10 +1117,6 @@ class Growing:
         yield from self._container.demux(streams)
         raise IndexError("list index out of range")
 
-    def decode(self, audio):
-        for packet in self.demux(self._container.streams.audio[audio]):
-            yield from packet.decode()
-
     def __enter__(self):
         return self
 
@@ -1821,16 +1817,16 @@ class Stepping:
     def __exit__(self, *_):
         """Nothing is open."""
 
-    def decode(self, audio):
+    def demux(self, audio):
         begun = time.monotonic()
-        while True:
+        while time.monotonic() < begun + 60:
             time.sleep(0.02)
             # Its times are those of its clock, so that it is on time however busy the machine is.
             at = time.monotonic() - begun
             samples = av.AudioFrame.from_ndarray(np.zeros((2, 960), np.float32), "fltp", "stereo")
             samples.sample_rate, samples.pts = 48_000, round(48_000 * (at + 5 if 0.5 <= at < 1 else at))
             samples.time_base = Fraction(1, 48_000)
-            yield samples
+            yield SimpleNamespace(decode=lambda samples=samples: [samples])
 
 
 def test_sound_whose_clock_is_set_finds_its_place_again(monkeypatch):
