@@ -467,6 +467,8 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                 if stored != name:
                     content = _decompressed(content, left)
                 left -= len(content)
+                if left < 0:
+                    raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
                 return content
 
             text = read(MANIFEST)

@@ -94,6 +94,17 @@ def test_a_compressed_model_that_is_damaged_or_made_to_fill_the_memory(compresse
     tracemalloc.stop()
 
 
+def test_what_is_compressed_counts_as_large_as_it_is(compressed, monkeypatch):
+    put(compressed, "golden.npz", bytes(1000))
+    stored = sum(file.stat().st_size for file in compressed.iterdir())
+    for path in (compressed, zipped(compressed)):
+        monkeypatch.setattr(engines.style, "LARGEST", stored + len(tiny_model(2)))
+        assert Style.load(path).files["golden.npz"] == bytes(1000)
+        monkeypatch.setattr(engines.style, "LARGEST", stored + 100)
+        with pytest.raises(StyleError, match="larger than"):
+            Style.load(path)
+
+
 @pytest.mark.parametrize("folder", ["", "tiny/"])
 def test_a_zip(pack, folder):
     assert Style.load(zipped(pack, folder)) == Style.load(pack)
