@@ -8,7 +8,7 @@ from training.checkpoint import load_trunk
 from training.cli import TRUNK
 
 SIDE = 96
-DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS, RISEN_DOTS, RISEN_STROKES = range(9)
+DOTS, STROKES, FACETS, PLANES, RINGS, FIGURES, SWEEPS, PANES, RISEN_DOTS, RISEN_STROKES = range(10)
 
 
 def colours(coat: int, side: int = SIDE) -> np.ndarray:
@@ -22,13 +22,13 @@ def relief(coat: int, side: int = SIDE) -> np.ndarray:
 
 def test_colours_have_mean_0_and_relief_is_0_where_there_is_none():
     colour, fine, *_ = brushwork.grain(SIDE)
-    assert colour.shape == (27, SIDE, SIDE)
-    assert fine.shape == (9, 2 * SIDE, 2 * SIDE)
+    assert colour.shape == (30, SIDE, SIDE)
+    assert fine.shape == (10, 2 * SIDE, 2 * SIDE)
     # A bare ground is rounded as one.
     np.testing.assert_allclose(colour.mean((1, 2)) * brushwork.STEP, 0, atol=brushwork.STEP / 2)
     np.testing.assert_allclose(colour.std((1, 2)) * brushwork.STEP, 1, atol=0.02)
     np.testing.assert_allclose(np.sqrt((fine.astype(float) ** 2).mean((1, 2))) * brushwork.STEP, 1, atol=0.02)
-    for coat in (PLANES, FIGURES, SWEEPS):
+    for coat in (PLANES, FIGURES, SWEEPS, PANES):
         assert (relief(coat) == 0).mean() > 0.5
     assert max(np.abs(layers.astype(int)).max() for layers in (colour, fine)) < 127, "nothing is cut off"
 
@@ -43,6 +43,8 @@ def test_it_is_what_the_bundled_styles_were_trained_on():
 
 def test_it_repeats_without_a_seam():
     colour, fine, _, course = brushwork.grain(SIDE)
+    # The seam is a bar between panes, and what is on its sides differs as across any bar.
+    colour = np.delete(colour, slice(3 * PANES, 3 * PANES + 3), 0)
     # Where it turns about a point, the course has large steps of its own.
     for grain, most in ((colour, 1.5), (fine, 1.5), (course, 3)):
         layers = grain.astype(int)
@@ -53,7 +55,7 @@ def test_it_repeats_without_a_seam():
 
 @pytest.mark.parametrize(
     ("name", "covered"),
-    [("facets", 0.95), ("planes", 0.95), ("rings", 0.7), ("figures", 0.7), ("sweeps", 0.3)],
+    [("facets", 0.95), ("planes", 0.95), ("rings", 0.7), ("figures", 0.7), ("sweeps", 0.3), ("panes", 0.95)],
 )
 def test_what_is_cut_out_is_seen_from_nearer_about_the_middle_of_its_touch(name, covered):
     cuts = brushwork.grain(SIDE).cuts[list(brushwork.CUTTING).index(name)].astype(float)
@@ -71,13 +73,31 @@ def test_what_is_cut_out_is_seen_from_nearer_about_the_middle_of_its_touch(name,
 
 @pytest.mark.parametrize(
     ("coat", "most"),
-    [(DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5), (PLANES, 0.6), (RINGS, 0.7), (FIGURES, 0.1), (SWEEPS, 0.5)],
+    [
+        *((DOTS, 0.75), (STROKES, 0.7), (FACETS, 0.5), (PLANES, 0.6), (RINGS, 0.7), (FIGURES, 0.1)),
+        *((SWEEPS, 0.5), (PANES, 0.1)),
+    ],
 )
 def test_a_touch_is_even_within_and_differs_from_its_neighbour(coat, most):
     # Of smooth noise, which has all steps in between, it is 0.85: worms follow its contours.
     for channel in colours(coat):
         steps = np.abs(np.diff(channel)).ravel()
         assert np.median(steps) < most * steps.mean()
+
+
+def test_panes_are_upright_and_have_bars_of_ink_between_them():
+    values, ink = np.stack(colours(PANES)), relief(PANES)
+    fine = values.repeat(brushwork.FINE, 1).repeat(brushwork.FINE, 2)
+    for axis in (1, 2):
+        differs = (np.diff(fine, axis=axis) != 0).any(0)
+        barred = (np.delete(ink, -1, axis - 1) > 0) | (np.delete(ink, 0, axis - 1) > 0)
+        # But for the value that lies on both of two panes.
+        assert differs.any()
+        assert barred[differs].mean() > 0.85
+    assert set(np.unique(ink)) == {0.0, ink.max()}
+    # Along a bar, and across it: a corner turns by a right angle.
+    ends = (ink[1:, 1:] + ink[:-1, :-1] - ink[1:, :-1] - ink[:-1, 1:]) != 0
+    assert ends.mean() < 0.02
 
 
 def test_strokes_are_longer_than_dots_and_facets_larger_than_both():

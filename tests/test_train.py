@@ -197,12 +197,13 @@ def test_a_recipe_says_what_coats_of_the_canvas_its_styles_paint_by(material):
     training = CycleTraining(recipe, material, torch.device("cpu"))
     for generator in (training.generator, training.average):
         relief, colours = (canvas.allowed[0].tolist() for canvas in generator.canvases)
-        assert relief == [1] + [0] * 6
-        assert colours == [1] * 3 + [0] * 18
+        assert relief == [1] + [0] * 7
+        assert colours == [1] * 3 + [0] * 21
     for canvas in training.back.canvases:
         assert not canvas.allowed.any(), "photographs have no brushwork"
     with pytest.raises(
-        ValueError, match="canvas is one of dots, strokes, facets, planes, rings, figures, sweeps, not 'oil'"
+        ValueError,
+        match="canvas is one of dots, strokes, facets, planes, rings, figures, sweeps, panes, not 'oil'",
     ):
         dataclasses.replace(styles[0], canvas=("oil",))
 

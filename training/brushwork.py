@@ -26,9 +26,22 @@ WAYS = 6
 COARSE = 2
 """Places, each way, that have one value of the course."""
 
-CUTTING = {"facets": 0.6, "planes": 0.5, "rings": 0.8, "figures": 0.6, "sweeps": 0.6}
+CUTTING = {"facets": 0.6, "planes": 0.5, "rings": 0.8, "figures": 0.6, "sweeps": 0.6, "panes": 0.9}
 """Coats of broad touches, along which a picture may be cut, and by how much nearer each piece is seen: at 1,
 it has but one colour."""
+
+LEAST_PANE, LARGEST_PANE = 22, 96
+"""Sides of a pane, in values of the relief: none is shorter, and one that is longer is divided."""
+
+PANES = {
+    (0.0, 0.0, 0.0): 0.36,
+    (-0.4, -0.4, -0.4): 0.14,
+    (-1.0, -1.0, -1.0): 0.11,
+    (1.0, 0.0, 0.0): 0.13,
+    (0.0, 1.0, 0.0): 0.13,
+    (0.0, 0.0, 1.0): 0.13,
+}
+"""What panes have in the three channels, and the share of each in all of them."""
 
 STEP = 1 / 16
 """What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
@@ -134,6 +147,24 @@ def sweeps(rng: np.random.Generator, side: int) -> Field:
     return _laid(rng, side, 13.0, 30, lambda y, x: kinds[int(rng.choice(3, p=(0.4, 0.25, 0.35)))](rng))
 
 
+def panes(rng: np.random.Generator, side: int) -> Field:
+    """Upright rectangles side by side, white and grey, black, or of one channel alone; the fourth channel is
+    the ink of the bars between them."""
+    # From a stream of its own, so that what is drawn after it is what it was before there were panes.
+    (rng,) = rng.spawn(1)
+    coat = np.empty((COLOURS + 3, FINE * side, FINE * side))
+    for rows, columns in _divided(rng, slice(0, FINE * side), slice(0, FINE * side)):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        bar = int(rng.integers(1, 3))
+        ink = np.ones((height, width))
+        ink[bar:-bar, bar:-bar] = 0
+        middle = np.meshgrid(height // 2 - np.arange(height), width // 2 - np.arange(width), indexing="ij")
+        colour = rng.choice(list(PANES), p=list(PANES.values()))
+        coat[:COLOURS, rows, columns] = colour[:, None, None]
+        coat[COLOURS:, rows, columns] = np.stack([ink, *middle])
+    return coat
+
+
 COATS: dict[str, Callable[[np.random.Generator, int], Field]] = {
     "dots": dots,
     "strokes": strokes,
@@ -142,6 +173,7 @@ COATS: dict[str, Callable[[np.random.Generator, int], Field]] = {
     "rings": rings,
     "figures": figures,
     "sweeps": sweeps,
+    "panes": panes,
 }
 
 LYING = ("dots", "strokes")
@@ -180,6 +212,22 @@ def _laid(
                 own = (covered if covered.ndim == 2 else covered[0])[down, right] > 0.5
                 middle[:, own] = np.stack(np.meshgrid(-around[down], -around[right], indexing="ij"))[:, own]
     return coat
+
+
+def _divided(rng: np.random.Generator, rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
+    """The rows and columns of panes, in values of the relief, that together cover those given: halved across
+    the longer side, more or less, again and again."""
+    sides = [side.stop - side.start for side in (rows, columns)]
+    if max(sides) < 2 * LEAST_PANE or (max(sides) <= LARGEST_PANE and rng.random() < 0.35):
+        yield rows, columns
+        return
+    long = rows if sides[0] * rng.uniform(0.7, 1.4) > sides[1] else columns
+    if long.stop - long.start < 2 * LEAST_PANE:
+        long = rows if long is columns else columns
+    least = max(LEAST_PANE, round(0.3 * (long.stop - long.start)))
+    at = int(rng.integers(long.start + least, long.stop - least + 1))
+    for part in (slice(long.start, at), slice(at, long.stop)):
+        yield from _divided(rng, *((part, columns) if long is rows else (rows, part)))
 
 
 def _runs(first: int, count: int, side: int) -> Iterator[tuple[slice, slice]]:
