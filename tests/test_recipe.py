@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from training.brushwork import COATS, CUTTING
 from training.cli import _Progress, parse_overrides, parse_ranges, quick_recipe
 from training.recipe import Recipe, load_recipe
 
@@ -115,7 +116,10 @@ def test_overrides_come_in_pairs(arguments):
         (MINIMAL.replace("1900", '"1900"'), "year is a int"),
         (MINIMAL + MINIMAL[MINIMAL.index("[[") :], "two styles have the same name"),
         (MINIMAL + "broad = 1.5", "broad is from 0 to 1, not 1.5"),
-        (MINIMAL + 'cut = "dots"', "cut is one of .*facets, planes, rings, figures, sweeps, not 'dots'"),
+        (
+            MINIMAL + 'cut = "dots"',
+            "cut is one of .*facets, planes, rings, figures, sweeps, panes, not 'dots'",
+        ),
         ("simplified = false\n" + MINIMAL + "spared = 0.5", "spared, cut and broad need simplified = true"),
     ],
 )
@@ -201,8 +205,17 @@ def test_bundled_recipes_load():
             assert Path(recipe.styles[0].painting).name == "a_painting.jpg"
             assert len(recipe.styles[0].reals) == 1
             assert recipe.styles[0].canvas == ("strokes",)
+            assert not recipe.styles[0].cut
         else:
             assert isinstance(load_recipe(entry), Recipe)  # type: ignore[arg-type]
+
+
+def test_a_painting_may_be_learned_by_any_coat_and_is_cut_along_broad_ones():
+    for coat in COATS:
+        (style,) = quick_recipe([Path("a.jpg")], name="mine", canvas=coat).styles
+        assert style.canvas == (coat,)
+        assert style.cut == (coat if coat in CUTTING else "")
+        assert 0.5 <= style.spared <= 0.9, "faces stay whole"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from training.brushwork import COATS, CUTTING
 from training.recipe import Recipe, build_recipe, load_recipe, read_table
 
 if TYPE_CHECKING:
@@ -264,6 +265,13 @@ def export(
     help="Shorter side, in pixels, that the painting is scaled to; less makes finer strokes (default: the "
     "recipe's).",
 )
+@click.option(
+    "--canvas",
+    type=click.Choice(list(COATS)),
+    default="strokes",
+    show_default=True,
+    help="What it paints by; it begins as the bundled styles that do.",
+)
 @threads_option
 @click.option(
     "-f", "--force", is_flag=True, help="Replace an existing pack: learn anew what was learned to its end."
@@ -280,6 +288,7 @@ def learn(
     rights: str,
     steps: int | None,
     stroke: int | None,
+    canvas: str,
     threads: int | None,
     force: bool,
 ) -> None:
@@ -305,6 +314,7 @@ def learn(
             rights=rights,
             steps=steps,
             stroke=stroke,
+            canvas=canvas,
         )
         style = None if force else _not_judged(output, run, recipe)
         if style is None:
@@ -400,8 +410,12 @@ def quick_recipe(
     rights: str = "not stated",
     steps: int | None = None,
     stroke: int | None = None,
+    canvas: str = "strokes",
 ) -> Recipe:
     """The recipe `quick.toml` for paintings of one's own, the first of which is copied.
+
+    Args:
+        canvas: the coat that it paints by; the picture is cut along touches as large as a face.
 
     Raises:
         ValueError: one has a name that a pack cannot hold.
@@ -421,9 +435,11 @@ def quick_recipe(
         "rights": rights,
         "reals": others,
         # Of several coats, so few steps make a mottle.
-        "canvas": ["strokes"],
-        "spared": 0.5,
+        "canvas": [canvas],
+        "spared": {"strokes": 0.5, "dots": 0.75}.get(canvas, 0.9),
     }
+    if canvas in CUTTING:
+        style |= {"cut": canvas, "broad": 0.5}
     table = {**read_table(RECIPES / "quick.toml"), "name": name, "styles": [style]}
     table["title"] = style["title"]
     if steps:

@@ -864,7 +864,7 @@ class Generator(nn.Module):
                 each style may paint by stays this generator's.
             trained: names of the other generator's styles, in its order.
             styles: names of this generator's; those that the other one does not know begin as the mean of
-                its own.
+                those of its own that paint by one of the same coats, or of all.
 
         Raises:
             ValueError: the other generator is wider or deeper, or has another number of levels or another
@@ -879,13 +879,18 @@ class Generator(nn.Module):
                 taken[name] = torch.zeros_like(value) if ".second.norm." in name else value
             if name not in state and ".branch." in name:
                 taken[name] = torch.zeros_like(value) if ".norm.weight" in name else value
+        coats = "canvases.0.allowed"
+        kin = _kin(own[coats], state.get(coats, own[coats].new_zeros(len(trained), 0)))
         for name, value in state.items():
             if name.startswith("canvases.") and name.endswith(".allowed"):
                 continue
             if of_styles(name):
                 known = dict(zip(trained, value, strict=True))
-                value = torch.stack([known.get(style, value.mean(0)) for style in styles])
-            taken[name] = _grown(value, own[name]) if name in own else value
+                means = torch.tensordot(kin, value, 1)
+                value = torch.stack([known.get(*each) for each in zip(styles, means, strict=True)])
+            # A canvas of fewer coats would be taken for one with bare ones.
+            grows = name in own and not name.endswith(".grain")
+            taken[name] = _grown(value, own[name]) if grows else value
         shapes = {name: value.shape for name, value in own.items()}
         if {name: value.shape for name, value in taken.items()} != shapes:
             raise ValueError(
@@ -923,6 +928,19 @@ class Generator(nn.Module):
         parts = [*zip(self.encode, areas, strict=True), (self.blocks, areas[-1]), (self.to_image, areas[0])]
         parts += zip(self.decode, reversed(areas[:-1]), strict=True)
         return [(module, area) for part, area in parts for module in part.modules()]
+
+
+def _kin(coats: Tensor, of_others: Tensor) -> Tensor:
+    """How much each of other styles counts for what a style begins as, [styles, others], in shares.
+
+    Args:
+        coats, of_others: the coats that each style may paint by, as a `Canvas` has them.
+    """
+    if coats.shape[1:] != of_others.shape[1:]:
+        of_others = coats.new_zeros(len(of_others), coats.shape[1])
+    kin = (coats @ of_others.T > 0).to(coats.dtype)
+    kin[kin.sum(1) == 0] = 1
+    return kin / kin.sum(1, keepdim=True)
 
 
 def _grown(value: Tensor, own: Tensor) -> Tensor:
