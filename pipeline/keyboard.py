@@ -13,6 +13,9 @@ from pipeline.controls import Controls
 STEP = 0.05
 """Of the strength, for one press."""
 
+DIGITS = "1234567890"
+"""Keys of the first ten styles, as they lie on a keyboard."""
+
 ESCAPES = {"[A": "up", "[B": "down", "OA": "up", "OB": "down"}
 """What terminals send for the arrows, after the escape."""
 
@@ -44,8 +47,8 @@ def press(controls: Controls, stop: threading.Event, key: str) -> None:
         " ": lambda: controls.toggle("blackout"),
         "q": stop.set,
     }
-    for number, style in enumerate(state["styles"][:9], 1):
-        actions[str(number)] = lambda style=style: controls.set("style", style)  # type: ignore[misc]
+    for digit, style in zip(DIGITS, state["styles"], strict=False):
+        actions[digit] = lambda style=style: controls.set("style", style)  # type: ignore[misc]
     if key in actions:
         # Of another pack that has come since, the style may be gone.
         with contextlib.suppress(ValueError):

@@ -514,6 +514,14 @@ def test_keys(controls):
     assert stop.is_set()
 
 
+def test_keys_of_the_first_ten_styles():
+    names = tuple(f"style {number}" for number in range(1, 12))
+    controls = Controls("pack", names, Look({names[-1]: 1}))
+    for key, number in (("1", 1), ("9", 9), ("0", 10)):
+        press(controls, threading.Event(), key)
+        assert controls.state["mix"] == {name: float(name == f"style {number}") for name in names}
+
+
 def test_a_key_for_a_style_that_is_just_gone_is_no_error(controls, monkeypatch):
     stale = controls.state
     controls.swapped("other", ("red",), Look())

@@ -217,8 +217,8 @@ def live(
     Where an address is :PORT, as in whip::8090, whep::8091 and --panel :8080, only this machine is heard;
     0.0.0.0:PORT, as in whip:0.0.0.0:8090, is open to the whole network.
 
-    While it runs, the terminal takes keys: 1-9 choose a style, n and p the next and the previous one, up and
-    down the strength, b the input as it is, f holds the picture, space is black, q ends.
+    While it runs, the terminal takes keys: 1-9 and 0 choose a style, n and p the next and the previous one,
+    up and down the strength, b the input as it is, f holds the picture, space is black, q ends.
     """
     if not (outputs or panel or preview):
         raise click.UsageError("give an output with -o, or --panel or --preview to watch in the browser")
