@@ -48,7 +48,7 @@ from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shadin
 from training.inspection import HEIGHT, LABEL, inspect, score_sheet
 from training.losses import gram
 from training.networks import Generator, of_styles
-from training.recipe import Recipe, StyleRecipe, load_recipe
+from training.recipe import Recipe, StyleRecipe, load_recipe, stored_recipe
 from training.stylization import Material, StyleTraining, generator_of, schedule
 from training.targets import Targets
 from training.train import sheet_pictures, train
@@ -1031,8 +1031,11 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path,
     (photos / "._0.png").write_bytes(b"what macOS leaves beside a picture")
     painting = material.paintings / "0.png"
     arguments = [painting, "-o", output, "--photos", photos, "--weights", material.weights, "--steps", "3"]
-    learned = fauve("learn", *arguments, "--stroke", "96", "--artist", "Me")
+    more = ["--stroke", "96", "--canvas", "facets", "--artist", "Me"]
+    learned = fauve("learn", *arguments, *more)
     assert learned.returncode == 0, learned.stderr
+    (entry,) = stored_recipe(load_checkpoint(tmp_path / "mine.training/checkpoint.pt")["recipe"], "it").styles
+    assert (entry.canvas, entry.cut, entry.artist) == (("facets",), "facets", "Me")
     style = Style.load(output)
     assert [(credit.artist, credit.rights) for credit in style.credits] == [("Me", "not stated")]
     assert style.license == "not stated"
@@ -1041,7 +1044,7 @@ def test_learn_makes_a_pack_and_goes_on_where_it_was_stopped(material, tmp_path,
     shutil.rmtree(output)
     # Judged before; the exporter is loaded in this process.
     monkeypatch.setattr("training.cli._judge", lambda *_, **__: "")
-    run_in_process("learn", *arguments, "--stroke", "96", "--artist", "Me")
+    run_in_process("learn", *arguments, *more)
     assert Style.load(output).digest == style.digest
     assert b"export.py" not in style.model(), "a pack does not tell where it was made"
 
