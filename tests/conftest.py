@@ -1,9 +1,11 @@
 """Tests marked `gpu` are skipped without an NVIDIA GPU, and fail there when FAUVE_FAIL_WITHOUT_GPU=1."""
 
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +17,17 @@ os.environ["XDG_CONFIG_HOME"] = f"{_kept.name}/config"
 
 LONG = {"cli", "export", "farm", "hdr", "live", "obs", "panel", "parts", "rtmp", "webrtc"}
 """The files whose tests take longest: begun first, so that none is waited for at the end."""
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """What a command that runs in this process does to the log, such as saying a warning once, ends with the
+    test."""
+    log = logging.getLogger("fauve")
+    filters, handlers, level = [*log.filters], [*log.handlers], log.level
+    yield
+    log.filters[:], log.handlers[:] = filters, handlers
+    log.setLevel(level)
 
 
 def gpu() -> bool:
