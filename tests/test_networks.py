@@ -591,8 +591,10 @@ def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints(branc
     with pytest.raises(ValueError, match="another number of widths"):
         Generator(2, widths=(12, 16, 16, 16), blocks=2).start_from(wide.state_dict(), ["a", "b"], ["a", "b"])
     fewer = wide.state_dict()
-    for name in ("canvases.0.grain", "canvases.0.share"):
-        fewer[name] = fewer[name][..., :-1, :, :] if name.endswith("grain") else fewer[name][..., :-1]
+    fewer["canvases.0.grain"] = fewer["canvases.0.grain"][:, :-1]
+    with pytest.raises(ValueError, match="another version's canvas"):
+        Generator(2, widths=(12, 16, 16), blocks=2).start_from(fewer, ["a", "b"], ["a", "b"])
+    fewer["canvases.0.allowed"] = fewer["canvases.0.allowed"][:, :-1]
     with pytest.raises(ValueError, match="another version's canvas"):
         Generator(2, widths=(12, 16, 16), blocks=2).start_from(fewer, ["a", "b"], ["a", "b"])
 

@@ -879,8 +879,10 @@ class Generator(nn.Module):
                 taken[name] = torch.zeros_like(value) if ".second.norm." in name else value
             if name not in state and ".branch." in name:
                 taken[name] = torch.zeros_like(value) if ".norm.weight" in name else value
-        coats = "canvases.0.allowed"
-        kin = _kin(own[coats], state.get(coats, own[coats].new_zeros(len(trained), 0)))
+        coats, of_others = (each.get("canvases.0.allowed") for each in (own, state))
+        if of_others is None or coats.shape[1:] != of_others.shape[1:]:
+            raise ValueError("the checkpoint has another version's canvas; give one of this fauve")
+        kin = _kin(coats, of_others)
         for name, value in state.items():
             if name.startswith("canvases.") and name.endswith(".allowed"):
                 continue
@@ -936,8 +938,6 @@ def _kin(coats: Tensor, of_others: Tensor) -> Tensor:
     Args:
         coats, of_others: the coats that each style may paint by, as a `Canvas` has them.
     """
-    if coats.shape[1:] != of_others.shape[1:]:
-        of_others = coats.new_zeros(len(of_others), coats.shape[1])
     kin = (coats @ of_others.T > 0).to(coats.dtype)
     kin[kin.sum(1) == 0] = 1
     return kin / kin.sum(1, keepdim=True)
