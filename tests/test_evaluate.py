@@ -11,9 +11,10 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto
 from safetensors.torch import load_file, save_file
 
-from engines import Look, Style, load, load_style
+from engines import EngineBuildError, Look, Style, load, load_style
 from engines.onnxruntime import OnnxRuntimeEngine
 from engines.style import Credit
 from tests.packs import fast_neural_style, tiny_model, tiny_pack
@@ -374,6 +375,20 @@ def test_a_graph_that_torch_does_not_take_is_said_and_the_rest_is_judged(
     assert report["left_out"]["robustness"] == said
     assert f"robustness is left out: {said}" in caplog.text
     assert "noise_gain" in report["styles"]["warm"]
+
+
+def test_a_graph_without_a_gradient_is_not_attacked_and_is_said(tmp_path):
+    model = onnx.load_model_from_string(fast_neural_style())
+    (image,) = (value.name for value in model.graph.input)
+    for node in model.graph.node:
+        node.input[:] = ["whole" if name == image else name for name in node.input]
+    kinds = [(image, "rounded", TensorProto.INT32), ("rounded", "whole", TensorProto.FLOAT)]
+    for at, (source, target, kind) in enumerate(kinds):
+        model.graph.node.insert(at, onnx.helper.make_node("Cast", [source], [target], to=kind))
+    path = tmp_path / "stepped.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EngineBuildError, match="no gradient passes through the graph of stepped"):
+        painter(load_style(path), "stepped", (64, 96))
 
 
 def test_an_evaluation_and_its_sheet(material, pack):

@@ -325,7 +325,8 @@ CHOICES = {
 def _check_choice(name: str, value: str | tuple[str, ...], known: tuple[str, ...]) -> None:
     wrong = [each for each in (value if isinstance(value, tuple) else (value,)) if each not in known]
     if wrong:
-        raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]!r}")
+        choices = ", ".join(each or "nothing" for each in known)
+        raise ValueError(f"{name} is one of {choices}, not {wrong[0]!r}")
 
 
 def _check_numbers(entry: "Recipe | StyleRecipe") -> None:

@@ -28,7 +28,8 @@ def painter(pack: Style, style: str, size: tuple[int, int]) -> Painter:
     """The graph of `pack` at full strength in `style`, for pictures of `size` (height, width).
 
     Raises:
-        EngineBuildError: it has an operator that torch does not know, or not in that way.
+        EngineBuildError: it has an operator that torch does not know, or not in that way; or it has no
+            gradient.
     """
     inputs = pack.place(size[::-1], Look({style: 1.0})).inputs
     look = {name: torch.from_numpy(value) for name, value in inputs.items()}
@@ -36,10 +37,18 @@ def painter(pack: Style, style: str, size: tuple[int, int]) -> Painter:
         program = Program(differentiable(pack.model()), torch.device("cpu"))
         settled = program.settle(torch.zeros(1, *size, 3), look)
         values = settled.look(look)
+        probe = noise(torch.full((1, *size, 3), 128.0), 64, torch.Generator()).requires_grad_(True)
+        painted = settled.picture(probe, values).square().sum()
+        climbs = painted.requires_grad and bool(torch.autograd.grad(painted, probe)[0].any())
     except Exception as error:  # onnx's checker and torch share no base below Exception
         raise EngineBuildError(
             f"torch does not take the graph of {pack.name}: {first_line(error)}"
         ) from error
+    # By zeros an attack would change nothing, and the pack would seem robust.
+    if not climbs:
+        raise EngineBuildError(
+            f"no gradient passes through the graph of {pack.name}, which attacks climb: it rounds"
+        )
 
     def paint(image: Tensor) -> Tensor:
         return torch.cat([settled.picture(each[None], values) for each in image])
