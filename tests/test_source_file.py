@@ -663,6 +663,28 @@ def test_a_recording_that_jumps_back_goes_on(tmp_path, caplog):
     assert "jumps back in time 2 times" in caplog.text
 
 
+def test_a_recording_whose_tracks_get_other_numbers_goes_on(tmp_path, caplog):
+    path = tmp_path / "joined.ts"
+    for number in range(2):
+        pts = [25 * number + index for index in range(25)]
+        piece = make_video(tmp_path / "piece.mp4", pts, time_base=Fraction(1, 25), codec="mpeg2video")
+        renumbered = {"mpegts_start_pid": str(256 + 44 * number)}
+        part = tmp_path / "part.ts"
+        with av.open(str(piece)) as source, av.open(str(part), "w", options=renumbered) as target:
+            tracks = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = tracks[packet.stream.index]
+                    target.mux(packet)
+        with path.open("ab") as joined:
+            joined.write(part.read_bytes())
+    _, frames, packets = read(path)
+    assert len(frames) == 50
+    assert all(a.time < b.time for a, b in pairwise(frames))
+    assert packets[-1].pts * packets[-1].time_base > frames[45].time, "its sound, too"
+    assert "left out" not in caplog.text
+
+
 def test_pictures_shown_for_long_in_matroska_are_no_jump(tmp_path, caplog):
     """The first of them have no time of decoding there, and B-frames are decoded before they are shown."""
     times = [12800 * 5 * index for index in range(8)]

@@ -27,6 +27,10 @@ log = logging.getLogger("fauve")
 NUMBER = re.compile(r"%0?\d*d")
 """In the name of a sequence of pictures, the place of its number: frame%05d.png."""
 
+RENUMBERED = {"merge_pmt_versions": "1"}
+"""FFmpeg's option for MPEG-TS whose tracks get other numbers on the way, where a recording or a sender was
+started anew."""
+
 LONG_PROBE = {"probesize": str(1 << 30), "analyzeduration": str(600_000_000)}
 """FFmpeg's options for looking as far as ten minutes into a file for what its tracks are."""
 
@@ -154,14 +158,16 @@ def open_input(
     try:
         if is_sequence(path):
             return _open_sequence(Path(path), picture_rate or PICTURE_RATE)
-        container = av.open(_moving_webp(path) or name, metadata_errors="replace", hwaccel=accelerated)
+        film = _moving_webp(path) or name
+        container = av.open(film, options=RENUMBERED, metadata_errors="replace", hwaccel=accelerated)
         if name != "pipe:0" and any(
             stream.codec_context is not None and not stream.codec_context.sample_rate
             for stream in container.streams.audio
         ):
             # Its sound begins late: what it is stands behind what FFmpeg reads beforehand.
             container.close()
-            container = av.open(name, options=LONG_PROBE, metadata_errors="replace", hwaccel=accelerated)
+            options = RENUMBERED | LONG_PROBE
+            container = av.open(name, options=options, metadata_errors="replace", hwaccel=accelerated)
         return container
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error

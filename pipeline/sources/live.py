@@ -28,6 +28,7 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.scaling import resize
 from pipeline.sources import Source
+from pipeline.sources.demuxer import RENUMBERED
 from pipeline.sources.file import FileSource
 from pipeline.sources.pattern import TIME_BASE, PatternSource
 from pipeline.sources.resampler import SoundResampler
@@ -67,9 +68,6 @@ ROUNDED = 0.03
 
 STEP = round(Fraction(1, 1000) / TIME_BASE)
 """Least time between two pictures, in units of the time base: a millisecond, as Matroska and FLV count."""
-
-RENUMBERED = {"merge_pmt_versions": "1"}
-"""Option for senders of MPEG-TS that are started anew and number their tracks in another way."""
 
 LISTEN = {
     "rtmp": {"listen": "1"},
