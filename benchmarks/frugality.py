@@ -28,7 +28,7 @@ from training.checkpoint import load_checkpoint, restore, save_checkpoint
 from training.data import Pictures, held_out, image_files
 from training.device import device_of, tried_convolutions
 from training.flow import synthetic_pair, with_sensor_noise
-from training.networks import Generator
+from training.generator import Generator
 from training.prefetch import batches, workers_for
 from training.recipe import StyleRecipe, load_recipe
 from training.stylization import Material, StyleTraining

@@ -23,7 +23,7 @@ from tests.videos import picture
 from training.checkpoint import save_checkpoint
 from training.cli import RECIPES, export
 from training.export import PackGraph, export_pack, layers_in_float32, paint, to_onnx
-from training.networks import Generator
+from training.generator import Generator
 from training.quantize import quantized
 from training.recipe import Recipe, StyleRecipe, load_recipe
 from training.stylization import generator_of

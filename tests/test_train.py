@@ -45,9 +45,9 @@ from training.data import (
 from training.device import autocast_of
 from training.export import export_pack
 from training.flow import DisFlow, identity_grid, turned_pair, warp, with_shading
+from training.generator import Generator, of_styles
 from training.inspection import HEIGHT, LABEL, inspect, score_sheet
 from training.losses import gram
-from training.networks import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, load_recipe, stored_recipe
 from training.stylization import Material, StyleTraining, generator_of, schedule
 from training.targets import Targets

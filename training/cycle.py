@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training import losses
 from training.batch import Batch
-from training.networks import Generator
+from training.generator import Generator
 from training.recipe import Recipe
 from training.regularisation import History
 from training.stylization import Loaded, Material, StyleTraining, paint, rate_groups, update_average

@@ -18,23 +18,21 @@ from torch import Tensor, nn
 from engines import Image, Look, Style, parity
 from engines.onnxruntime import OnnxRuntimeEngine
 from engines.style import Credit, refuse_what_is_there, write_pack
+from training.canvas import CANVAS_LEVEL
 from training.checkpoint import load_trunk, restore
 from training.data import read_image
-from training.networks import (
-    CANVAS_LEVEL,
-    MARGIN,
+from training.generator import Generator, eased, laid
+from training.layers import (
     ConvNorm,
-    Generator,
     LinearUpsample,
     UpsampleConv,
     UpsampleToImage,
     absorbed,
-    eased,
     inner,
     interpolating,
-    laid,
 )
 from training.recipe import StyleRecipe, stored_recipe
+from training.simplify import MARGIN
 from training.stylization import generator_of
 
 OPSET = 18

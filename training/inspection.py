@@ -12,8 +12,9 @@ from torch import Tensor
 from training import losses
 from training.checkpoint import load_checkpoint, restore
 from training.data import held_out_first, read_image, resize_shorter, write_png
+from training.discriminator import DenseDiscriminator, PatchDiscriminator
 from training.features import pretrained
-from training.networks import DenseDiscriminator, Generator, PatchDiscriminator
+from training.generator import Generator
 from training.recipe import Recipe, stored_recipe
 from training.stylization import content_layer, discriminator_of, generator_of, paint
 

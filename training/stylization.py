@@ -17,6 +17,7 @@ from training.batch import Batch, View, from_distance
 from training.checkpoint import load_trunk, restore
 from training.data import Clips, Pictures, expose
 from training.device import autocast_of
+from training.discriminator import DenseDiscriminator, PatchDiscriminator
 from training.distributed import average_gradients, share
 from training.features import NETWORKS, Pretrained, pretrained
 from training.flow import (
@@ -27,7 +28,7 @@ from training.flow import (
     with_sensor_noise,
     with_shading,
 )
-from training.networks import DenseDiscriminator, Generator, PatchDiscriminator, of_styles
+from training.generator import Generator, of_styles
 from training.recipe import Recipe, StyleRecipe, stored_recipe
 from training.regularisation import History, augment
 from training.targets import Features, Targets, regions, statistics_of
