@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from engines import EngineUnavailable, Look, bundled
-from engines.onnx_to_torch import MAKERS, OWN, Program, UnsupportedNode
+from engines.onnx_operators import MAKERS, OWN, UnsupportedNode
+from engines.onnx_to_torch import Program
 from engines.style import Style
 
 SHAPE = (1, 9, 13, 3)

@@ -33,6 +33,7 @@ ONLY_IN = {
     "torch": (
         "training",
         "engines/torch.py",
+        "engines/onnx_operators.py",
         "engines/onnx_to_torch.py",
         "engines/convolution.py",
         "pipeline/gpu_video.py",
