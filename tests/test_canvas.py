@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from training.brushwork import COATS, LYING, STEP, WAYS, grain
 from training.canvas import Canvas, Course
+from training.layers import twice
 from training.simplify import Detail
 
 
@@ -14,7 +16,7 @@ def _seed():
 
 
 def canvas_of(coats, channels=12):
-    return Canvas(grain(192).colours, coats, channels)
+    return Canvas(grain(192).colours, coats, channels, 1)
 
 
 CORNER = torch.zeros(2, dtype=torch.int64)
@@ -41,7 +43,7 @@ def test_the_canvas_lies_still_under_pictures_of_any_size_and_vanishes_with_the_
 
 
 def test_relief_lies_where_the_colours_of_its_touches_do():
-    canvas = Canvas(grain(192).relief, [tuple(COATS)], 1)
+    canvas = Canvas(grain(192).relief, [tuple(COATS)], 1, 2)
     x, weights = torch.zeros(1, 1, 40, 60), torch.ones(1, 1)
     laid, moved = (canvas(x, weights, corner, one_way(1)) for corner in (CORNER, torch.tensor([5, 3])))
     torch.testing.assert_close(moved[..., :30, :54], laid[..., 10:, 6:])
@@ -57,7 +59,7 @@ def direction(relief: torch.Tensor) -> float:
 @pytest.mark.parametrize("way", range(WAYS))
 @pytest.mark.parametrize("coat", LYING)
 def test_there_are_touches_of_every_direction(coat, way):
-    canvas = Canvas(grain(192).relief, [(coat,)], 1)
+    canvas = Canvas(grain(192).relief, [(coat,)], 1, 2)
     laid = canvas(torch.zeros(1, 1, 384, 384), torch.ones(1, 1), CORNER, one_way(way))
     expected = 180 * way / WAYS
     assert abs((direction(laid[0, 0].detach()) - expected + 90) % 180 - 90) < 8
@@ -90,6 +92,20 @@ def test_where_there_is_nothing_to_see_touches_lie_as_the_canvas_has_them_whatev
     assert (own(size, CORNER, edges) - expected).abs().mean() < 0.1
     moved = own(size, torch.tensor([5, -3]), None)
     torch.testing.assert_close(moved[..., :-5, 3:], expected[..., 5:, :-3])
+
+
+def test_enlarged_it_lies_as_before_under_a_picture_of_twice_the_size():
+    """Seen from twice as far away, and wherever its corner is."""
+    x, weights = torch.zeros(1, 3, 96, 96), torch.ones(1, 1)
+    seen = []
+    for enlarged in (1, 2):
+        torch.manual_seed(0)
+        canvas = Canvas(grain(192, enlarged).relief, [tuple(COATS)], 3, 2)
+        course = Course(grain(192, enlarged).course, enlarged)
+        corner, large = torch.tensor([7, -9]) * enlarged, F.interpolate(x, scale_factor=enlarged)
+        ways = course([side // 2 for side in large.shape[-2:]], corner, None)
+        seen.append(F.avg_pool2d(canvas(large, weights, corner, twice(ways)), enlarged).flatten())
+    assert torch.corrcoef(torch.stack(seen))[0, 1] > 0.95
 
 
 def test_a_style_takes_only_its_coats_of_the_canvas():

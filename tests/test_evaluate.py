@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -22,7 +23,16 @@ from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
 from training.data import held_out
-from training.evaluate import Material, blended, bundled_recipe, evaluate, paintings_of, strength_curve
+from training.evaluate import (
+    SEEN,
+    Material,
+    _paint,
+    blended,
+    bundled_recipe,
+    evaluate,
+    paintings_of,
+    strength_curve,
+)
 from training.evaluation_sheet import GAP, LINE, MARGIN, WIDTH, evaluation_sheet, summary
 from training.features import pretrained
 from training.losses import content, gram, style
@@ -190,6 +200,20 @@ def test_a_blend_is_in_whole_levels_from_the_photograph_to_the_painting():
     assert (blended(photo, painting, 0.0) == 10).all()
     assert (blended(photo, painting, 0.5) == 132).all()
     assert (blended(photo, painting, 1.0) == 255).all()
+
+
+def test_a_pack_for_larger_pictures_paints_them_enlarged_and_is_looked_at_from_farther():
+    shown = []
+
+    def engine(image, look):
+        shown.append((image.shape, look.moved))
+        return 255 - image
+
+    engine.style = SimpleNamespace(native_height=2 * SEEN, multiple=8, size=None, carried=False)
+    photo = np.full((64, 96, 3), 55, np.uint8)
+    assert (_paint(engine, photo, Look({"one": 1.0}).carried((3.0, 1.0))) == 200).all()
+    assert _paint(engine, photo, Look({"one": 1.0}, 0.0)).shape == photo.shape
+    assert shown == [((128, 192, 3), (6.0, 2.0)), ((64, 96, 3), None)]
 
 
 def coloured(rng, colour, count):

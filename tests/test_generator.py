@@ -233,6 +233,18 @@ def test_a_wider_and_deeper_generator_begins_with_what_a_narrow_one_paints(branc
         Generator(2, widths=(12, 16, 16), blocks=2).start_from(fewer, ["a", "b"], ["a", "b"])
 
 
+def test_a_generator_whose_touches_are_enlarged_begins_with_another_one_s_weights_on_its_own_canvas():
+    before, enlarged = randomised(Generator(2)), Generator(2, enlarged=2)
+    grains = {name: value.clone() for name, value in enlarged.state_dict().items() if name.endswith(".grain")}
+    enlarged.start_from(before.state_dict(), ["a", "b"], ["a", "b"])
+    for name, value in enlarged.state_dict().items():
+        assert torch.equal(value, grains.get(name, before.state_dict()[name])), name
+    with pytest.raises(ValueError, match="another version's canvas"):
+        Generator(2).start_from(enlarged.state_dict(), ["a", "b"], ["a", "b"])
+    image, mix = torch.rand(1, 3, 32, 40), torch.tensor([[1.0, 0.0]])
+    assert torch.equal(enlarged.eval()(image, mix, torch.zeros(1)), image)
+
+
 def test_a_flat_picture_gets_strokes():
     generator = randomised(Generator(1))
     with torch.no_grad():

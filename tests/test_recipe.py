@@ -120,6 +120,8 @@ def test_overrides_come_in_pairs(arguments):
             MINIMAL + 'cut = "dots"',
             "cut is one of nothing, facets, planes, rings, figures, sweeps, panes, not 'dots'",
         ),
+        ("enlarged = 3\n" + MINIMAL, "enlarged is 1 or 2, not 3"),
+        ("enlarged = 2\ncycle = 1.0\n" + MINIMAL, "with a cycle, pictures are not enlarged"),
         ("simplified = false\n" + MINIMAL + "spared = 0.5", "spared, cut and broad need simplified = true"),
     ],
 )

@@ -22,6 +22,7 @@ from training.simplify import (
     Detail,
     Exposure,
     Kuwahara,
+    Simplify,
 )
 
 
@@ -67,6 +68,26 @@ def test_a_style_may_have_broader_patches():
     assert torch.equal(patches_of(generator, image, plain), patches_of(generator, image))
     half, both = patches_of(generator, image, (broad + plain) / 2), patches_of(generator, image, broad)
     assert (half - both).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("style", [0, 1])
+def test_a_picture_that_is_enlarged_has_the_patches_and_the_detail_of_the_smaller_one(style):
+    rough = F.interpolate(torch.rand(1, 3, 18, 26) - 0.5, scale_factor=6.0, mode="bilinear")
+    large = F.interpolate(rough, scale_factor=2.0, mode="bilinear")
+    weights = torch.eye(2)[style, None]
+    found = []
+    for image, enlarged in ((rough, 1), (large, 2)):
+        simplify = Simplify(grain(192, enlarged).cuts, ["", ""], [0.0, 1.0], enlarged)
+        wide = F.pad(image, (MARGIN,) * 4, mode="replicate")
+        patches, detail = simplify(wide, weights, CORNER)
+        assert patches.shape[-2:] == tuple(side + 4 for side in image.shape[-2:])
+        assert detail.shape[-2:] == tuple(side // 2 for side in image.shape[-2:])
+        found.append((inner(inner(patches)), detail))
+    (patches, detail), (large_patches, large_detail) = found
+    assert (F.avg_pool2d(large_patches, 2) - patches).abs().mean() < 0.1 * (
+        patches - rough
+    ).abs().mean() + 0.01
+    assert (F.avg_pool2d(large_detail, 2) - detail).abs().max() < 0.05
 
 
 def test_a_dim_picture_is_lightened_by_the_odds_of_its_values():

@@ -289,6 +289,24 @@ def test_in_every_other_step_what_is_turned_has_to_be_painted_turned(material):
     assert training.generator_losses(turned)[0]["turned"] > 30 * begun["turned"]
 
 
+def test_pictures_may_be_painted_at_twice_the_size_that_they_are_judged_at(material, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, enlarged=2, turned=1.0, still=1.0, grid=1.0)
+    training = StyleTraining(recipe, material, torch.device("cpu"))
+    sizes, paint = [], training.generator.paint
+    monkeypatch.setattr(
+        training.generator, "paint", lambda image, *rest: sizes.append(image.shape[2:]) or paint(image, *rest)
+    )
+    for step in (1, 2):  # one of them turns its pictures
+        batch = training.batch(step)
+        training.prepare(step)
+        terms, painted = training.generator_losses(batch)
+        assert painted.shape == batch.photo.shape
+        assert all(torch.isfinite(term) for term in terms.values())
+    assert len(sizes) >= 4
+    assert set(sizes) == {torch.Size([2 * side for side in batch.photo.shape[2:]])}
+    assert training.sheet([torch.zeros(3, 64, 48, dtype=torch.uint8)]).shape[0] == 64
+
+
 def test_pictures_are_seen_from_several_distances(material):
     recipe = dataclasses.replace(RECIPE, crop=64, distances=(1, 2, 4))
     training = StyleTraining(recipe, material, torch.device("cpu"))

@@ -18,7 +18,8 @@ CANVAS_LEVEL = 1
 stroke. Its relief lies one level above."""
 
 CANVAS_SIDE = 192
-"""The canvas repeats after this many values of its colours."""
+"""The canvas repeats after this many places (`training.brushwork`), a value of its colours each where touches
+are not enlarged."""
 
 
 class Canvas(nn.Module):
@@ -37,13 +38,17 @@ class Canvas(nn.Module):
         grain: colours or relief of `brushwork.grain`, int8 [layers, side, side].
         coats: those that each style may paint by.
         channels: of the level that it is added to.
+        fine: its values, each way, to a value of colour.
     """
 
     grain: Tensor
     allowed: Tensor
 
-    def __init__(self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int) -> None:
+    def __init__(
+        self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int, fine: int
+    ) -> None:
         super().__init__()
+        self.fine = fine
         each = len(grain) // (len(brushwork.COATS) + len(brushwork.LYING))
         layers = np.repeat(list(brushwork.COATS), each)
         self.lying = each * len(brushwork.LYING)
@@ -61,13 +66,13 @@ class Canvas(nn.Module):
 
         Args:
             weights: [n or 1, styles], how much there is of each style.
-            corner: row and column, of either sign, that lie on the picture's corner, int64 [2], of
-                `CANVAS_SIDE` each way.
+            corner: row and column, of either sign, that lie on the picture's corner, int64 [2], in values of
+                colour.
             ways: [n or 1, `brushwork.WAYS`, h, w], how much there is of the touches of each direction.
         """
         height, width = x.shape[-2:]
         side = self.grain.shape[-1]
-        rows, columns = places(corner * (side // CANVAS_SIDE), (height, width), side, x.device)
+        rows, columns = places(corner * self.fine, (height, width), side, x.device)
         others, lying = (
             layers.index_select(2, rows).index_select(3, columns).to(self.share.dtype)
             for layers in (self.grain[:, self.lying : -self.lying], self._every_way())
@@ -106,17 +111,19 @@ class Course(nn.Module):
 
     Args:
         grain: the course of `brushwork.grain`.
+        enlarged: as of that.
     """
 
     grain: Tensor
     value: Tensor
     ways: Tensor
 
-    def __init__(self, grain: NDArray[np.int8]) -> None:
+    def __init__(self, grain: NDArray[np.int8], enlarged: int = 1) -> None:
         super().__init__()
         self.register_buffer("grain", torch.from_numpy(grain)[None].clone())
-        # Which row and column of it each place has. Where ONNX divides whole numbers it asks for their signs.
-        value = torch.arange(brushwork.COARSE * grain.shape[-1]) // brushwork.COARSE
+        # Which row or column each value of colour has; where ONNX divides whole numbers it asks for signs.
+        coarse = brushwork.COARSE * enlarged
+        value = torch.arange(coarse * grain.shape[-1]) // coarse
         self.register_buffer("value", value, persistent=False)
         angles = 2 * torch.pi * torch.arange(brushwork.WAYS) / brushwork.WAYS
         ways = torch.stack([angles.cos(), angles.sin()], 1)[..., None, None]
@@ -129,7 +136,7 @@ class Course(nn.Module):
         the squares is 1, so that what is laid has the same contrast everywhere.
 
         Args:
-            size: (h, w), in places of the canvas.
+            size: (h, w), in values of colour of the canvas.
             corner: as for the `Canvas`.
             edges: [n, 2, h, w], which way they run, as `Detail` tells it; None where nobody knows.
         """

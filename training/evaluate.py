@@ -17,7 +17,7 @@ from pipeline.errors import SourceError
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
 from pipeline.motion import Motion
-from pipeline.scaling import stylizer
+from pipeline.scaling import at_working_size, resample, stylizer
 from pipeline.sources.file import FileSource
 from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
 from training.data import (
@@ -63,6 +63,10 @@ PAINTING_CROPS, PHOTO_CROPS = 16, 3
 
 LEARNED_PHOTOS = 80
 """Photographs that the classifier learns from at most."""
+
+SEEN = 480
+"""Lines of the pictures that are judged, at most: a pack that is made for more paints them enlarged, and what
+it painted is looked at from as much farther."""
 
 SMALLEST = 64
 """Shorter side of the smallest photographs that are judged, in pixels; of a pack that is made for less, three
@@ -131,7 +135,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     pack = engine.style
     works = paintings_of(pack, material)
     judged, others, unseen = _divided(material.photos, material.pictures)
-    photos, learned = (_photographs(each, pack.native_height) for each in (judged, others))
+    photos, learned = (_photographs(each, min(SEEN, pack.native_height)) for each in (judged, others))
     if not photos or not learned:
         raise ValueError(f"{material.photos}: too few of its photographs can be read and are large enough")
     clips = [] if material.clips is None else video_files(material.clips)
@@ -218,7 +222,7 @@ def paintings_of(pack: Style, material: Material) -> dict[str, list[Tensor]]:
         log.warning("%s: %s", material.paintings, UNSORTED)
     works = {}
     for name in pack.styles:
-        folder, size = material.paintings / name, pack.native_height
+        folder, size = material.paintings / name, min(SEEN, pack.native_height)
         paths = [folder if folder.is_dir() else material.paintings]
         if recipe is not None:
             entry = next((entry for entry in recipe.styles if entry.name == name), None)
@@ -300,7 +304,15 @@ def _tensor(image: Image) -> Tensor:
 
 
 def _paint(engine: Engine, image: Image, look: Look) -> Image:
-    return stylizer(engine, (image.shape[1], image.shape[0]))(image, look)
+    """`image` of `SEEN` lines at most, painted as a larger one if the pack is made for that."""
+    size = (image.shape[1], image.shape[0])
+    times = engine.style.native_height / SEEN
+    # At strength 0 every byte is to come back.
+    if times <= 1 or look.strength == 0:
+        return stylizer(engine, size)(image, look)
+    large = (round(size[0] * times), round(size[1] * times))
+    painted = stylizer(engine, large)(resample(image, large), at_working_size(look, large, size))
+    return resample(painted, size)
 
 
 def _features(network: Pretrained, image: Tensor) -> list[Tensor]:

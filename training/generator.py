@@ -46,6 +46,8 @@ class Generator(nn.Module):
             what follows only where the picture is simplified.
         cuts: the coat of the canvas that each style cuts the picture along, "" for none; none if not given.
         broad: how much broader each style's patches are, as `Simplify` has it; nothing if not given.
+        enlarged: 2 for pictures of twice the size, seen from twice as far: touches are as much larger, and
+            as crisp (`brushwork.grain`), and patches (`Simplify`).
     """
 
     spared: Tensor
@@ -63,6 +65,7 @@ class Generator(nn.Module):
         spared: Sequence[float] | None = None,
         cuts: Sequence[str] | None = None,
         broad: Sequence[float] | None = None,
+        enlarged: int = 1,
     ) -> None:
         super().__init__()
         self.styles = styles
@@ -70,18 +73,21 @@ class Generator(nn.Module):
         self.multiple = 2 ** len(widths)
         """Sides of a picture must be multiples of this, in pixels."""
         first, last = widths[0], widths[-1]
-        grain = brushwork.grain(CANVAS_SIDE)
+        self.enlarged = enlarged
+        grain = brushwork.grain(CANVAS_SIDE, enlarged)
         self.simplify = None
         if simplified:
-            self.simplify = Simplify(grain.cuts, cuts or [""] * styles, broad or [0.0] * styles)
+            self.simplify = Simplify(grain.cuts, cuts or [""] * styles, broad or [0.0] * styles, enlarged)
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.register_buffer("spared", torch.tensor([0.0] * styles if spared is None else [*spared]), False)
         self.canvases = nn.ModuleList(
-            Canvas(layers, coats, channels)
-            for layers, channels in zip((grain.relief, grain.colours), widths, strict=False)
+            Canvas(layers, coats, channels, fine)
+            for layers, channels, fine in zip(
+                (grain.relief, grain.colours), widths, (brushwork.FINE, 1), strict=False
+            )
         )
-        self.course = Course(grain.course)
+        self.course = Course(grain.course, enlarged)
         self._laid_for: Tensor | None = None
         """The `Detail` that touches are laid along in place of the picture's own."""
         self.corner = torch.zeros(2, dtype=torch.int64)
@@ -207,7 +213,7 @@ class Generator(nn.Module):
 
     def move_canvas(self, rng: torch.Generator) -> None:
         """Lay the picture's corner on another place of the canvas, so that none is learned by heart."""
-        self.corner = torch.randint(CANVAS_SIDE, (2,), generator=rng)
+        self.corner = torch.randint(CANVAS_SIDE * self.enlarged, (2,), generator=rng)
 
     @contextmanager
     def canvas_carried(self, grid: Tensor, image: Tensor) -> Iterator[None]:
@@ -240,7 +246,8 @@ class Generator(nn.Module):
         """Take over the trunk of another generator, and its styles by name.
 
         A generator that is wider, or has more blocks, begins with what the other one paints: channels and
-        blocks that are new have no say yet (Chen et al. 2016, Net2Net, arXiv 1511.05641, but by zeros).
+        blocks that are new have no say yet (Chen et al. 2016, Net2Net, arXiv 1511.05641, but by zeros). One
+        whose touches are enlarged keeps its own canvas.
 
         Args:
             state: the other generator's, of no more channels at any level and no more blocks. What coats
@@ -273,6 +280,8 @@ class Generator(nn.Module):
                 known = dict(zip(trained, value, strict=True))
                 means = torch.tensordot(kin, value, 1)
                 value = torch.stack([known.get(*each) for each in zip(styles, means, strict=True)])
+            if name.endswith(".grain") and _is_enlarged(own.get(name), value):
+                continue
             # A canvas of fewer coats would be taken for one with bare ones.
             grows = name in own and not name.endswith(".grain")
             taken[name] = _grown(value, own[name]) if grows else value
@@ -339,6 +348,11 @@ def _kin(coats: Tensor, of_others: Tensor) -> Tensor:
     kin = (coats @ of_others.T > 0).to(coats.dtype)
     kin[kin.sum(1) == 0] = 1
     return kin / kin.sum(1, keepdim=True)
+
+
+def _is_enlarged(grain: Tensor | None, other: Tensor) -> bool:
+    """Whether `grain` has the touches of `other`, but larger."""
+    return grain is not None and grain.shape[:-2] == other.shape[:-2] and grain.shape[-1] > other.shape[-1]
 
 
 def _grown(value: Tensor, own: Tensor) -> Tensor:

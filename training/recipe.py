@@ -82,6 +82,9 @@ class Recipe:
     """Shorter side of the painting, in pixels: what sets the size of the strokes."""
     native_height: int = 480
     """Height of the picture at which the strokes look as they should, in pixels."""
+    enlarged: int = 1
+    """1, or 2 to paint crisper: pictures are painted at twice the size that they are judged at, and touches
+    are as much larger in pixels; `native_height` is that of the larger picture."""
     exposure: float = 0.15
     """Random exposure of the photographs, as a share."""
 
@@ -206,6 +209,10 @@ class Recipe:
         for style in self.styles:
             if (style.spared or style.cut or style.broad) and not self.simplified:
                 raise ValueError(f"style {style.name!r}: spared, cut and broad need simplified = true")
+        if self.enlarged not in (1, 2):
+            raise ValueError(f"enlarged is 1 or 2, not {self.enlarged}")
+        if self.enlarged > 1 and self.cycle:
+            raise ValueError("with a cycle, pictures are not enlarged: enlarged = 1")
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ValueError(
                 f"widths are channels, one number for each of two levels or more, not {list(self.widths)}"

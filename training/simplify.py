@@ -54,12 +54,17 @@ class Simplify(nn.Module):
         grain, cuts: as of `Cut`.
         broad: how much broader than by one filter each style's patches are, 0..1: at 1 they are those of the
             picture at half its size, filtered twice.
+        enlarged: 2 for a picture that is seen from twice as far: its patches and its detail are those of the
+            picture at half its size.
     """
 
     broad: Tensor
 
-    def __init__(self, grain: NDArray[np.int8], cuts: Sequence[str], broad: Sequence[float]) -> None:
+    def __init__(
+        self, grain: NDArray[np.int8], cuts: Sequence[str], broad: Sequence[float], enlarged: int = 1
+    ) -> None:
         super().__init__()
+        self.enlarged = enlarged
         self.register_buffer("broad", torch.tensor(broad)[:, None], persistent=False)
         self.exposure = Exposure()
         self.cut = Cut(grain, cuts)
@@ -74,15 +79,33 @@ class Simplify(nn.Module):
         `weights` and `corner` as for `Cut`.
         """
         lit = self.exposure(x)
-        detail = self.detail(lit)
+        if self.enlarged == 1:
+            detail = self.detail(lit)
+        else:
+            detail = twice(self.detail(_wider(F.avg_pool2d(lit, 2), MARGIN // 2)))
         pieces = self.cut(lit, detail[:, :1], weights, corner)
-        # As much wider as both filters take.
-        small = F.pad(F.avg_pool2d(pieces, 2), (2 * (PATCH - 1),) * 4, mode="replicate")
-        small = F.pad(self.patches(self.patches(small)), (1,) * 4, mode="replicate")
-        broad = F.pixel_shuffle(self.upsample(small), 2)
         share = (weights @ self.broad.to(weights.dtype))[:, :, None, None]
+        if self.enlarged == 1:
+            return self._flat(pieces, share), detail
+        small = self._flat(_wider(F.avg_pool2d(pieces, 2), PATCH - 1), share)
+        return self.patches(self._twice(small)), detail
+
+    def _flat(self, pieces: Tensor, share: Tensor) -> Tensor:
+        """The patches of `pieces` [n, 3, h, w], `share` of the way to broader ones, [n, 3, h - 4, w - 4]."""
+        # As much wider as both filters take.
+        small = _wider(F.avg_pool2d(pieces, 2), 2 * (PATCH - 1))
+        broad = self._twice(self.patches(self.patches(small)))
         # Once more at the full size, so that their edges have no stairs.
-        return self.patches(pieces + share * (broad - pieces)), detail
+        return self.patches(pieces + share * (broad - pieces))
+
+    def _twice(self, x: Tensor) -> Tensor:
+        """`x` twice as large, by linear interpolation."""
+        return F.pixel_shuffle(self.upsample(_wider(x, 1)), 2)
+
+
+def _wider(x: Tensor, by: int) -> Tensor:
+    """`x` with `by` more rows and columns at each edge, as its outermost ones."""
+    return F.pad(x, (by,) * 4, mode="replicate")
 
 
 class Exposure(nn.Module):

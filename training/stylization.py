@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import losses
-from training.batch import Batch, View, from_distance
+from training.batch import Batch, View, enlarged, from_distance
 from training.checkpoint import load_trunk, restore
 from training.data import Clips, Pictures, expose
 from training.device import autocast_of
@@ -298,8 +298,9 @@ class StyleTraining:
     def generator_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The generator's weighted losses by name, and the pictures it painted."""
         recipe, photo, strength = self.recipe, batch.photo, batch.strength
-        painted, levels = self.generator.paint(photo, batch.mix, strength)
-        painted = painted.float()
+        large, levels = self.generator.paint(enlarged(photo, recipe.enlarged), batch.mix, strength)
+        large = large.float()
+        painted = from_distance(large, recipe.enlarged)
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
             networks = dict.fromkeys(
@@ -331,7 +332,8 @@ class StyleTraining:
         if recipe.smoothness:
             terms["smoothness"] = recipe.smoothness * losses.total_variation(painted).mean()
         if recipe.grid:
-            uneven, own = (losses.grid(image, self.generator.multiple) for image in (painted, batch.real))
+            real = enlarged(batch.real, recipe.enlarged)
+            uneven, own = (losses.grid(image, self.generator.multiple) for image in (large, real))
             # A painting of straight lines has some unevenness of its own.
             terms["grid"] = recipe.grid * F.relu(uneven - own).mean()
         if recipe.adversarial:
@@ -342,22 +344,28 @@ class StyleTraining:
         if batch.turned or recipe.temporal or recipe.temporal_features:
             terms |= self.temporal_losses(batch, painted, levels[-1])
         if recipe.still:
-            again, _ = self.generator.paint(batch.noisy, batch.mix, strength)
+            again, _ = self.painted(batch.noisy, batch)
             terms["still"] = recipe.still * losses.still(again, painted, batch.noisy, photo).mean()
         return terms, painted
+
+    def painted(self, image: Tensor, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """`image`, painted as the batch's photographs are, at the size it has, and the generator's levels."""
+        times = self.recipe.enlarged
+        large, levels = self.generator.paint(enlarged(image, times), batch.mix, batch.strength)
+        return from_distance(large, times), levels
 
     def temporal_losses(self, batch: Batch, painted: Tensor, level: Tensor) -> dict[str, Tensor]:
         """How much the painting changes from one frame to the next beyond what the scene does."""
         recipe, pair = self.recipe, batch.pair
         terms: dict[str, Tensor] = {}
         if batch.turned:
-            with self.generator.canvas_carried(pair.grid, batch.photo):
-                turned, _ = self.generator.paint(pair.after, batch.mix, batch.strength)
+            with self.generator.canvas_carried(pair.grid, enlarged(batch.photo, recipe.enlarged)):
+                turned, _ = self.painted(pair.after, batch)
             images = (turned, warp(painted, pair.grid), pair.mask)
             # Fine detail does not survive being turned.
             change = losses.temporal(*(from_distance(image, TURNED_DISTANCE) for image in images))
             return {"turned": recipe.turned * change.mean()}
-        next_painted, next_level = self.generator.paint(pair.after, batch.mix, batch.strength)
+        next_painted, next_level = self.painted(pair.after, batch)
         if recipe.temporal and recipe.temporal_loss == "flow":
             moved = warp(painted, pair.grid)
             mask = pair.mask * losses.visible(pair.after)
@@ -485,6 +493,7 @@ def generator_of(recipe: Recipe, styles: Sequence[StyleRecipe]) -> Generator:
         spared=[style.spared for style in styles],
         cuts=[style.cut for style in styles],
         broad=[style.broad for style in styles],
+        enlarged=recipe.enlarged,
     )
 
 
@@ -506,7 +515,9 @@ def paint(generator: Generator, photo: Tensor, style: int) -> Tensor:
     device = next(generator.parameters()).device
     image = photo[None].to(device).float() / 255
     with torch.no_grad():
-        painted = generator(image, torch.eye(generator.styles, device=device)[style, None], image.new_ones(1))
+        mix = torch.eye(generator.styles, device=device)[style, None]
+        painted = generator(enlarged(image, generator.enlarged), mix, image.new_ones(1))
+        painted = from_distance(painted, generator.enlarged)
     return (painted[0].clamp(0, 1) * 255).round().byte().cpu()
 
 
