@@ -12,8 +12,8 @@ def without_bytes(model: bytes) -> bytes:
     TensorRT has bytes at the inputs and outputs of a network only, each with a cast to or from float16 or
     float32 right behind or before it (NVIDIA, TensorRT API, `DataType.UINT8`), while the packs pad and
     reshape bytes, which is faster on CPUs. Of signed ones it takes quantised weights alone (`DataType.INT8`);
-    what is gathered or cast of others, the grain of a canvas, becomes floating point here. Every byte is
-    exact in float16, so that no result changes.
+    what is gathered or cast of others, of one byte or two, the grain of a canvas, becomes floating point here.
+    All of it is exact in float16, so that no result changes.
     """
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
@@ -31,7 +31,7 @@ def without_bytes(model: bytes) -> bytes:
                 node.input[index] = "pixels_of_image"
     read = {node.input[0] for node in graph.node if node.op_type in ("Cast", "Gather")}
     for initializer in graph.initializer:
-        if initializer.data_type == TensorProto.INT8 and initializer.name in read:
+        if initializer.data_type in (TensorProto.INT8, TensorProto.INT16) and initializer.name in read:
             values = numpy_helper.to_array(initializer).astype(helper.tensor_dtype_to_np_dtype(kind))
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
     nodes = [helper.make_node("Cast", [IMAGE], ["pixels_of_image"], name="cast_image", to=kind), *graph.node]

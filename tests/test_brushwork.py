@@ -46,15 +46,21 @@ def test_enlarged_it_has_the_same_touches_in_the_same_places_with_crisper_edges(
     assert [layers.shape[-1] for layers in large] == [2 * SIDE, 4 * SIDE, 4 * SIDE, SIDE // 2]
     np.testing.assert_array_equal(large.course, small.course)
     for before, after in zip(small[:2], large[:2], strict=True):
+        before, after = (layers * brushwork.step_of(layers) for layers in (before, after))
         n, side, _ = before.shape
         seen = after.reshape(n, side, 2, side, 2).mean((2, 4))
         alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(before, seen, strict=True)]
         assert min(alike) > 0.9
         # Enlarged as they are, they would change half as much from one value to the next.
-        steps = [np.abs(np.diff(layers.astype(int))).mean((1, 2)) for layers in (before, after)]
-        rough = [np.abs(np.diff(layers.astype(int))).max((1, 2)) for layers in (before, after)]
+        steps = [np.abs(np.diff(layers)).mean((1, 2)) for layers in (before, after)]
+        rough = [np.abs(np.diff(layers)).max((1, 2)) for layers in (before, after)]
         assert (steps[1] < 0.75 * steps[0]).all()
         assert (rough[1] > 0.7 * rough[0]).all(), "where one blurred would have half"
+    # All of them in 16 bits of a floating point, and shades in finer steps than whole ones.
+    for layers in large[:2]:
+        assert np.array_equal(layers.astype(np.float16).astype(int), layers)
+    shades = large.colours[3 * FACETS : 3 * FACETS + 3]
+    assert np.mean(shades % brushwork.PARTS > 0) > 0.5
     cuts = small.cuts.repeat(2, 2).repeat(2, 3).astype(int)
     assert (np.abs(large.cuts - 2 * cuts) <= 2).mean() > 0.9
 

@@ -511,25 +511,24 @@ def test_preview_of_a_picture_and_where_it_cannot_be_written(tmp_path, pack, cap
     assert "sheet.jpg: 1 frames, 4 columns" in capsys.readouterr().out
 
 
-def test_a_sheet_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+def test_a_sheet_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch, pack):
     def full(path, content):
         with open(path, "wb") as file:
             file.write(content[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.commands.preview.bundled", list)
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(os, "fsync", lambda descriptor: full(os.devnull, b""))
     cv2.imwrite(str(tmp_path / "a.png"), picture(1))
     (tmp_path / "sheet.png").write_text("precious")
-    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.png"), "--force"]
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.png"), "--force", f"--style={pack}"]
     with (
         preview.make_context("preview", arguments) as context,
         pytest.raises(SinkError, match=r"sheet\.png: cannot be written: No space"),
     ):
         preview.invoke(context)
     assert (tmp_path / "sheet.png").read_text() == "precious"
-    assert sorted(os.listdir(tmp_path)) == ["a.png", "sheet.png"]
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "sheet.png", pack.name]
 
 
 def test_a_sheet_names_the_pack_where_two_have_a_style_of_one_name(tmp_path, monkeypatch, pack):
@@ -551,11 +550,10 @@ def test_a_sheet_names_the_pack_where_two_have_a_style_of_one_name(tmp_path, mon
     assert titles == ["input", "warm 1", "cold 1", "input", *own]
 
 
-def test_a_sheet_that_is_too_large(tmp_path, monkeypatch):
+def test_a_sheet_that_is_too_large(tmp_path, monkeypatch, pack):
     monkeypatch.setattr("pipeline.commands.preview.sheet", lambda *_: np.zeros((65600, 1, 3), np.uint8))
-    monkeypatch.setattr("pipeline.commands.preview.bundled", list)
     cv2.imwrite(str(tmp_path / "a.png"), picture(1))
-    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.jpg")]
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.jpg"), f"--style={pack}"]
     with preview.make_context("preview", arguments) as context, pytest.raises(SinkError, match="too large"):
         preview.invoke(context)
     assert not (tmp_path / "sheet.jpg").exists()

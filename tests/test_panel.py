@@ -1720,7 +1720,7 @@ def test_the_pack_is_shown_and_chosen(pack, tmp_path):
         shown = "return [document.querySelector('#pack').value, document.querySelector('#loading').value]"
         wait_for(lambda: browser.execute_script(shown) == [pack, ""])
         options = [option.text for option in packs.find_elements("tag name", "option")]
-        assert options == ["live", pack, "another…"]
+        assert options == ["live", "studio", pack, "another…"]
         choose = "const p = arguments[0]; p.value = arguments[1]; p.dispatchEvent(new Event('change'))"
         browser.execute_script("window.prompt = () => arguments[0]", other)
         assert browser.execute_script(f"{choose}; {shown}", packs, "") == [other, "loading"]

@@ -46,6 +46,13 @@ PANES = {
 STEP = 1 / 16
 """What values are multiples of: eight bits hold them, and 16 of a floating point do so exactly."""
 
+SLOPED, PARTS = ("facets", "planes"), 8
+"""Coats whose touches are shaded from side to side, and the parts of a step that they are shaded in where
+they are enlarged: in whole steps, which are then far apart, a weave would lie over them."""
+
+Steps = NDArray[np.int8] | NDArray[np.int16]
+"""Values in steps, or in `PARTS` of them: whole numbers that 16 bits of a floating point hold, too."""
+
 Field = NDArray[np.float64]
 
 Touch = Callable[[Field, Field, int], tuple[Field, Field]]
@@ -55,12 +62,12 @@ argument is how many values there are to a place: its edges are as sharp as thes
 
 
 class Grain(NamedTuple):
-    """What a canvas is covered with, in steps of `STEP`."""
+    """What a canvas is covered with, in steps (`step_of`)."""
 
-    colours: NDArray[np.int8]
+    colours: Steps
     """Of each of `COATS`, and of `LYING` one of `WAYS` on, [layers * 3, side, side], where `side` has as many
     values to a place as touches are enlarged; mean 0, deviation 1."""
-    relief: NDArray[np.int8]
+    relief: Steps
     """Of the same, [layers, 2 * side, 2 * side]: 0 where there is none, root mean square 1."""
     cuts: NDArray[np.int8]
     """Of each of `CUTTING`, how many values of the relief below and right of each what is seen there lies:
@@ -89,10 +96,11 @@ def grain(side: int, enlarged: int = 1) -> Grain:
     colours, relief = blocks.mean((2, 4)), coats[:, COLOURS]
     colours -= colours.mean((1, 2), keepdims=True)
     names = list(COATS)
+    parts = np.array([PARTS if enlarged > 1 and name in SLOPED else 1 for name in (*COATS, *LYING)])
     cuts = [nearer * coats[names.index(name), COLOURS + 1 :] for name, nearer in CUTTING.items()]
     return Grain(
-        _in_steps(colours),
-        _in_steps(relief),
+        _in_steps(colours, parts.repeat(COLOURS)),
+        _in_steps(relief, parts),
         np.stack(cuts).round().clip(-127, 127).astype(np.int8),
         (course / STEP).round().astype(np.int8),
     )
@@ -104,9 +112,17 @@ def _course(rng: np.random.Generator, side: int) -> Field:
     return np.stack([across, along]) / np.hypot(across, along)
 
 
-def _in_steps(layers: Field) -> NDArray[np.int8]:
+def _in_steps(layers: Field, parts: NDArray[np.int64]) -> Steps:
+    """`layers` as those of a `Grain`, each in multiples of one of so many `parts` of a step."""
     scaled = layers / np.sqrt((layers**2).mean((1, 2), keepdims=True))
-    return (scaled / STEP).round().clip(-127, 127).astype(np.int8)
+    finest, parts = parts.max(), parts[:, None, None]
+    values = (scaled / STEP * parts).round().clip(-127 * parts, 127 * parts) * (finest // parts)
+    return values.astype(np.int8) if finest == 1 else values.astype(np.int16)
+
+
+def step_of(values: Steps) -> float:
+    """What 1 is in the `values` of a `Grain`."""
+    return STEP if values.dtype == np.int8 else STEP / PARTS
 
 
 def dots(rng: np.random.Generator, side: int, fine: int, way: int = 0) -> Field:

@@ -35,7 +35,7 @@ class Canvas(nn.Module):
     The grain is part of a checkpoint: it is what the rest has learned to paint by.
 
     Args:
-        grain: colours or relief of `brushwork.grain`, int8 [layers, side, side].
+        grain: colours or relief of `brushwork.grain`, [layers, side, side].
         coats: those that each style may paint by.
         channels: of the level that it is added to.
         fine: its values, each way, to a value of colour.
@@ -45,10 +45,10 @@ class Canvas(nn.Module):
     allowed: Tensor
 
     def __init__(
-        self, grain: NDArray[np.int8], coats: Sequence[Sequence[str]], channels: int, fine: int
+        self, grain: brushwork.Steps, coats: Sequence[Sequence[str]], channels: int, fine: int
     ) -> None:
         super().__init__()
-        self.fine = fine
+        self.fine, self.step = fine, brushwork.step_of(grain)
         each = len(grain) // (len(brushwork.COATS) + len(brushwork.LYING))
         layers = np.repeat(list(brushwork.COATS), each)
         self.lying = each * len(brushwork.LYING)
@@ -80,14 +80,14 @@ class Canvas(nn.Module):
         lying = (ways[:, :, None] * lying).sum(1)
         if self.grid is not None:
             others, lying = (self._along(each, self.grid) for each in (others, lying))
-        own = (self.share * self.allowed[:, None]).flatten(1) * brushwork.STEP
+        own = (self.share * self.allowed[:, None]).flatten(1) * self.step
         share = (weights @ own).unflatten(1, self.share.shape[1:])
         laid = share[..., : self.lying] @ lying.flatten(2).to(share.dtype)
         laid = laid + share[..., self.lying :] @ others.flatten(2).to(share.dtype)
         return laid.unflatten(2, (height, width))
 
     def _every_way(self) -> Tensor:
-        """The touches of each direction, int8 [`brushwork.WAYS`, layers, side, side].
+        """The touches of each direction, [`brushwork.WAYS`, layers, side, side].
 
         Where rows are taken for columns, an angle becomes what it lacks of a quarter turn, and from right to
         left, of half a turn.

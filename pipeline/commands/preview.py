@@ -12,7 +12,6 @@ import numpy as np
 import engines
 from engines import Image, Look
 from engines.atomic_write import atomic_write
-from engines.style import bundled
 from pipeline.batch import refuse_itself
 from pipeline.commands.options import PATH, detail_option, engine_options, load_any, onnx_options
 from pipeline.errors import SinkError, SourceError
@@ -33,7 +32,13 @@ PAPER, INK = (24, 24, 24), (235, 235, 235)
 @click.argument("video", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The sheet: .png or .jpg.")
 @click.option(
-    "-s", "--style", "styles", multiple=True, help="May be given several times (default: all bundled styles)."
+    "-s",
+    "--style",
+    "styles",
+    multiple=True,
+    default=("live",),
+    show_default=True,
+    help="A style, or a pack for all of its styles; may be given several times.",
 )
 @click.option(
     "--strength",
@@ -81,7 +86,7 @@ def preview(
     refuse_missing_folder(output)
     images = sample(video, frames)
     columns = [("input", images)]
-    packs = [load_any(name, layout, value_range) for name in styles or bundled()]
+    packs = [load_any(name, layout, value_range) for name in styles]
     known = [style for pack in packs for style in pack.mix or pack.styles]
     for pack in packs:
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
