@@ -12,8 +12,8 @@ def without_bytes(model: bytes) -> bytes:
     TensorRT has bytes at the inputs and outputs of a network only, each with a cast to or from float16 or
     float32 right behind or before it (NVIDIA, TensorRT API, `DataType.UINT8`), while the packs pad and
     reshape bytes, which is faster on CPUs. Of signed ones it takes quantised weights alone (`DataType.INT8`);
-    what is gathered or cast of others, of one byte or two, the grain of a canvas, becomes floating point here.
-    All of it is exact in float16, so that no result changes.
+    what is gathered or cast of others, of one byte or two, the grain of a canvas, is made floating point
+    here. All of it is exact in float16, so that no result changes.
     """
     proto = onnx.load_model_from_string(model)
     graph = proto.graph

@@ -40,6 +40,9 @@ OPSET = 18
 GOLDEN_SIDE = 96
 """Shorter side of the golden pair, in pixels: small in the repository, large enough for every layer."""
 
+PREVIEW_SIDE = 480
+"""Shorter side of the preview, in pixels, at most."""
+
 BYTES = torch.arange(12).view(3, 2, 2).permute(1, 2, 0).flatten()
 """The channels of `pixel_unshuffle(2)` (colour, row, column) in the order of a picture's bytes: row, column,
 colour."""
@@ -185,6 +188,7 @@ def export_pack(
         models["int8"] = "model.int8.onnx"
         card["int8_convolutions"] = convolutions
         card["int8_psnr"] = round(psnr, 1)
+    shown = _shorter(shown, min(PREVIEW_SIDE, recipe.native_height))
     encoded, picture = cv2.imencode(".jpg", shown[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     assert encoded, "JPEG takes any 8-bit picture"
     return write_pack(
