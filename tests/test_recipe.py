@@ -11,7 +11,7 @@ import pytest
 
 from training.brushwork import COATS, CUTTING
 from training.cli import _Progress, parse_overrides, parse_ranges, quick_recipe
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, build_recipe, load_recipe
 
 MINIMAL = """
 name = "test"
@@ -155,10 +155,19 @@ def test_what_a_recipe_extends_is_what_it_does_not_say(path):
         ('extends = "wider.toml"', r"again\.toml: extends .*wider\.toml, which extends another"),
         ('extends = "none.toml"', r"none\.toml: no such recipe"),
         ("extends = 3", r"again\.toml: extends is a str, not 3"),
+        ('extends = "recipe.toml"\nstyles = ["none"]', r"recipe\.toml has no style 'none'; there are "),
     ):
         again.write_text(text)
         with pytest.raises(ValueError, match=message):
             load_recipe(again)
+
+
+def test_a_recipe_may_take_over_some_of_the_styles_that_it_extends():
+    folder = Path(str(files("training").joinpath("recipes")))
+    live, studio = (load_recipe(folder / f"{name}.toml") for name in ("live", "studio"))
+    assert 1 < len(studio.styles) < len(live.styles)
+    assert set(studio.styles) < set(live.styles)
+    assert studio.changed() == build_recipe(studio.changed(), "studio").changed()
 
 
 def test_the_recipe_that_is_shown_is_one_of_the_paintings_that_are_shown(tmp_path):

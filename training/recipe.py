@@ -367,8 +367,11 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 def read_table(path: Path) -> dict[str, Any]:
     """The table in the file of a recipe; what it `extends` (another file, beside it) is what it does not say.
 
+    Its `styles` may then be names, of those that it takes over.
+
     Raises:
-        ValueError: no such file, broken TOML, or one that extends no recipe or one that extends another.
+        ValueError: no such file, broken TOML, or one that extends no recipe or one that extends another, or
+            takes over a style that is not there.
     """
     table = _toml(path)
     if EXTENDS not in table:
@@ -377,7 +380,13 @@ def read_table(path: Path) -> dict[str, Any]:
     below = _toml(base)
     if EXTENDS in below:
         raise ValueError(f"{path}: extends {base}, which extends another; extend that one")
-    build_recipe(below, str(base))  # what is wrong there is told of that file
+    known = {style.name: style for style in build_recipe(below, str(base)).styles}  # told of that file
+    names = table.get("styles", [])
+    if names and all(isinstance(name, str) for name in names):
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ValueError(f"{path}: {base} has no style {missing[0]!r}; there are {', '.join(known)}")
+        table["styles"] = [entry for entry in below["styles"] if entry["name"] in names]
     return {**below, **table}
 
 
