@@ -173,9 +173,9 @@ def _halved(x: "Tensor", axis: int) -> "Tensor":
 def upsampled(painted: "Tensor", small: "Tensor", image: "Tensor") -> "Tensor":
     """`scaling.upsample` for pictures float32 [1, 3, h, w] in whole levels."""
     size = (image.shape[2], image.shape[3])
-    enlarged = _interpolated(painted, size, "bicubic")
     if painted.shape[2] >= size[0] and painted.shape[3] >= size[1]:
-        return enlarged
+        return resized(painted, size[::-1])
+    enlarged = _interpolated(painted, size, "bicubic")
     small_luma = grey(small)
     gain = (_slope(grey(painted), small_luma) * FIXED_POINT).round()
     lost = grey(image) - _interpolated(small_luma, size, "bicubic")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import isclose
 from typing import Literal
 
 import cv2
@@ -13,6 +14,12 @@ from engines import Engine, Image, Look, Size, Style
 Detail = float | Literal["full"]
 
 Paint = Callable[[Image, Look], Image]
+
+QUICK = 480
+"""Native height, in pixels, up to which a style is made to be quick: no source is enlarged for it."""
+
+ENLARGED = 2
+"""How many times a source is enlarged at most, for a style that is made for large pictures."""
 
 STEPS = 16
 """Parts of a pixel that a picture is moved by."""
@@ -36,8 +43,9 @@ FIXED_POINT = 64
 def working_size(source: Size, native_height: int, multiple: int, detail: Detail = 1.0) -> Size:
     """The size to paint at, so that strokes are as large in the picture as the style's author meant.
 
-    The shorter side becomes `native_height` times `detail`, never more than the source's own, both sides
-    are rounded to `multiple`.
+    The shorter side becomes `native_height` times `detail`, never more than the source's own, or, for a style
+    that is made for more than `QUICK` lines, the native height (and `ENLARGED` times the source's own). Both
+    sides are rounded to `multiple`.
 
     Args:
         source: (width, height) of the upright source.
@@ -50,8 +58,10 @@ def working_size(source: Size, native_height: int, multiple: int, detail: Detail
         return source
     if not detail > 0:
         raise ValueError(f"detail must be above 0 or 'full', not {detail}")
-    scale = native_height * detail / min(source)
-    if scale >= 1:
+    shorter = min(source)
+    most = max(shorter, min(native_height, ENLARGED * shorter)) if native_height > QUICK else shorter
+    scale = min(native_height * detail, most) / shorter
+    if isclose(scale, 1):
         return source
     width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in source)
     return (width, height)
@@ -190,9 +200,9 @@ def upsample(painted: Image, small: Image, image: Image) -> Image:
     """
     height, width = image.shape[:2]
     size = (width, height)
-    enlarged: Image = cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC)
     if painted.shape[0] >= height and painted.shape[1] >= width:
-        return enlarged
+        return resize(painted, size)
+    enlarged: Image = cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC)
     small_luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     slope = local_slope(cv2.cvtColor(painted, cv2.COLOR_RGB2GRAY), small_luma)
     gain = np.rint(slope * FIXED_POINT).astype(np.int16)

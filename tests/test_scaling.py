@@ -25,6 +25,37 @@ def test_working_size_keeps_the_strokes_size(source, detail, expected):
     assert working_size(source, native_height=480, multiple=8, detail=detail) == expected
 
 
+@pytest.mark.parametrize(
+    ("source", "detail", "expected"),
+    [
+        ((1920, 1080), 1.0, (1712, 960)),
+        ((1280, 720), 1.0, (1712, 960)),
+        ((1280, 720), 4.0, (1712, 960)),
+        ((1280, 720), 0.5, (848, 480)),
+        ((1280, 720), "full", (1280, 720)),
+        ((640, 480), 1.0, (1280, 960)),
+        ((640, 480), 0.5, (640, 480)),
+        ((640, 360), 1.0, (1280, 720)),
+        ((4000, 8), 1.0, (8000, 16)),
+        ((3840, 2160), 2.0, (3408, 1920)),
+        ((1000, 960), 1.5, (1000, 960)),
+    ],
+)
+def test_for_a_style_of_large_pictures_a_smaller_source_is_enlarged(source, detail, expected):
+    assert working_size(source, native_height=960, multiple=16, detail=detail) == expected
+
+
+def test_what_is_painted_larger_comes_back_without_moire():
+    """Fine stripes become grey, and the input where nothing is painted is not touched."""
+    engine = Painter(native_height=960)
+    image = np.full((480, 640, 3), 90, np.uint8)
+    image[::2] = 150
+    painted = stylizer(engine, (640, 480))(image, Look())
+    assert engine.seen == [(960, 1280, 3)]
+    assert np.abs(painted[8:-8].astype(int) - (255 - image[8:-8])).mean() < 12
+    assert np.array_equal(stylizer(engine, (640, 480))(image, Look(strength=0)), image)
+
+
 @pytest.mark.parametrize("detail", [0.0, -1.0, float("nan")])
 def test_detail_must_be_above_zero(detail):
     with pytest.raises(ValueError, match="detail"):
