@@ -307,8 +307,10 @@ def _paint(engine: Engine, image: Image, look: Look) -> Image:
     """`image` of `SEEN` lines at most, painted as a larger one if the pack is made for that."""
     size = (image.shape[1], image.shape[0])
     times = engine.style.native_height / SEEN
-    # At strength 0 every byte is to come back.
-    if times <= 1 or look.strength == 0:
+    if look.strength == 0:
+        # Every byte is to come back, from the engine itself.
+        return stylizer(engine, size, "full")(image, look)
+    if times <= 1:
         return stylizer(engine, size)(image, look)
     large = (round(size[0] * times), round(size[1] * times))
     painted = stylizer(engine, large)(resample(image, large), at_working_size(look, large, size))
