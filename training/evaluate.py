@@ -313,7 +313,7 @@ def _paint(engine: Engine, image: Image, look: Look) -> Image:
     if times <= 1:
         return stylizer(engine, size)(image, look)
     large = (round(size[0] * times), round(size[1] * times))
-    painted = stylizer(engine, large)(resample(image, large), at_working_size(look, large, size))
+    painted = stylizer(engine, large, "full")(resample(image, large), at_working_size(look, large, size))
     return resample(painted, size)
 
 
