@@ -9,44 +9,35 @@ from pipeline.scaling import resample, resize, scaled, stylizer, upsample, worki
 
 
 @pytest.mark.parametrize(
-    ("source", "detail", "expected"),
+    ("native_height", "source", "detail", "expected"),
     [
-        ((1920, 1080), 1.0, (856, 480)),
-        ((3840, 2160), 1.0, (856, 480)),
-        ((1080, 1920), 1.0, (480, 856)),
-        ((3840, 2160), 2.0, (1704, 960)),
-        ((1920, 1080), "full", (1920, 1080)),
-        ((640, 360), 1.0, (640, 360)),
-        ((1920, 1080), 4.0, (1920, 1080)),
-        ((4000, 8), 1.0, (4000, 8)),
+        (480, (1920, 1080), 1.0, (856, 480)),
+        (480, (3840, 2160), 1.0, (856, 480)),
+        (480, (1080, 1920), 1.0, (480, 856)),
+        (480, (3840, 2160), 2.0, (1704, 960)),
+        (480, (1920, 1080), "full", (1920, 1080)),
+        (480, (640, 360), 1.0, (640, 360)),
+        (480, (1920, 1080), 4.0, (1920, 1080)),
+        (480, (4000, 8), 1.0, (4000, 8)),
+        # For a style of large pictures, a smaller source is enlarged.
+        (960, (1920, 1080), 1.0, (1704, 960)),
+        (960, (1280, 720), 1.0, (1704, 960)),
+        (960, (1280, 720), 4.0, (1704, 960)),
+        (960, (1280, 720), 0.5, (856, 480)),
+        (960, (1280, 720), "full", (1280, 720)),
+        (960, (640, 480), 1.0, (1280, 960)),
+        (960, (640, 480), 0.5, (640, 480)),
+        (960, (640, 360), 1.0, (1280, 720)),
+        (960, (4000, 8), 1.0, (8000, 16)),
+        (960, (3840, 2160), 2.0, (3416, 1920)),
+        (960, (1000, 960), 1.5, (1000, 960)),
     ],
 )
-def test_working_size_keeps_the_strokes_size(source, detail, expected):
-    assert working_size(source, native_height=480, multiple=8, detail=detail) == expected
+def test_working_size_keeps_the_strokes_size(native_height, source, detail, expected):
+    assert working_size(source, native_height, multiple=8, detail=detail) == expected
 
 
-@pytest.mark.parametrize(
-    ("source", "detail", "expected"),
-    [
-        ((1920, 1080), 1.0, (1712, 960)),
-        ((1280, 720), 1.0, (1712, 960)),
-        ((1280, 720), 4.0, (1712, 960)),
-        ((1280, 720), 0.5, (848, 480)),
-        ((1280, 720), "full", (1280, 720)),
-        ((640, 480), 1.0, (1280, 960)),
-        ((640, 480), 0.5, (640, 480)),
-        ((640, 360), 1.0, (1280, 720)),
-        ((4000, 8), 1.0, (8000, 16)),
-        ((3840, 2160), 2.0, (3408, 1920)),
-        ((1000, 960), 1.5, (1000, 960)),
-    ],
-)
-def test_for_a_style_of_large_pictures_a_smaller_source_is_enlarged(source, detail, expected):
-    assert working_size(source, native_height=960, multiple=16, detail=detail) == expected
-
-
-def test_what_is_painted_larger_comes_back_without_moire():
-    """Fine stripes become grey, and the input where nothing is painted is not touched."""
+def test_what_is_painted_larger_comes_back_as_fine_as_it_was_and_strength_0_as_the_input():
     engine = Painter(native_height=960)
     image = np.full((480, 640, 3), 90, np.uint8)
     image[::2] = 150
