@@ -33,10 +33,24 @@ from tests.videos import bar, make_video, picture, read_video
 FAUVE = [sys.executable, "-m", "pipeline.cli"]
 
 
-def fauve(*arguments, **options):
-    return subprocess.run(
-        [*FAUVE, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
-    )
+def fauve(*arguments, input=None, env=None, within=120, **options):
+    """What became of a command; one that hangs tells where."""
+    command = [*FAUVE, *map(str, arguments)]
+    streams = {} if input is None else {"stdin": subprocess.PIPE}
+    streams |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    env = {**(os.environ if env is None else env), "PYTHONFAULTHANDLER": "1"}
+    with subprocess.Popen(command, env=env, **streams, **options) as process:
+        try:
+            output, errors = process.communicate(input, timeout=within)
+        except subprocess.TimeoutExpired:
+            ended = process.poll()
+            process.send_signal(signal.SIGABRT)
+            try:
+                output, errors = process.communicate(timeout=10)
+            except subprocess.TimeoutExpired as held:  # by a process that it left behind
+                output, errors = held.output, held.stderr
+            pytest.fail(f"{' '.join(command)} hung (exit code {ended}):\n{output}\n{errors}")
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def invoke(*arguments):
