@@ -30,11 +30,11 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.engines
 
-# On a machine with an NVIDIA GPU; torch must be the build for its driver. Some minutes.
+# On a machine with an NVIDIA GPU; torch must be the build for its driver. Some ten minutes.
 gpu: $(VENV)/dev
 	FAUVE_FAIL_WITHOUT_GPU=1 $(PYTEST) -m gpu
 	$(BIN)/python -m benchmarks.engines --engine torch:cuda --engine tensorrt --budget 240
-	$(BIN)/python -m benchmarks.tiles
+	$(BIN)/python -m benchmarks.tiles --budget 120
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

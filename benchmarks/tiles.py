@@ -1,6 +1,6 @@
 """How long the fused convolutions of our network take on an NVIDIA GPU, by the tile that a program computes.
 
-    python -m benchmarks.tiles [--size 1280x720 ...]
+    python -m benchmarks.tiles [--size 1280x720 ...] [--budget 540]
 
 Writes `results/tiles.json`: for each convolution the tile that `engines.convolution.tile_for` takes, and the
 fastest of those that were tried, each replayed from a CUDA graph. What they take to compile is spent in
@@ -9,6 +9,7 @@ processes of their own, beforehand. Not run in this form; an earlier one chose t
 
 import argparse
 import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import product
@@ -109,10 +110,17 @@ def microseconds(size: Size, index: int, tile: Tile, times: int = 20) -> float:
     return median(took)
 
 
-def measure(size: Size, pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    """Each convolution of a size, with the tile that is taken and the fastest one."""
-    report = []
+def measure(size: Size, pool: ProcessPoolExecutor, until: float) -> list[dict[str, Any]]:
+    """Each convolution of a size, with the tile that is taken and the fastest one.
+
+    Args:
+        until: the time, of `time.monotonic`, after which none is begun.
+    """
+    report: list[dict[str, Any]] = []
     for index, (work, given) in enumerate(layers(size)):
+        if time.monotonic() > until:
+            print(f"{text(size)}: {len(layers(size)) - index} convolutions are left out by --budget")
+            break
         x, (taps, inner, columns) = given[0], given[1].shape[1:]
         geometry = work.keywords["given"]
         taken = tile_for(inner, columns, geometry.size[0] * geometry.size[1], processors(x.device))
@@ -140,9 +148,13 @@ def main() -> None:
     parser.add_argument(
         "--size", action="append", type=size_of, help="only this one; may be given several times"
     )
+    parser.add_argument(
+        "--budget", type=float, default=540, help="seconds after which no convolution is begun"
+    )
     arguments = parser.parse_args()
+    until = time.monotonic() + arguments.budget
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 2), get_context("spawn")) as pool:
-        report = {text(size): measure(size, pool) for size in arguments.size or SIZES}
+        report = {text(size): measure(size, pool, until) for size in arguments.size or SIZES}
     print(write_results("tiles", report))
 
 

@@ -595,5 +595,5 @@ OWN = frozenset(
 )
 """What operators are folded and fused into: no graph has them."""
 
-MIXING = frozenset({"Add", "Div", "Gather", "Mod", "Mul", "Sub"})
-"""Operators of two values that must lie on one device."""
+MIXING = frozenset({"Add", "Clip", "Div", "Gather", "Mod", "Mul", "Sub"})
+"""Operators of values that must lie on one device."""

@@ -347,7 +347,7 @@ class Program:
             if reached > STATIC and node.kind in MIXING:
                 # Of numbers that count, too, one of which comes from the look: all on the device. What they
                 # count may be a shape as well, which stays where it is.
-                there = {name: f"{name} there" for name in names if depends[name] == STATIC}
+                there = {name: f"{name} there" for name in names if name and depends[name] == STATIC}
                 names = tuple(there.get(name, name) for name in names)
                 values.update({own: values[name].to(self.device) for name, own in there.items()})
                 depends.update(dict.fromkeys(there.values(), STATIC))

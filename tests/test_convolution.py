@@ -1,16 +1,21 @@
-"""The fused kernels, by Triton's interpreter, against PyTorch's; and the programs that use them."""
+"""The fused kernels, on a GPU or else by Triton's interpreter, against PyTorch's; and what uses them."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-# Before the kernels are made.
-os.environ["TRITON_INTERPRET"] = "1"
-pytest.importorskip("triton", reason="Triton is not installed")
 torch = pytest.importorskip("torch")
+ON_GPU = torch.cuda.is_available()
+# Before the kernels are made; the interpreter would be that of all other tests of this process as well.
+if not ON_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch.nn.functional as F  # noqa: E402
 
@@ -20,7 +25,9 @@ from engines.onnx_to_torch import Compiled, Program  # noqa: E402
 from engines.parity import agreement  # noqa: E402
 from tests.test_onnx_to_torch import graph, ints, node  # noqa: E402
 
-CPU = torch.device("cpu")
+pytestmark = [pytest.mark.gpu] if ON_GPU else []
+
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 
 CASES = {
     "3x3": ((12, 16, 3, 3), 1, 1, False),
@@ -35,18 +42,18 @@ CASES = {
 
 
 def numbers(*shape, seed=0):
-    values = torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float16))
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float16)).to(DEVICE)
     return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
 
 
 def convolved(x, weight, bias, stride, edge, transposed):
-    """As PyTorch does it, in float32."""
-    x = x.float()
+    """As PyTorch does it on the CPU, in float32."""
+    x, weight, bias = x.float().cpu(), weight.float().cpu(), bias.float().cpu()
     x = F.pad(x, [edge] * 4, mode="replicate") if edge > 0 else x[..., -edge or None : edge or None, :]
     x = x if edge > 0 else x[..., -edge or None : edge or None]
     if transposed:
-        return F.conv_transpose2d(x, weight.float(), bias.float(), stride, 3)
-    return F.conv2d(x, weight.float(), bias.float(), stride)
+        return F.conv_transpose2d(x, weight, bias, stride, 3)
+    return F.conv2d(x, weight, bias, stride)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -61,11 +68,11 @@ def test_a_convolution_is_pytorch_s(case):
     plain = convolve(x, pack(weight, given), bias, None, given, relu=False, relu_sum=False)
     assert plain.shape == right.shape
     assert plain.is_contiguous(memory_format=torch.channels_last)
-    assert (plain.float() - right).abs().max() < 0.01
+    assert (plain.float().cpu() - right).abs().max() < 0.01
     for pictures in (1, 2):
         other = numbers(pictures, *right.shape[1:], seed=3)
         fused = convolve(x, pack(weight, given), bias, other, given, relu=True, relu_sum=True)
-        assert (fused.float() - (right.relu() + other.float()).relu()).abs().max() < 0.01
+        assert (fused.float().cpu() - (right.relu() + other.float().cpu()).relu()).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("tile", [Tile((1, 16), 16, 16, 4, 2), Tile((8, 2), 32, 16, 4, 3)])
@@ -122,8 +129,8 @@ def test_squares_of_pixels_become_the_picture(strength):
     outer = geometry((12, 4, 3, 3), (7, 9), 1, 0, transposed=False)
     painted = paint(
         *(x, pack(weights[0], inner), biases[0], base, pack(weights[1], outer), biases[1]),
-        *(image, torch.tensor([strength], dtype=torch.float16), inner, outer),
-    )
+        *(image.to(DEVICE), torch.tensor([strength], dtype=torch.float16).to(DEVICE), inner, outer),
+    ).cpu()
     squares = convolved(x, weights[0], biases[0], 1, 1, False) + convolved(
         base, weights[1], biases[1], 1, 0, False
     )
@@ -143,21 +150,26 @@ def live():
 def painted_by(program, style, look, size=(16, 16), wrap=lambda settled, image, inputs: settled):
     place = style.place(size, look)
     height, width = size[1] + place.top + place.bottom, size[0] + place.left + place.right
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8))
-    inputs = {name: torch.from_numpy(value) for name, value in place.inputs.items()}
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    image = torch.from_numpy(image).to(DEVICE)
+    inputs = {name: torch.from_numpy(value).to(DEVICE) for name, value in place.inputs.items()}
     settled = wrap(program.settle(image, inputs), image, inputs)
-    return settled.picture(image, settled.look(inputs)).numpy()
+    return settled.picture(image, settled.look(inputs)).cpu().numpy()
 
 
-def test_a_bundled_style_is_fused_whole_and_paints_the_same(live):
-    plain, fused = (Program(live.model("float16"), CPU, fused=fused) for fused in (False, True))
+@pytest.mark.parametrize(("name", "enlarging"), [("live", 1), ("studio", 2)])
+def test_a_bundled_style_is_fused_whole_and_paints_the_same(name, enlarging):
+    style = Style.load(name)
+    plain, fused = (Program(style.model("float16"), DEVICE, fused=fused) for fused in (False, True))
     depends = fused._depends()
     kinds = Counter(node.kind for node in fused._nodes if depends[node.outputs[0]] == 2)
-    # All but the small one that makes broad patches as large as the others.
-    assert (kinds["FusedConv"], kinds["PaintConv"], kinds["Conv"], kinds["ConvTranspose"]) == (13, 1, 1, 0)
-    for look in (Look({"cubism": 1.0}), Look({"orphism": 1.0, "lyrical": 2.0}, 0.4, moved=(32.0, -16.0))):
+    # All but the small ones that make broad patches as large as the others.
+    counts = kinds["FusedConv"], kinds["PaintConv"], kinds["Conv"], kinds["ConvTranspose"]
+    assert counts == (13, 1, enlarging, 0)
+    first, last = style.styles[0], style.styles[-1]
+    for look in (Look({first: 1.0}), Look({first: 1.0, last: 2.0}, 0.4, moved=(32.0, -16.0))):
         agrees, difference = agreement(
-            painted_by(fused, live, look), painted_by(plain, live, look), "float16"
+            painted_by(fused, style, look), painted_by(plain, style, look), "float16"
         )
         assert agrees, difference
 
@@ -166,7 +178,7 @@ def test_what_a_compiler_is_given_is_the_program(live, monkeypatch):
     """It gets tensor arithmetic and two operators of ours, and the look's values as they change."""
     given = []
     monkeypatch.setattr(torch, "compile", lambda graph, **options: given.append((graph, options)) or graph)
-    program = Program(live.model("float16"), CPU, fused=True)
+    program = Program(live.model("float16"), DEVICE, fused=True)
     look = Look({"bauhaus": 1.0}, 0.7)
     with torch.no_grad():
         right = painted_by(program, live, look)
@@ -176,6 +188,60 @@ def test_what_a_compiler_is_given_is_the_program(live, monkeypatch):
     assert options == {"fullgraph": True, "dynamic": False}
     ours = Counter(str(node.target) for node in graph.graph.nodes if "fauve" in str(node.target))
     assert ours == {"fauve.convolve.default": 13, "fauve.paint.default": 1}
+
+
+FOR_AN_H200 = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+torch.cuda.is_available = lambda: True
+import tests.test_convolution
+from engines import Look, Style, convolution
+from engines.onnx_to_torch import Program
+
+class Driver:
+    get_current_device = get_current_stream = lambda self, *_: 0
+    get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+
+class Compiling:
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            compiled = self.kernel.warmup(*arguments, grid=grid, **options)
+            done[compiled.hash] = compiled.metadata.shared, "wgmma" in compiled.asm["ptx"]
+        return launch
+
+triton.runtime.driver.set_active(Driver())
+done = {}
+convolution._convolve, convolution._paint = map(Compiling, (convolution._convolve, convolution._paint))
+style, place = Style.load("live"), Style.load("live").place((64, 48), Look())
+program = Program(style.model("float16"), torch.device("cpu"), fused=True)
+inputs = {name: torch.from_numpy(value) for name, value in place.inputs.items()}
+# A picture that is small for so many multiprocessors, and one that is not.
+for processors in (132, 0):
+    convolution.processors = lambda device: processors
+    with torch.no_grad():
+        program.settle(torch.zeros(1, 48, 64, 3, dtype=torch.uint8), inputs)
+print(len(done), max(shared for shared, _ in done.values()), all(wide for _, wide in done.values()))
+"""
+
+
+def test_the_kernels_compile_for_an_h200(tmp_path):
+    """Where the interpreter was asked for by none of the tests that are read first."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    told = subprocess.run(
+        [sys.executable, "-c", FOR_AN_H200],
+        cwd=Path(__file__).parents[1],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    kernels, shared, wide = told.stdout.split()
+    assert (int(kernels) >= 12, wide) == (True, "True")
+    assert int(shared) <= 227 << 10, "a multiprocessor has no more"
 
 
 def half(*shape, seed, scale=1.0):
@@ -191,13 +257,15 @@ def program_of(nodes, weights, *, fused):
         node("Mul", "planes", "small", outputs=["x"]),
     ]
     model = graph([*begins, *nodes], {**weights, "small": np.float16(1 / 128)}, 18)
-    return Program(model, CPU, fused=fused)
+    return Program(model, DEVICE, fused=fused)
 
 
 def both_ways(nodes, weights, pictures):
     """What the graph gives as it is and fused, and the kinds of the fused one's nodes."""
-    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (pictures, 10, 14, 3), np.uint8))
+    image = np.random.default_rng(1).integers(0, 256, (pictures, 10, 14, 3), np.uint8)
+    image = torch.from_numpy(image).to(DEVICE)
     inputs = {"mix": torch.ones(3), "strength": torch.tensor([0.5]), "origin": torch.zeros(2).long()}
+    inputs = {name: value.to(DEVICE) for name, value in inputs.items()}
     made = []
     for fused in (False, True):
         program = program_of(nodes, weights, fused=fused)

@@ -453,9 +453,9 @@ class Devices(TorchDispatchMode):
         if moves and (goes_away != bool(away) or ("scalar" in operator.name() and away)):
             self.copies.append(operator)
         elif away and len(away) < len(tensors):
-            # A single number from here may take part in arithmetic, but point to nothing.
+            # A single number from here may take part in arithmetic, but point to nothing and bound nothing.
             single = all(x.dim() == 0 for x in tensors if not isinstance(x, Elsewhere))
-            if not single or "index" in operator.name():
+            if not single or "index" in operator.name() or "clamp" in operator.name():
                 raise RuntimeError(f"{operator}: on two devices: {[(x.device, x.shape) for x in tensors]}")
 
         def here(x):

@@ -740,7 +740,8 @@ def on_the_gpu():
     try:
         return importlib.import_module("engines.tensorrt")
     except EngineUnavailable as error:
-        if os.environ.get("FAUVE_FAIL_WITHOUT_GPU") == "1":
+        # It is not in what the tests install; but what is there and cannot be loaded is wrong.
+        if not isinstance(error.__cause__, ModuleNotFoundError):
             raise
         pytest.skip(str(error))
 

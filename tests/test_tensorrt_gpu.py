@@ -34,9 +34,7 @@ def installed(monkeypatch, tmp_path):
     for module in ("pycuda.driver", "cuda.bindings.driver"):
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            if os.environ.get("FAUVE_FAIL_WITHOUT_GPU") == "1":
-                raise
+        except ModuleNotFoundError as error:
             pytest.skip(f"no {module} here ({error})")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return nvidia.install_tensorrt(monkeypatch, int(os.environ.get("FAUVE_TEST_FILLS", "100")))
