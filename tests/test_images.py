@@ -1,7 +1,9 @@
 """Pictures, animations and what is transparent, in and out."""
 
+import errno
 import json
 import os
+import struct
 import sys
 import time
 from fractions import Fraction
@@ -15,7 +17,7 @@ import pytest
 from engines import Look, load
 from pipeline.batch import plan
 from pipeline.colour import Colour, over
-from pipeline.errors import SinkError
+from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.render import _transparent_codecs
 from pipeline.sinks.container import muxer_of
@@ -251,6 +253,66 @@ def test_what_force_began_and_ctrl_c_stopped_is_of_one_style(tmp_path, caplog):
     assert images_done(path, {"style": "new"}) == 6
     new = [(tmp_path / f"f{number:02d}.png").read_bytes() for number in range(1, 7)]
     assert not set(old) & set(new)
+
+
+def _box(kind, *content):
+    return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+
+def _tiled(path):
+    """A photograph of two tiles side by side, as phones take it (ISO/IEC 23008-12)."""
+    make_video(path.with_suffix(".mp4"), frames=5, codec="libx265", size=(64, 64), audio=False)
+    content = path.with_suffix(".mp4").read_bytes()
+    at = content.index(b"hvcC") - 4
+    header = content[at : at + int.from_bytes(content[at : at + 4])]
+    with av.open(str(path.with_suffix(".mp4"))) as film:
+        tile = bytes(next(film.demux(video=0)))
+    items = [(1, b"hvc1", tile), (2, b"hvc1", tile), (3, b"grid", struct.pack(">4B2H", 0, 0, 0, 1, 128, 64))]
+    zero = bytes(4)
+
+    def parts(begin):
+        places, kinds = [], []
+        for number, kind, data in items:
+            places.append(struct.pack(">3H2I", number, 0, 1, begin, len(data)))
+            kinds.append(_box(b"infe", b"\2\0\0\0", struct.pack(">2H4sx", number, 0, kind)))
+            begin += len(data)
+        sizes = [_box(b"ispe", zero, struct.pack(">2I", *size)) for size in ((64, 64), (128, 64))]
+        owners = struct.pack(">I HB2B HB2B HBB", 3, 1, 2, 0x81, 2, 2, 2, 0x81, 2, 3, 1, 3)
+        meta = _box(
+            b"meta",
+            zero,
+            _box(b"hdlr", zero, zero, b"pict", bytes(13)),
+            _box(b"pitm", zero, struct.pack(">H", 3)),
+            _box(b"iloc", zero, b"\x44\0", struct.pack(">H", len(items)), *places),
+            _box(b"iinf", zero, struct.pack(">H", len(items)), *kinds),
+            _box(b"iref", zero, _box(b"dimg", struct.pack(">4H", 3, 2, 1, 2))),
+            _box(b"iprp", _box(b"ipco", header, *sizes), _box(b"ipma", zero, owners)),
+        )
+        return _box(b"ftyp", b"heic", zero, b"mif1heic") + meta
+
+    begin = len(parts(0)) + 8
+    path.write_bytes(parts(begin) + _box(b"mdat", *(data for _, _, data in items)))
+    return path
+
+
+def test_a_photograph_of_tiles_is_refused_and_not_painted_as_one_of_them(tmp_path):
+    path = _tiled(tmp_path / "in.heic")
+    with av.open(str(path)) as container:
+        assert [(each.width, each.height) for each in container.streams.video] == [(64, 64)] * 2
+    with pytest.raises(SourceError, match=r"in\.heic: its picture is in tiles"):
+        FileSource(path)
+
+
+def test_a_picture_on_a_disk_that_is_read_only_is_an_error_of_one_line(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    sink = ImageSink(tmp_path / "out.png", {})
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(SinkError, match=r"out\.png: cannot be written: Read-only"):
+        sink.write(Frame(picture(0), 0, 1, Fraction(1, 25)))
+    sink.abort()
 
 
 def test_a_picture_that_is_there_is_found_before_anything_is_painted(tmp_path):

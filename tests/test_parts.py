@@ -107,12 +107,13 @@ def test_parts_of_every_codec_join_without_a_seam(tmp_path, name, suffix):
 
 
 def test_times_of_decoding_rise_and_come_before_those_of_showing(tmp_path):
-    packets = ((0, 2, 1, True), (6, 2, 1, False), (3, 3, 1, False), (2, 1, 1, False))
+    packets = ((0, 2, 1, True), (6, 9, 1, False), (3, 3, 1, False), (2, 1, 1, False))
     more = tuple((pts + 8, duration, size, key) for pts, duration, size, key in packets)
     (tmp_path / "x").write_bytes(b"abcd")
     stream = list(one_stream([Part(tmp_path / "x", p, "") for p in (packets, more)], Fraction(1, 25), 2))
     assert [packet.pts for packet in stream] == [0, 6, 3, 2, 8, 14, 11, 10]
     assert [packet.dts for packet in stream] == [-4, -2, 0, 2, 3, 6, 8, 10]
+    assert [packet.duration for packet in stream] == [2, 2, 3, 1, 2, 9, 3, 1], "until the next is shown"
     assert [bytes(packet) for packet in stream] == [b"a", b"b", b"c", b"d"] * 2
     assert [packet.is_keyframe for packet in stream] == [True, False, False, False] * 2
 

@@ -425,6 +425,14 @@ def test_a_gpu_encodes(tmp_path, name):
     assert max(wrong) < 4
 
 
+def test_a_film_ends_with_its_last_picture_whatever_others_tell(tmp_path):
+    sink = FileSink(tmp_path / "out.mp4", INFO)
+    for index, duration in enumerate([512, 51200, 512, 512]):
+        sink.write(Frame(picture(index), 512 * index, duration, INFO.time_base))
+    sink.close()
+    assert read_video(tmp_path / "out.mp4").duration == 4 * av.time_base // 25
+
+
 def test_time_that_runs_backwards_is_an_error(tmp_path):
     sink = FileSink(tmp_path / "b.mp4", INFO)
     sink.write(Frame(picture(0), 512, 512, INFO.time_base))

@@ -698,6 +698,27 @@ def test_pictures_shown_for_long_in_matroska_are_no_jump(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_pictures_that_tell_wrong_how_long_they_last_are_no_jump(tmp_path, caplog):
+    """Matroska made of an .mp4 with B-frames has the times between its pictures in the order of decoding."""
+    times = [0, 40, 5000, 5040, 5080]
+    path = tmp_path / "in.webm"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libvpx-vp9", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+        packets = []
+        for index, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="yuv420p")
+            frame.pts = time
+            packets += video.encode(frame)
+        for packet, duration in zip([*packets, *video.encode(None)], [40, 40, 4960, 40, 40], strict=True):
+            packet.duration = duration
+            container.mux(packet)
+    assert [frame.time * 1000 for frame in read(path)[1]] == times
+    assert read_index(path).times == tuple(times)
+    assert caplog.text == ""
+
+
 def test_a_recording_that_jumps_back_by_little_goes_on_too(tmp_path, caplog):
     """A broadcast whose receiver gave a third of a second twice: less than containers mix up elsewhere."""
     content = make_video(tmp_path / "a.ts", frames=100, time_base=Fraction(1, 25)).read_bytes()

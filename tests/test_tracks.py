@@ -161,6 +161,18 @@ def test_mp4_keeps_what_it_can_and_names_the_rest(tmp_path, rich, caplog):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_chapters_that_are_a_track_stay_and_are_not_called_left_out(tmp_path, rich, suffix, caplog):
+    copy(rich, tmp_path / "in.mp4")
+    _, chapters, _ = contents(rich)
+    with av.open(str(tmp_path / "in.mp4")) as container:
+        assert "data" in [stream.type for stream in container.streams], "the track of the chapters"
+    caplog.clear()
+    copy(tmp_path / "in.mp4", tmp_path / f"out.{suffix}")
+    assert contents(tmp_path / f"out.{suffix}")[1] == chapters
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_cover_stays(tmp_path, suffix):
     path = tmp_path / "in.mp4"
     plain = make_video(tmp_path / "plain.mp4", frames=20)

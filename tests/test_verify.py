@@ -232,6 +232,22 @@ def test_variable_rate_to_the_end(tmp_path, suffix):
     assert differences(read_contents(path), after) == []
 
 
+@pytest.mark.parametrize("pauses", [[0, 3, 6, 126, 129, 132], [0, 3, 6, 9, 12, 450, 453, 456]])
+@pytest.mark.parametrize(
+    ("suffix", "way"), [("mp4", "parts"), ("mp4", "stream"), ("mov", "parts"), ("mkv", "parts")]
+)
+def test_a_pause_just_before_the_end_is_not_added_to_it(tmp_path, suffix, way, pauses):
+    """How long pictures last, .mp4 tells in the order of decoding: with B-frames that may be of another."""
+    pts = [1000 * at for at in pauses]
+    path = make_video(tmp_path / "in.mp4", pts, rate=30, time_base=Fraction(1, 90000), audio=False)
+    before = read_video(path)
+    assert any(at + lasts > pts[-1] + 3000 for at, lasts in zip(before.pts, before.durations, strict=True))
+    copy(path, tmp_path / f"out.{suffix}", way)
+    after = read_video(tmp_path / f"out.{suffix}")
+    assert after.duration / av.time_base == pytest.approx((pts[-1] + 3000) / 90000, abs=0.002)
+    assert differences(read_contents(path), read_contents(tmp_path / f"out.{suffix}")) == []
+
+
 def test_an_end_is_compared_as_exactly_as_headers_tell_it(contents):
     def ending(end):
         return dataclasses.replace(contents, ends=(Fraction(end),))

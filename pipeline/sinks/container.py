@@ -94,7 +94,8 @@ class Container:
         self._muxer = muxer_of(path)
         self._first: Any = None
         self._newest: Any = None
-        self._end = 0
+        self._shown_last: tuple[int, int] | None = None
+        """Pts and duration."""
         try:
             self._open("pipe:1" if target is None else f"file:{target}", info, encoding)
         except av.error.FFmpegError as error:
@@ -242,14 +243,15 @@ class Container:
                 self._mux(self._newest)
             self._first = self._first or (packet.pts, packet.dts)
             self._newest = packet
-            self._end = max(self._end, packet.pts + (packet.duration or 0))
+            shown = packet.pts, packet.duration or 0
+            self._shown_last = max(shown, self._shown_last or shown)
 
     def _write_last(self) -> None:
-        if self._newest is None:
+        if self._newest is None or self._shown_last is None:
             return
         if self._muxer in ("mp4", "mov"):
             first_pts, first_dts = self._first
-            missing = self._end - first_pts - (self._newest.dts - first_dts)
+            missing = sum(self._shown_last) - first_pts - (self._newest.dts - first_dts)
             self._newest.duration = max(self._newest.duration or 0, missing)
         self._mux(self._newest)
 

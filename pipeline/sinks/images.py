@@ -1,5 +1,6 @@
 """Pictures: one for a video of one frame, or a numbered one for each frame."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -178,4 +179,6 @@ class ImageSink(Sink):
 
     def abort(self) -> None:
         """Remove what is not complete; the pictures of a sequence that are there stay."""
-        self._temporary.unlink(missing_ok=True)
+        # A disk that is read-only refuses to remove even what is not there.
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)

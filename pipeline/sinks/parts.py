@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -246,10 +246,11 @@ class PartSink(Sink):
     def abort(self) -> None:
         """Leave the finished parts, and forget the one that was begun."""
         if self._encoder is not None:
-            # What is still to be written has no room on a full disk.
+            # What is still to be written has no room on a full disk; a disk that fails becomes read-only.
             with contextlib.suppress(OSError):
                 self._file.close()
-            self._name.with_suffix(".packets").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._name.with_suffix(".packets").unlink(missing_ok=True)
 
 
 def join(parts: Sequence[Part], container: Container, packets: Iterable[Any], info: VideoInfo) -> None:
@@ -284,6 +285,9 @@ def one_stream(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterato
     the frame is shown that lies as many frames back as any packet comes early, and the first ones that many
     steps before the beginning. So pts stay, dts rise, and no packet is shown before it is decoded.
 
+    Each frame lasts until the next one is shown, and the last one as long as it was told: what .mp4 tells of
+    the others is in the order of decoding.
+
     Args:
         time_base: of the times in `parts`.
         step: the usual duration of a frame.
@@ -292,7 +296,8 @@ def one_stream(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterato
     for times in map(_times, parts):
         rank = {pts: number for number, pts in enumerate(sorted(times))}
         early = max(early, *(number - rank[pts] for number, pts in enumerate(times)))
-    shown = chain.from_iterable(sorted(_times(part)) for part in parts)
+    shown = list(chain.from_iterable(sorted(_times(part)) for part in parts))
+    following = dict(pairwise(shown))
     start = parts[0].first if parts else 0
     before = (start - (early - number) * step for number in range(early))
     decoded = chain(before, shown)
@@ -300,7 +305,8 @@ def one_stream(parts: Sequence[Part], time_base: Fraction, step: int) -> Iterato
         with open(part.path, "rb") as file:
             for pts, duration, size, key in part.packets:
                 packet = av.Packet(file.read(size))
-                packet.pts, packet.dts, packet.duration = pts, next(decoded), duration
+                packet.pts, packet.dts = pts, next(decoded)
+                packet.duration = following[pts] - pts if pts in following else duration
                 packet.time_base, packet.is_keyframe = time_base, key
                 yield packet
 

@@ -274,6 +274,18 @@ def usual_duration(stream: Any) -> int:
     return duration
 
 
+def shown_for(stream: Any, pts: int, duration: int) -> int:
+    """How long a picture of `stream` is shown if it is the last one, in ticks.
+
+    Args:
+        duration: as its packet tells; in .mp4 that is in the order of decoding, and may lead beyond the end
+            of the track.
+    """
+    end = (stream.start_time or 0) + (stream.duration or 0)
+    within = stream.container.format.name.startswith("mov") and pts < end
+    return min(duration, end - pts) if within else duration
+
+
 def usual_rate(stream: Any) -> Fraction:
     """Frames per second of `stream`, as far as it tells."""
     # Of a DV file FFmpeg takes the clock for the average.

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import av
 import av.error
 from av.codec.context import Flags
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from engines import Image
 from pipeline.colour import Alpha, Decoded, colour_of, has_alpha, over
@@ -34,6 +34,7 @@ from pipeline.sources.demuxer import (
     open_on_nvidia,
     packets_of,
     picture_stream,
+    shown_for,
     transparent_decoder,
     usual_duration,
     usual_rate,
@@ -149,6 +150,11 @@ class FileSource(Source):
             raise SourceError(f"{self.path}: there is no video in it, only {has}")
         if self._video.codec_context is None:
             raise SourceError(f"{self.path}: its video has a codec that this FFmpeg cannot decode")
+        if self._video.disposition & Disposition.dependent:
+            raise SourceError(
+                f"{self.path}: its picture is in tiles, as phones take HEIC, which are not put together; "
+                "convert it to .jpg first"
+            )
         # Threads for whole frames would keep some back until later ones have come.
         self._video.thread_type = "SLICE" if self._live else "AUTO"
         if self._live:
@@ -158,7 +164,9 @@ class FileSource(Source):
         others = [
             stream
             for stream in streams
-            if tracks and stream is not self._video and (audio or stream.type != "audio")
+            # Of the track of chapters in .mp4 and .mov FFmpeg gives nothing: it has read them out of it.
+            if tracks and stream.discard != Discard.all
+            if stream is not self._video and (audio or stream.type != "audio")
         ]
         for stream in streams.video:
             if stream in others and stream not in covers:
@@ -457,7 +465,7 @@ class FileSource(Source):
             if self._end is not None and pts >= self._end:
                 break
             if self._start is None or pts >= self._start:
-                yield self._frame(item, pts, duration)
+                yield self._frame(item, pts, shown_for(self._video, pts, duration))
         if self._timeline.jumps:
             log.warning(
                 "%s jumps back in time %d times; it is made to go on", self.path, self._timeline.jumps

@@ -8,7 +8,15 @@ from pathlib import Path
 import av.error
 
 from pipeline.errors import SourceError
-from pipeline.sources.demuxer import begins, is_cut_off, open_input, packets_of, picture_stream
+from pipeline.sources.demuxer import (
+    begins,
+    is_cut_off,
+    open_input,
+    packets_of,
+    picture_stream,
+    shown_for,
+    usual_duration,
+)
 from pipeline.sources.timeline import Timeline
 
 
@@ -44,9 +52,8 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
     Raises:
         SourceError: it cannot be read.
     """
-    times: list[int] = []
+    shown: list[tuple[int, int]] = []
     keys: list[int] = []
-    end = 0
     try:
         with open_input(path, picture_rate) as container:
             video, timeline = picture_stream(container), Timeline(begins(container))
@@ -58,12 +65,14 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
                 timeline.place(packet)
                 if packet.pts is None or packet.is_corrupt or timeline.jumps or timeline.first:
                     return None
-                times.append(packet.pts)
-                end = max(end, packet.pts + (packet.duration or 0))
+                shown.append((packet.pts, packet.duration or usual_duration(video)))
                 if packet.is_keyframe:
                     keys.append(packet.pts)
+            shown.sort()
+            times = tuple(pts for pts, _ in shown)
+            end = shown[-1][0] + shown_for(video, *shown[-1]) if shown else 0
     except av.error.FFmpegError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if not times or len(set(times)) < len(times):
         return None
-    return Index(tuple(sorted(times)), tuple(sorted(keys)), end)
+    return Index(times, tuple(sorted(keys)), end)

@@ -47,8 +47,9 @@ class Timeline:
         early = packet.dts is None and packet.stream.type == "video" and index not in self._decoded
 
         def falls(offset: Fraction) -> bool:
-            if exact and index in self._decoded and time + offset < self._decoded[index] - SHORT_JUMP:
-                return True
+            # How long packets last, some files tell wrong: by the order of decoding and not of showing.
+            if exact and index in self._decoded:
+                return bool(time + offset < self._decoded[index] - SHORT_JUMP)
             return index in self._ends and time + offset < self._ends[index] - JUMP
 
         if falls(offset):
