@@ -347,7 +347,7 @@ class Controls:
                 listener(state)
 
     def swapped(self, pack: str, styles: Sequence[str], look: Look) -> None:
-        """Another pack is played from now on: weights of styles that it has, too, are kept.
+        """Another pack is played from now on: of styles that it has, too, weights are kept, and fades go on.
 
         Args:
             look: its own; its mix, if it has one, is what the pack was asked for by, and is shown. What it
@@ -357,10 +357,15 @@ class Controls:
             if (pack, tuple(styles)) == (self._pack, self._styles):
                 return
             self._pack, self._styles = pack, tuple(styles)
-            kept = {} if look.mix else {style: self._fade.after.get(style, 0.0) for style in styles}
-            if not sum(kept.values()) > 0:
-                kept = dict(zip(styles, look.weights(styles).tolist(), strict=True))
-            self._fade, self._shown_mix = Fade(kept, kept), None
+            before, after = (
+                {style: mix.get(style, 0.0) for style in styles}
+                for mix in (self._fade.before, self._fade.after)
+            )
+            if look.mix or not sum(after.values()) > 0:
+                before = after = dict(zip(styles, look.weights(styles).tolist(), strict=True))
+            elif not sum(before.values()) > 0:
+                before = after
+            self._fade, self._shown_mix = replace(self._fade, before=before, after=after), None
             self._note("pack", pack)
             # What was turned since the last frame may be of styles that are gone.
             self._pending = [event for event in self._pending if self._known(event[0], event[1])]

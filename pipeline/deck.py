@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engines import Engine, EngineError, Image, Look, Size, StyleError
+from engines import Engine, EngineError, Image, Look, Size, Style, StyleError
 from engines.errors import first_line
 from pipeline.controls import Controls, Scene
-from pipeline.governor import Governor
+from pipeline.governor import STEPS, Governor
 from pipeline.scaling import Detail, Paint, scaled, size_for
 from pipeline.temporal_filter import TemporalFilter
 
@@ -142,17 +142,20 @@ class Deck:
         controls.play = self.play
 
     def _player(self, engine: Engine, pack: str, scale: float) -> Player:
-        detail = self._detail if self._detail != "full" else min(self._size) / engine.style.native_height
-        shorter = min(detail, min(self._size) / engine.style.native_height)
-        whole = scale == 1 and self._detail == "full"
-        size = size_for(engine.style, self._size, "full" if whole else shorter * scale)
+        style = engine.style
+        size = size_for(style, self._size, scale * self._lines(style) / style.native_height)
         timed = Timed(engine)
         player = Player(
-            pack, engine, scale, size, timed, scaled(timed, size, self._size, carried=engine.style.carried)
+            pack, engine, scale, size, timed, scaled(timed, size, self._size, carried=style.carried)
         )
         # The first picture of a size takes long: it is compiled.
         player(np.zeros((self._size[1], self._size[0], 3), np.uint8), Look())
         return player
+
+    def _lines(self, style: Style) -> float:
+        """The shorter side to paint at, in pixels, where nothing is too slow: no live picture is enlarged."""
+        shorter = min(self._size)
+        return shorter if self._detail == "full" else min(self._detail * style.native_height, shorter)
 
     @property
     def engine(self) -> Engine | None:
@@ -244,6 +247,7 @@ class Deck:
     def _go_over(self, player: Player) -> None:
         before, self._current, self._next = self._current, player, None
         if self._governor is not None:
+            self._governor.step = STEPS.index(player.scale)
             self._governor.settle()
         if before is None:
             self.problem = ""
@@ -285,14 +289,20 @@ class Deck:
             with self._asking:
                 pack = self._take_asked()
 
-    @property
-    def _wanted_scale(self) -> float:
-        return 1.0 if self._governor is None else self._governor.scale
+    def _scale_for(self, style: Style) -> float:
+        """That a pack begins with: where the one before was too slow at more lines, at as many, if it can."""
+        if self._governor is None:
+            return 1.0
+        coming = self._next
+        playing = coming[0] if coming else self._current
+        lines = 0.0 if playing is None else playing.scale * self._lines(playing.engine.style)
+        scale, same = self._governor.scale, lines / self._lines(style)
+        return next(step for step in STEPS if step <= max(scale, same))
 
     def _loaded_player(self, pack: str) -> Player:
         engine = self._load(pack)
         try:
-            player = self._player(engine, pack, self._wanted_scale)
+            player = self._player(engine, pack, self._scale_for(engine.style))
             if self.prepared is not None:
                 self.prepared(pack, player.engine)
         except Exception:

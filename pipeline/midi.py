@@ -94,7 +94,8 @@ def shown_position(control: str, state: Mapping[str, Any]) -> float | None:
         return crossfade_position(state[name])
     if name == "strength" or name in SWITCHES:
         return float(state[name])
-    return state["mix"].get(name.removeprefix("mix/")) if is_fader(name) else None
+    # A style that another pack had has no share any more.
+    return state["mix"].get(name.removeprefix("mix/"), 0.0) if is_fader(name) else None
 
 
 def input_names() -> list[str]:

@@ -5,7 +5,8 @@ In:  /fauve/strength 0.7 · /fauve/style NAME · /fauve/mix/NAME 0.4 · /fauve/c
      /fauve/style/NAME, /fauve/style/next and /fauve/style/previous with 1 or alone, for buttons that send no
      text; their 0 does nothing (a style named next or previous is chosen by /fauve/style NAME) ·
      /fauve/state asks for the state, which goes back to who asked.
-Out: the addresses of the first two lines, after each change from anywhere; of many changes the last.
+Out: the addresses of the first two lines, after each change from anywhere; of many changes the last. The mix
+     of styles that only an earlier pack had is 0.
 """
 
 import contextlib
@@ -80,6 +81,8 @@ class Osc:
         self._controls = controls
         self._message = build_msg
         self._complaints = Complaints("OSC")
+        self._without: dict[str, float] = {}
+        """No share of each style that was told of: a fader stays where the last message has put it."""
         take, complain = self._take, self._complaints.say
 
         def read(packet: bytes) -> OscMessage:
@@ -165,10 +168,12 @@ class Osc:
 
     def _tell(self, listener: tuple[str, int]) -> None:
         state = self._controls.state
+        mix = {**self._without, **state["mix"]}
+        self._without = dict.fromkeys(mix, 0.0)
         values = {
             **{name: state[name] for name in ("strength", "crossfade", "pack")},
             **{name: int(state[name]) for name in SWITCHES},
-            **{f"mix/{style}": float(weight) for style, weight in state["mix"].items()},
+            **{f"mix/{style}": float(weight) for style, weight in mix.items()},
             "style": leading(state["mix"]),
         }
         for name, value in values.items():

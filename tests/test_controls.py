@@ -290,6 +290,17 @@ def test_another_pack_keeps_the_weights_of_styles_that_it_has(controls):
     assert mix(controls, 2) == {"red": 0, "green": 1}
 
 
+def test_a_style_that_fades_in_goes_on_doing_so_in_another_pack(controls):
+    controls.set("crossfade", 4)
+    controls.set("style", "cold")
+    assert mix(controls, 0) == {"warm": 1, "cold": 0, "grey": 0}
+    controls.swapped("other", ("cold", "new", "warm"), Look())
+    assert mix(controls, 1) == {"warm": 0.75, "cold": 0.25, "new": 0}
+    # Where it has nothing of what was before, there is nothing to fade from.
+    controls.swapped("third", ("cold", "new"), Look())
+    assert mix(controls, 2) == {"cold": 1, "new": 0}
+
+
 def test_a_pack_that_was_asked_for_by_a_style_shows_it_though_all_styles_are_the_same(controls):
     controls.swapped("grey", STYLES, Look({"grey": 1}))
     assert controls.state["pack"] == "grey"

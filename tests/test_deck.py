@@ -394,6 +394,46 @@ def test_a_smaller_size_is_gone_to_at_once_and_a_larger_one_fades_in(engines, mo
     deck.close()
 
 
+def test_a_pack_for_fewer_lines_is_painted_at_as_many_as_the_one_that_was_too_slow(engines, monkeypatch):
+    monkeypatch.setattr("pipeline.governor.RAISE_AFTER", 600.0)
+    image = np.full((192, 256, 3), 10, np.uint8)
+    engines["one"].style.native_height, engines["two"].style.native_height = 192, 96
+    governor, controls = Governor(1 / 30), Controls("one", ("warm", "cold"), Look(), crossfade=0)
+    deck = Deck(lambda pack: engines[pack], "one", (256, 192), controls, governor=governor)
+    too_slow(governor)
+    shown = []
+
+    def height():
+        deck(image, Scene(Look()))
+        time.sleep(0.005)
+        if not shown or deck.height != shown[-1]:
+            shown.append(deck.height)
+        return deck.height
+
+    wait_for(lambda: height() == 48)
+    deck.play("two")
+    wait_for(lambda: height() and deck.engine is engines["two"])
+    assert governor.scale == 0.45
+    # Larger ones are only ever tried.
+    engines["one"].closed = False
+    deck.play("one")
+    wait_for(lambda: height() and deck.engine is engines["one"])
+    assert governor.scale == 0.45
+    # Of 192 lines a quarter, of 96 the step that is next to a half, and the same step of 192.
+    assert shown == [192, 48, 40, 88]
+    deck.close()
+
+
+@pytest.mark.parametrize("detail", [1.0, 2.0, "full"])
+def test_a_live_picture_is_not_enlarged_for_a_pack_that_is_made_for_large_ones(engines, detail):
+    engines["one"].style.native_height = 960
+    controls = Controls("one", ("warm", "cold"), Look())
+    deck = Deck(lambda pack: engines[pack], "one", SIZE, controls, detail=detail)
+    grey(deck)
+    assert set(engines["one"].sizes) == {IMAGE.shape[:2]}
+    deck.close()
+
+
 def test_frames_that_are_painted_while_a_size_is_gone_to_do_not_count_for_it(engines):
     governor = Governor(1 / 30)
     controls = Controls("one", ("warm", "cold"), Look())

@@ -33,7 +33,7 @@ from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
 from pipeline.sinks import stream
-from pipeline.sinks.muxer import LiveEncoding, Muxer
+from pipeline.sinks.muxer import INTERLEAVING, LiveEncoding, Muxer
 from pipeline.sinks.stream import StreamSink, parse
 from pipeline.sources.file import FileSource
 from pipeline.sources.live import (
@@ -392,6 +392,33 @@ def test_a_stream_begins_with_a_key_frame_and_has_all_that_follows(tmp_path, sou
     # The first picture only tells what is to come.
     assert packets[0].is_keyframe
     assert numbers == list(range(1, 20))
+
+
+def test_sound_that_comes_back_later_does_not_end_a_stream(tmp_path):
+    """Its encoder keeps some from before, which FLV refuses where it is older than the first picture."""
+    path, pattern = tmp_path / "out", PatternSource((320, 180), sound=True)
+    options = json.dumps(INTERLEAVING)
+    command = [sys.executable, "-m", "pipeline.sinks.stream_process", f"file:{path}", "flv", options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        muxer = Muxer("out", relay.stdin, "nut", pattern.info, LiveEncoding(), flush_packets="1")
+        muxer.begin(Frame(pattern.picture(0), 0, 3000, pattern.info.time_base))
+        for number in range(10, 90):
+            muxer.write(
+                Frame(pattern.picture(number), number * 3000, 3000, pattern.info.time_base), key=number == 10
+            )
+            if number >= 30:
+                muxer.mux(pattern._sound(number))
+        muxer.close()
+        relay.stdin.close()
+        assert relay.stdout.read().strip() == b"open"
+    assert relay.returncode == 0
+    numbers, times, loudness = codes(str(path))
+    assert numbers == list(range(10, 90))
+    # Frames 30, 31, 60 and 61 click; the first picture is 10.
+    loud = [at / 1000 - times[0] for at, value in loudness.items() if value > 0.1]
+    assert all(0.6 < at < 0.8 or 1.6 < at < 1.8 for at in loud)
+    assert any(at < 1 for at in loud)
+    assert any(at > 1 for at in loud)
 
 
 def test_a_disk_that_is_full_ends_hls(tmp_path):

@@ -260,6 +260,38 @@ def test_short_crossfades_have_room_on_the_slider_and_on_a_fader(panel, controls
 
 
 @needs("chromium", "chromedriver")
+def test_the_panel_is_played_from_the_keyboard(panel, controls):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    keys = webdriver.Keys
+    look = """const button = document.activeElement, outline = getComputedStyle(button).outlineStyle;
+        return [button.textContent, outline !== 'none', button.ariaPressed]"""
+    with browsing(panel.url) as browser:
+        wait_for(lambda: browser.find_elements("css selector", ".style"))
+
+        def press(*pressed):
+            webdriver.ActionChains(browser).send_keys(*pressed).perform()
+
+        # A style says that it has the focus, and whether it is on.
+        browser.execute_script("at('pack').focus()")
+        press(keys.TAB)
+        assert browser.execute_script(look) == ["warm", True, "true"]
+        press(keys.TAB, keys.TAB)
+        assert browser.execute_script(look) == ["cold", True, "false"]
+        press(keys.ENTER)
+        wait_for(lambda: browser.execute_script(look)[2] == "true")
+        assert controls.state["mix"] == {"warm": 0, "cold": 1}
+        # A crossfade of no time is left step by step, though the first ones mean none, either.
+        browser.execute_script("at('crossfade').focus()")
+        press(keys.HOME)
+        wait_for(lambda: controls.state["crossfade"] == 0)
+        browser.execute_script("window.told = 0; const drawn = draw; draw = () => { drawn(); told++; }")
+        for step in range(1, 20):
+            press(keys.ARROW_RIGHT)
+            wait_for(lambda step=step: browser.execute_script("return told") >= step)
+        wait_for(lambda: controls.state["crossfade"] > 0.02)
+
+
+@needs("chromium", "chromedriver")
 def test_a_slider_that_is_let_go_shows_what_was_turned_meanwhile(panel, controls):
     fire = "at('strength').dispatchEvent(new Event(arguments[0]))"
     value = "return +at('strength').value"
@@ -1157,6 +1189,36 @@ def test_osc_in_and_out(controls):
         osc.close()
 
 
+def test_a_style_that_another_pack_lacks_has_no_share_on_any_controller(controls, surface):
+    from pythonosc.osc_message import OscMessage
+
+    from pipeline.osc import Osc
+
+    controls.set("style", "cold")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(10)
+        osc, midi = Osc(controls, "127.0.0.1", 0, ear.getsockname()), Midi(controls, "bcf", surface.map)
+        (output,) = surface.outputs
+        controls.set("strength", 0.5)
+
+        def told(pack):
+            heard = {}
+            while heard.get("/fauve/pack") != pack or "/fauve/style" not in heard:
+                message = OscMessage(ear.recv(1024))
+                heard = {} if message.address == "/fauve/strength" else heard
+                heard[message.address] = message.params[0]
+            return {address: share for address, share in heard.items() if "/mix/" in address}
+
+        assert told("pack") == {"/fauve/mix/warm": 0, "/fauve/mix/cold": 1}
+        wait_for(lambda: pitch(8191) in output.sent and note(36, 127) in output.sent)
+        controls.swapped("other", ("warm", "new"), Look())
+        assert told("other") == {"/fauve/mix/warm": 1, "/fauve/mix/cold": 0, "/fauve/mix/new": 0}
+        wait_for(lambda: output.sent[-2:] == [pitch(-8192), note(36, 0)])
+        osc.close()
+        midi.close()
+
+
 def test_osc_takes_many_messages_in_order_and_tells_the_last(controls):
     from pythonosc.osc_message import OscMessage
     from pythonosc.udp_client import SimpleUDPClient
@@ -1664,14 +1726,17 @@ def test_nothing_that_is_reported_moves_what_can_be_touched(panel, size):
             const s = JSON.parse(arguments[0]), before = tops();
             report({...s, sinks: {}});
             const fewer = tops();
-            for (let n = 0; n < 8; n++) s.sinks["a server with a long address " + n] = s.sinks.panel;
-            report({...s, problem: "the engine failed: ".repeat(8)});
-            return [before.length, before, fewer, tops()]""",
+            for (let n = 0; n < 8; n++) s.sinks["a_recording_with_a_name_".repeat(3) + n] = s.sinks.panel;
+            report({...s, problem: "the engine failed: ".repeat(8) + "not_this_pack_either_".repeat(8)});
+            tell("error", "no_such_style_".repeat(20));
+            const page = document.documentElement;
+            return [before.length, before, fewer, tops(), page.scrollWidth - page.clientWidth]""",
             json.dumps(STATUS),
         )
         screenshot(browser, f"problem-{size[0]}")
-        count, before, fewer, more = moved
+        count, before, fewer, more, beside = moved
         assert count > 10
+        assert beside == 0
         assert before == fewer == more
 
 

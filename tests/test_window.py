@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import deque
@@ -11,10 +12,11 @@ from multiprocessing.shared_memory import SharedMemory
 import av
 import pytest
 
-from pipeline.errors import SinkError
+from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.live import open_sink
 from pipeline.sinks.window_process import opened, pressed
+from pipeline.sources.live import open_source
 from pipeline.sources.pattern import PatternSource, read_code
 from tests.packs import tiny_pack
 from tests.parts import needs
@@ -86,6 +88,23 @@ def test_a_display_that_is_not_there_is_one_line(display, pack):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "there is no display 7" in err
+
+
+@needs("Xvfb")
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("320x180+1+0", "must be all within it"),
+        ("400x100", "must be all within it"),
+        ("320", "is no part of a screen"),
+        ("0x0", "is no part of a screen"),
+        ("320x180+", "is no part of a screen"),
+    ],
+)
+def test_a_part_that_no_screen_has_is_one_line(display, monkeypatch, part, words):
+    monkeypatch.setenv("DISPLAY", display)
+    with pytest.raises(SourceError, match=f"^screen:{re.escape(part)}: .*{words}"):
+        open_source(f"screen:{part}")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="X displays")

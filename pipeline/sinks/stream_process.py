@@ -5,6 +5,7 @@ freeze every thread: here it freezes only this process, which can be killed.
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -73,12 +74,16 @@ def relay(url: str, format: str, options: dict[str, str]) -> None:
 
     target, streams, began = begin()
     print("open", flush=True)
-    pictures = 0
+    pictures, first = 0, math.inf
     for packet in source.demux():
         if not packet.size:
             continue  # the end
-        pictures += packet.stream.type == "video"
-        if pictures < 2:
+        at = packet.pts * packet.time_base
+        if packet.stream.type == "video":
+            pictures += 1
+            first = at if pictures == 2 else first
+        # Of sound that stops, its encoder keeps some until it goes on, and FLV has no time before its first.
+        if at < first:
             continue
         if packet.dts is None:
             # NUT has no decoding times, and FFmpeg does not guess the first; nothing is reordered here.

@@ -307,22 +307,22 @@ def _screen(region: str, asked: dict[str, str]) -> Input:
     if device is None:
         raise SourceError(f"screen:{region}: screens are not known on {sys.platform}")
     options = {"framerate": "30", **asked}
-    size, _, offset = region.partition("+")
-    x, _, y = offset.partition("+")
-    if region and not (size.replace("x", "").isdecimal() and (not offset or (x + y).isdecimal())):
+    part = re.fullmatch(r"([1-9]\d*x[1-9]\d*)(?:\+(\d+)(?:\+(\d+))?)?", region)
+    if region and part is None:
         raise SourceError(f"screen:{region}: is no part of a screen, such as screen:800x600+10+20")
+    size, x, y = part.groups() if part else ("", "", "")
     if device == "avfoundation":
         return Input("Capture screen 0", device, options)
     if size:
         options["video_size"] = size
     if device == "gdigrab":
-        if offset:
+        if x:
             options |= {"offset_x": x, "offset_y": y or "0"}
         return Input("desktop", device, options)
     display = os.environ.get("DISPLAY")
     if not display:
         raise SourceError("screen: there is no X display here; DISPLAY is not set")
-    return Input(f"{display}+{x},{y or 0}" if offset else display, device, options)
+    return Input(f"{display}+{x},{y or 0}" if x else display, device, options)
 
 
 def awaited(work: Callable[[], T]) -> T:
@@ -380,6 +380,8 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
         raise SourceError(f"{name}: cannot be opened: {NOBODY}") from error
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if address.startswith("screen:") and "video_size" in asked.options:
+            reason += "; a part of a screen must be all within it"
         raise SourceError(f"{name}: cannot be opened: {reason}") from error
 
 
