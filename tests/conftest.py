@@ -30,6 +30,14 @@ def _own_log() -> Iterator[None]:
     log.setLevel(level)
 
 
+@pytest.fixture
+def seeded() -> None:
+    """The test draws the same random numbers from torch in every run."""
+    import torch  # not in all of the processes that read this file
+
+    torch.manual_seed(0)
+
+
 def gpu() -> bool:
     """Whether the driver lists an NVIDIA GPU."""
     if shutil.which("nvidia-smi") is None:

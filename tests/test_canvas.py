@@ -9,10 +9,7 @@ from training.canvas import Canvas, Course
 from training.layers import twice
 from training.simplify import Detail
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def canvas_of(coats, channels=12):

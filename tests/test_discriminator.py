@@ -5,10 +5,7 @@ import torch
 
 from training.discriminator import DenseDiscriminator, PatchDiscriminator
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_discriminator_scores_each_style_by_itself():

@@ -21,7 +21,7 @@ from engines.style import Credit
 from tests.packs import fast_neural_style, tiny_model, tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
-from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
+from training.classifier import NO_PAINTING, StyleClassifier, random_crops
 from training.data import held_out
 from training.evaluate import (
     SEEN,
@@ -227,19 +227,19 @@ def coloured(rng, colour, count):
 
 def test_the_classifier_tells_what_it_has_seen_and_reports_on_what_it_has_not(network):
     rng = torch.Generator().manual_seed(0)
-    classes = {"red": (200, 30, 30), "blue": (30, 30, 200), PHOTOGRAPH: (120, 120, 120)}
-    counts = {"red": 4, "blue": 2, PHOTOGRAPH: 5}
+    classes = {"red": (200, 30, 30), "blue": (30, 30, 200), NO_PAINTING: (120, 120, 120)}
+    counts = {"red": 4, "blue": 2, NO_PAINTING: 5}
     crops = {name: coloured(rng, colour, counts[name]) for name, colour in classes.items()}
     classifier = StyleClassifier(network, crops)
     painted = [crop for crops in coloured(rng, classes["red"], 3) for crop in crops]
-    raw = [crop for crops in coloured(rng, classes[PHOTOGRAPH], 3) for crop in crops]
+    raw = [crop for crops in coloured(rng, classes[NO_PAINTING], 3) for crop in crops]
     found = classifier.judge({"red": painted, "blue": raw}, raw)
     assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": 1.0, "taken_for": {}}
     # Of two paintings it is not said what is unseen.
-    taken_for = {PHOTOGRAPH: 1.0}
+    taken_for = {NO_PAINTING: 1.0}
     assert found["blue"] == {"painted": 0.0, "photographs": 0.0, "unseen": None, "taken_for": taken_for}
     report = classifier.report()
-    assert list(report) == ["red", "blue", PHOTOGRAPH, "macro avg", "weighted avg", "micro avg"]
+    assert list(report) == ["red", "blue", NO_PAINTING, "macro avg", "weighted avg", "micro avg"]
     assert [report[name]["support"] for name in (*classes, "micro avg")] == [8, 4, 10, 22]
     assert set(report["red"]) == {"precision", "recall", "f1", "support"}
     weighted = sum(report[name]["recall"] * report[name]["support"] for name in classes) / 22
@@ -251,15 +251,15 @@ def test_the_classifier_tells_what_it_has_seen_and_reports_on_what_it_has_not(ne
 def test_a_style_of_one_painting_is_judged_and_not_reported_on(network):
     rng = torch.Generator().manual_seed(0)
     photographs = coloured(rng, (120, 120, 120), 5)
-    classifier = StyleClassifier(network, {"red": coloured(rng, (200, 30, 30), 1), PHOTOGRAPH: photographs})
+    classifier = StyleClassifier(network, {"red": coloured(rng, (200, 30, 30), 1), NO_PAINTING: photographs})
     assert classifier.report() == {}
     red = [crop for crops in coloured(rng, (200, 30, 30), 3) for crop in crops]
     found = classifier.judge({"red": red}, [crop for crops in photographs for crop in crops])
     assert found["red"] == {"painted": 1.0, "photographs": 0.0, "unseen": None, "taken_for": {}}
     blue = coloured(rng, (30, 30, 200), 2)
-    crops = {"red": coloured(rng, (200, 30, 30), 1), "blue": blue, PHOTOGRAPH: photographs}
+    crops = {"red": coloured(rng, (200, 30, 30), 1), "blue": blue, NO_PAINTING: photographs}
     report = StyleClassifier(network, crops).report()
-    assert list(report)[:2] == ["blue", PHOTOGRAPH], "what it could not know counts in no mean"
+    assert list(report)[:2] == ["blue", NO_PAINTING], "what it could not know counts in no mean"
     assert report["macro avg"]["support"] == 14
 
 
@@ -549,7 +549,7 @@ def test_what_is_too_small_to_be_judged_is_skipped(tmp_path, material, pack, cap
     with load("onnxruntime", style=pack) as engine:
         report = evaluate(engine, every, lambda measure: None).report
         assert report["photographs"] == 3
-        assert report["classifier"][PHOTOGRAPH]["support"] == 9 * 3
+        assert report["classifier"][NO_PAINTING]["support"] == 9 * 3
         assert all(f"{name}: 24x16 is too small" in caplog.text for name in icons)
         for path in (tmp_path / "photos").iterdir():
             if path.name not in icons:
@@ -565,14 +565,17 @@ def test_a_dataset_and_paintings_that_nobody_has_sorted_are_judged(material, pac
         yield from (torch.from_numpy(noise(rng)).permute(2, 0, 1) for _ in range(25))
 
     monkeypatch.setattr("training.evaluate.dataset_images", numbered)
-    one = dataclasses.replace(pack, styles=("new",), credits=pack.credits[:1], files={"m": tiny_model(1)})
+    one = dataclasses.replace(
+        pack, styles=("photograph",), credits=pack.credits[:1], files={"m": tiny_model(1)}
+    )
     one = dataclasses.replace(one, models={"float32": "m"})
     dataset = dataclasses.replace(material, photos="torchvision:MNIST:here", clips=None, pictures=24)
     with load("onnxruntime", style=one) as engine:
         report = evaluate(engine, dataset, lambda measure: None).report
     assert (report["photographs"], report["unseen"]) == (3, True)
-    assert report["classifier"][PHOTOGRAPH]["support"] == 22 * 3
-    assert report["styles"]["new"]["paintings"] == 4
+    assert report["classifier"][NO_PAINTING]["support"] == 22 * 3
+    assert report["classifier"]["photograph"]["support"] == 4 * 16
+    assert report["styles"]["photograph"]["paintings"] == 4
     assert len(report["notes"]) == 1
     assert summary(report).splitlines()[-1].startswith("note: all of the paintings are taken")
 

@@ -10,10 +10,7 @@ from training.generator import Generator, eased
 from training.layers import twice
 from training.simplify import MIDDLE
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def randomised(generator):

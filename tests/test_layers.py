@@ -6,10 +6,7 @@ import torch.nn.functional as F
 
 from training.layers import LinearUpsample, UpsampleConv, UpsampleToImage, binomial, interpolating
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def interpolated_convolution(x, weight):

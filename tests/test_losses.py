@@ -68,6 +68,12 @@ def test_a_wall_is_calm_and_foliage_is_busy(rng):
     # A painting is divided by what is calm for it.
     calm, busy = losses.regions(foliage[None], losses.local_variance(foliage[None]).median().sqrt()).unbind(1)
     assert abs(float(calm.mean()) - 0.5) < 0.05
+    # Of one that is mostly bare ground, that is the ground.
+    bare = torch.ones(1, 3, 64, 64)
+    bare[..., :20, :20] = torch.rand(1, 3, 20, 20, generator=rng)
+    calm, busy = losses.regions(bare, losses.local_variance(bare).median().sqrt()).unbind(1)
+    assert calm[0, 40:, 40:].min() == 1
+    assert busy[0, :20, :20].min() > 0.9
 
 
 def test_moments_are_mean_and_deviation():

@@ -116,6 +116,7 @@ def test_overrides_come_in_pairs(arguments):
         (MINIMAL.replace("1900", '"1900"'), "year is a int"),
         (MINIMAL + MINIMAL[MINIMAL.index("[[") :], "two styles have the same name"),
         (MINIMAL + "broad = 1.5", "broad is from 0 to 1, not 1.5"),
+        (MINIMAL + "painting_size = -5", "painting_size is 0, or a number of pixels, not -5"),
         (
             MINIMAL + 'cut = "dots"',
             "cut is one of nothing, facets, planes, rings, figures, sweeps, panes, not 'dots'",

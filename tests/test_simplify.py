@@ -23,12 +23,10 @@ from training.simplify import (
     Exposure,
     Kuwahara,
     Simplify,
+    SimplifyEnlarged,
 )
 
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def patches_of(generator, image, weights=None):
@@ -76,8 +74,8 @@ def test_a_picture_that_is_enlarged_has_the_patches_and_the_detail_of_the_smalle
     large = F.interpolate(rough, scale_factor=2.0, mode="bilinear")
     weights = torch.eye(2)[style, None]
     found = []
-    for image, enlarged in ((rough, 1), (large, 2)):
-        simplify = Simplify(grain(192, enlarged).cuts, ["", ""], [0.0, 1.0], enlarged)
+    for image, kind, enlarged in ((rough, Simplify, 1), (large, SimplifyEnlarged, 2)):
+        simplify = kind(grain(192, enlarged).cuts, ["", ""], [0.0, 1.0])
         wide = F.pad(image, (MARGIN,) * 4, mode="replicate")
         patches, detail = simplify(wide, weights, CORNER)
         assert patches.shape[-2:] == tuple(side + 4 for side in image.shape[-2:])

@@ -1013,6 +1013,20 @@ def test_a_search_does_not_write_over_the_recipe_it_starts_from(material, tmp_pa
     assert recipe.read_text() == before
 
 
+def test_a_search_writes_over_nothing_but_what_it_has_found(material, tmp_path, monkeypatch):
+    recipe, other = tmp_path / "recipe.toml", tmp_path / "other.toml"
+    write_recipe(RECIPE, recipe, "mine")
+    other.write_text("of somebody else")
+    monkeypatch.setattr("training.tuning.tune", lambda *_, **__: Tuned(RECIPE, 0.5, 1, 0))
+    arguments = [recipe, "--photos", material.photos, "--paintings", material.paintings, "-o", other]
+    with pytest.raises(click.ClickException, match=r"other\.toml is there already, and no study .*other\.db"):
+        run_in_process("tune", *arguments)
+    assert other.read_text() == "of somebody else"
+    (tmp_path / "other.db").touch()
+    run_in_process("tune", *arguments)
+    assert load_recipe(other) == RECIPE
+
+
 @pytest.mark.parametrize("wrong", ["folder", "disk"])
 def test_a_recipe_that_cannot_be_written_is_one_line(material, tmp_path, monkeypatch, wrong):
     recipe, output = tmp_path / "recipe.toml", tmp_path / "tuned.toml"

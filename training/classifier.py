@@ -19,8 +19,8 @@ from training.losses import moments
 CROP = 224
 """Side of what it looks at, in pixels."""
 
-PHOTOGRAPH = "photograph"
-"""The class of what is no painting."""
+NO_PAINTING = "no painting"
+"""The class of photographs, by a name that no style is likely to have: a style may well be a `photograph`."""
 
 FEWEST = 3
 """Paintings of a style from which on its recall on unseen ones means anything."""

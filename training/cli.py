@@ -504,13 +504,18 @@ def tune(
         torch.set_num_threads(threads)
     if output.resolve() == recipe.resolve():
         raise click.ClickException(f"{output} is the recipe that the search starts from; give another -o")
+    study = study or output.with_suffix(".db")
+    if output.is_file() and not study.exists():
+        raise click.ClickException(
+            f"{output} is there already, and no study {study} that it came from; give another -o"
+        )
     try:
         resolved = load_recipe(recipe, parse_overrides(overrides))
         output.parent.mkdir(parents=True, exist_ok=True)
         tuned = run_search(
             resolved,
             Material(photos, paintings, clips, weights),
-            study=study or output.with_suffix(".db"),
+            study=study,
             trials=trials,
             steps=trial_steps,
             ranges=parse_ranges(search) or RANGES,

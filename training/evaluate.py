@@ -19,7 +19,7 @@ from pipeline.frame import Frame
 from pipeline.motion import Motion
 from pipeline.scaling import at_working_size, resample, stylizer
 from pipeline.sources.file import FileSource
-from training.classifier import PHOTOGRAPH, StyleClassifier, random_crops
+from training.classifier import NO_PAINTING, StyleClassifier, random_crops
 from training.data import (
     TORCHVISION,
     dataset_images,
@@ -192,7 +192,7 @@ def evaluate(engine: Engine, material: Material, progress: Callable[[str], None]
     seen = [random_crops(_tensor(photo), PHOTO_CROPS, rng) for photo in learned]
 
     def classify() -> Values:
-        classifier = StyleClassifier(squeezenet, {**cut, PHOTOGRAPH: seen})
+        classifier = StyleClassifier(squeezenet, {**cut, NO_PAINTING: seen})
         evaluation.report["classifier"] = classifier.report()
         return classifier.judge(painted, raw)
 

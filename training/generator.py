@@ -21,7 +21,7 @@ from training.layers import (
     interpolating,
     twice,
 )
-from training.simplify import MARGIN, Cut, Simplify
+from training.simplify import MARGIN, Cut, Simplify, SimplifyEnlarged
 
 
 class Generator(nn.Module):
@@ -47,7 +47,7 @@ class Generator(nn.Module):
         cuts: the coat of the canvas that each style cuts the picture along, "" for none; none if not given.
         broad: how much broader each style's patches are, as `Simplify` has it; nothing if not given.
         enlarged: 2 for pictures of twice the size, seen from twice as far: touches are as much larger, and
-            as crisp (`brushwork.grain`), and patches (`Simplify`).
+            as crisp (`brushwork.grain`), and patches (`SimplifyEnlarged`).
     """
 
     spared: Tensor
@@ -77,7 +77,8 @@ class Generator(nn.Module):
         grain = brushwork.grain(CANVAS_SIDE, enlarged)
         self.simplify = None
         if simplified:
-            self.simplify = Simplify(grain.cuts, cuts or [""] * styles, broad or [0.0] * styles, enlarged)
+            kind = SimplifyEnlarged if enlarged > 1 else Simplify
+            self.simplify = kind(grain.cuts, cuts or [""] * styles, broad or [0.0] * styles)
         self.upsample = LinearUpsample() if simplified else None
         coats = [tuple(brushwork.COATS)] * styles if coats is None else coats
         self.register_buffer("spared", torch.tensor([0.0] * styles if spared is None else [*spared]), False)

@@ -77,7 +77,8 @@ def regions(image: Tensor, busy: Tensor | float = BUSY) -> Tensor:
         busy: deviation of the luminance around a pixel at which it is half of each.
     """
     variance = local_variance(image)
-    share = variance / (variance + busy**2)
+    # Of a painting that is mostly bare ground, `busy` is 0, and so is the variance there.
+    share = variance / (variance + busy**2 + EPSILON)
     return torch.cat([1 - share, share], 1)
 
 

@@ -55,6 +55,8 @@ class StyleRecipe:
         for name in ("spared", "broad"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} is from 0 to 1, not {getattr(self, name)}")
+        if self.painting_size < 0:
+            raise ValueError(f"painting_size is 0, or a number of pixels, not {self.painting_size}")
 
 
 @dataclass(frozen=True)

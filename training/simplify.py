@@ -54,17 +54,12 @@ class Simplify(nn.Module):
         grain, cuts: as of `Cut`.
         broad: how much broader than by one filter each style's patches are, 0..1: at 1 they are those of the
             picture at half its size, filtered twice.
-        enlarged: 2 for a picture that is seen from twice as far: its patches and its detail are those of the
-            picture at half its size.
     """
 
     broad: Tensor
 
-    def __init__(
-        self, grain: NDArray[np.int8], cuts: Sequence[str], broad: Sequence[float], enlarged: int = 1
-    ) -> None:
+    def __init__(self, grain: NDArray[np.int8], cuts: Sequence[str], broad: Sequence[float]) -> None:
         super().__init__()
-        self.enlarged = enlarged
         self.register_buffer("broad", torch.tensor(broad)[:, None], persistent=False)
         self.exposure = Exposure()
         self.cut = Cut(grain, cuts)
@@ -79,21 +74,19 @@ class Simplify(nn.Module):
         `weights` and `corner` as for `Cut`.
         """
         lit = self.exposure(x)
-        if self.enlarged == 1:
-            detail = self.detail(lit)
-        else:
-            detail = twice(self.detail(_wider(F.avg_pool2d(lit, 2), MARGIN // 2)))
+        detail = self.detail_of(lit)
         pieces = self.cut(lit, detail[:, :1], weights, corner)
         share = (weights @ self.broad.to(weights.dtype))[:, :, None, None]
-        if self.enlarged == 1:
-            return self._flat(pieces, share), detail
-        small = self._flat(_wider(F.avg_pool2d(pieces, 2), PATCH - 1), share)
-        return self.patches(self._twice(small)), detail
+        return self.patches_of(pieces, share), detail
 
-    def _flat(self, pieces: Tensor, share: Tensor) -> Tensor:
+    def detail_of(self, lit: Tensor) -> Tensor:
+        """The `Detail` of `lit` [n, 3, h, w], [n, 3, (h - 8) / 2, (w - 8) / 2]."""
+        return self.detail(lit)
+
+    def patches_of(self, pieces: Tensor, share: Tensor) -> Tensor:
         """The patches of `pieces` [n, 3, h, w], `share` of the way to broader ones, [n, 3, h - 4, w - 4]."""
         # As much wider as both filters take.
-        small = _wider(F.avg_pool2d(pieces, 2), 2 * (PATCH - 1))
+        small = _halved(pieces, 2 * (PATCH - 1))
         broad = self._twice(self.patches(self.patches(small)))
         # Once more at the full size, so that their edges have no stairs.
         return self.patches(pieces + share * (broad - pieces))
@@ -101,6 +94,25 @@ class Simplify(nn.Module):
     def _twice(self, x: Tensor) -> Tensor:
         """`x` twice as large, by linear interpolation."""
         return F.pixel_shuffle(self.upsample(_wider(x, 1)), 2)
+
+
+class SimplifyEnlarged(Simplify):
+    """What a picture of twice the size is painted over, which is seen from twice as far: its patches and its
+    detail are those of the picture at half its size.
+    """
+
+    def detail_of(self, lit: Tensor) -> Tensor:
+        """As `Simplify.detail_of`."""
+        return twice(super().detail_of(_halved(lit, MARGIN // 2)))
+
+    def patches_of(self, pieces: Tensor, share: Tensor) -> Tensor:
+        """As `Simplify.patches_of`."""
+        return self.patches(self._twice(super().patches_of(_halved(pieces, PATCH - 1), share)))
+
+
+def _halved(x: Tensor, wider: int) -> Tensor:
+    """`x` at half its size, with `wider` more rows and columns at each edge."""
+    return _wider(F.avg_pool2d(x, 2), wider)
 
 
 def _wider(x: Tensor, by: int) -> Tensor:
