@@ -30,9 +30,11 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.engines
 
-# On a machine with an NVIDIA GPU; torch must be the build for its driver. Some ten minutes.
+# On a machine with an NVIDIA GPU; torch must be the build for its driver. Some ten minutes. Where nothing can be
+# installed: make gpu -o .venv/dev BIN=bin, with the folder of a Python that has torch, Triton, PyAV, ONNX and pytest-xdist.
+GPU := $(shell grep -l mark.gpu tests/test_*.py)
 gpu: $(VENV)/dev
-	FAUVE_FAIL_WITHOUT_GPU=1 $(PYTEST) -m gpu
+	FAUVE_FAIL_WITHOUT_GPU=1 $(PYTEST) -m gpu $(GPU)
 	$(BIN)/python -m benchmarks.engines --engine torch:cuda --engine tensorrt --budget 240
 	$(BIN)/python -m benchmarks.tiles --budget 120
 
