@@ -35,7 +35,9 @@ from pipeline.sinks.encoders import choose
 from pipeline.sources.file import FileSource
 
 CLIP = Path(__file__).parent.parent / "docs" / "big_buck_bunny.mp4"
-SIZES = ((1280, 720), (640, 360))
+SIZES = ((1920, 1080), (1280, 720), (640, 360))
+WHOLE = SIZES[1:]
+"""Sizes that are painted without being scaled as well, by each engine and by the loops."""
 ENGINES = (
     ("openvino", "auto"),
     ("openvino", "bfloat16"),
@@ -43,6 +45,8 @@ ENGINES = (
     ("onnxruntime", "float32"),
 )
 STYLE = "pointillism"
+PACKS = ("live", "studio")
+"""Of which that style is painted as `fauve run` does if it is not told otherwise."""
 SAMPLE = 40
 """Frames that a stage is measured over."""
 
@@ -158,6 +162,9 @@ def opencv_loop(clip: Path, stylize: Callable[[Any], Any], folder: Path, multipl
     return frames / (time.perf_counter() - began)
 
 
+LOOPS = ("opencv_onnxruntime", "opencv_openvino")
+
+
 def loops(style: Style) -> dict[str, Callable[[Any], Any]]:
     """The two runtimes as their own first examples use them."""
     import onnxruntime
@@ -173,7 +180,7 @@ def loops(style: Style) -> dict[str, Callable[[Any], Any]]:
     def in_openvino(image: Any) -> Any:
         return compiled({"image": image, **inputs})[0]
 
-    return {"opencv_onnxruntime": in_onnxruntime, "opencv_openvino": in_openvino}
+    return dict(zip(LOOPS, (in_onnxruntime, in_openvino), strict=True))
 
 
 def classic(size: tuple[int, int]) -> dict[str, float]:
@@ -229,44 +236,71 @@ def running(style: Style) -> Iterator[tuple[str, Engine]]:
 
 def measure(rounds: int, folder: Path) -> dict[str, Any]:
     """All measurements, as the JSON file holds them."""
-    style = Style.load(STYLE)
-    loaded = dict(running(style))
-    cores = os.cpu_count() or 1
+    loaded = dict(running(Style.load(STYLE)))
+    packs = {
+        f"fauve by default, in `{pack}`": engines.load(
+            ENGINES[0][0], style=Style.load(f"{pack}/{STYLE}"), hint="throughput"
+        )
+        for pack in PACKS
+    }
     report: dict[str, Any] = {"style": STYLE, "rounds": rounds, "sizes": {}}
     for size in SIZES:
         clip = make_clip(folder / f"{size[0]}.mp4", size, 132)
-        cpu: dict[str, list[dict[str, float]]] = {name: [] for name in loaded}
-        fps: dict[str, list[float]] = {}
+        rates: list[dict[str, float]] = []
+        cpu: list[dict[str, dict[str, float]]] = []
         for _ in range(rounds):
-            for name, engine in loaded.items():
-                cpu[name].append(stages(clip, engine))
-                fps.setdefault(f"fauve, {name}", []).append(fauve(clip, engine, folder, "full"))
-            first = next(iter(loaded.values()))
-            if size[1] > style.native_height:
-                fps.setdefault("fauve, default detail", []).append(fauve(clip, first, folder, 1.0))
-            for name, stylize in loops(style).items():
-                fps.setdefault(name, []).append(opencv_loop(clip, stylize, folder, style.multiple))
-        result: dict[str, Any] = {"cpu_ms": {}, "fps": {name: median(values) for name, values in fps.items()}}
-        for name, samples in cpu.items():
-            result["cpu_ms"][name] = {stage: median(s[stage] for s in samples) for stage in samples[0]}
-            # Compared round by round: what the stages of this very round allow.
-            result.setdefault("share_of_allowed", {})[name] = median(
-                rate * sum(sample.values()) / 1000 / cores
-                for rate, sample in zip(fps[f"fauve, {name}"], samples, strict=True)
-            )
-        fastest = f"fauve, {next(iter(loaded))}"
-        result["times_faster_than"] = {
-            name: median(a / b for a, b in zip(fps[fastest], fps[name], strict=True)) for name in loops(style)
-        }
+            rates.append({})
+            if size in WHOLE:
+                cpu.append({name: stages(clip, engine) for name, engine in loaded.items()})
+                rates[-1] |= whole(clip, loaded, folder)
+            rates[-1] |= {name: fauve(clip, engine, folder, 1.0) for name, engine in packs.items()}
+        result: dict[str, Any] = {"fps": {name: median(rate[name] for rate in rates) for name in rates[0]}}
+        if size in WHOLE:
+            result |= compared(rates, cpu)
         report["sizes"]["{}x{}".format(*size)] = result
-    report["classic_network_ms"] = {"{}x{}".format(*size): classic(size) for size in SIZES[1:]}
-    short = make_clip(folder / "short.mp4", SIZES[1], 250)
-    long = make_clip(folder / "long.mp4", SIZES[1], 2500)
+    report["classic_network_ms"] = {"{}x{}".format(*size): classic(size) for size in SIZES[2:]}
+    short = make_clip(folder / "short.mp4", SIZES[2], 250)
+    long = make_clip(folder / "long.mp4", SIZES[2], 2500)
     report["peak_memory_mib"] = {
         "250 frames": peak_memory(short, folder),
         "2500 frames": peak_memory(long, folder),
     }
     return report
+
+
+def whole(clip: Path, loaded: dict[str, Engine], folder: Path) -> dict[str, float]:
+    """Frames a second at the clip's own size, of each engine and of each of `LOOPS`."""
+    style = Style.load(STYLE)
+    rates = {f"fauve, {name}": fauve(clip, engine, folder, "full") for name, engine in loaded.items()}
+    for name, stylize in loops(style).items():
+        rates[name] = opencv_loop(clip, stylize, folder, style.multiple)
+    return rates
+
+
+def compared(rates: list[dict[str, float]], cpu: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """What each stage costs, what share of the rate that this allows is reached, and how the loops compare.
+
+    Args:
+        rates: frames a second of each round, by name.
+        cpu: CPU milliseconds of each round, by engine and stage.
+    """
+    cores = os.cpu_count() or 1
+    fastest = f"fauve, {next(iter(cpu[0]))}"
+    return {
+        "cpu_ms": {
+            name: {stage: median(each[name][stage] for each in cpu) for stage in costs}
+            for name, costs in cpu[0].items()
+        },
+        # Compared round by round: what the stages of this very round allow.
+        "share_of_allowed": {
+            name: median(
+                rate[f"fauve, {name}"] * sum(each[name].values()) / 1000 / cores
+                for rate, each in zip(rates, cpu, strict=True)
+            )
+            for name in cpu[0]
+        },
+        "times_faster_than": {name: median(rate[fastest] / rate[name] for rate in rates) for name in LOOPS},
+    }
 
 
 def table(report: dict[str, Any]) -> str:
@@ -297,10 +331,10 @@ def main() -> None:
         print(size)
         for name, fps in result["fps"].items():
             print(f"  {fps:6.1f} fps  {name}")
-        for name, cpu in result["cpu_ms"].items():
+        for name, cpu in result.get("cpu_ms", {}).items():
             share = result["share_of_allowed"][name]
             print(f"  CPU-ms {name}: {cpu}, {share:.2f} of the rate that this allows")
-        print(f"  times faster than {result['times_faster_than']}")
+        print(f"  times faster than {result.get('times_faster_than')}")
     print(report["classic_network_ms"], report["peak_memory_mib"])
     print(write_results("throughput", report))
 
