@@ -3,10 +3,10 @@
     python -m benchmarks.quality --photos PHOTOS --paintings PAINTINGS --clips UNSEEN --training-clips CLIPS
 
 Trains the recipe `pointillism` from nothing, in fewer steps: as it is, without its losses for stillness, with
-others in their place, without its discriminator, and bare of its canvas and flat patches. Learns `orphism`
-anew on the trunk of `live`, with losses for stillness and without. Each takes some ten minutes on a CPU core;
-what is finished in `--runs` is not done again. Judges those and the bundled packs on photographs and clips
-that no training saw.
+others in their place, without its discriminator, and bare of its canvas and flat patches. Learns some of the
+bundled styles anew as `fauve learn --calm` does, each with losses for stillness and without. A training takes
+some ten minutes on a CPU core; what is finished in `--runs` is not done again. Judges those and the bundled
+packs on photographs and clips that no training saw.
 """
 
 import argparse
@@ -20,11 +20,12 @@ import engines
 from benchmarks.machine import write_results
 from engines import Style
 from engines.style import bundled
+from training.cli import TRUNK, quick_recipe
 from training.data import held_out, image_files
 from training.evaluate import Material as Judged
 from training.evaluate import evaluate
 from training.export import export_pack
-from training.recipe import Recipe, build_recipe, load_recipe, read_table
+from training.recipe import Recipe, load_recipe
 from training.stylization import Material
 from training.train import train
 
@@ -51,14 +52,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What each training changes in the recipe `pointillism`, and in its `styles`."""
 
-ADDED: dict[str, dict[str, Any]] = {
-    "added": {"temporal": 3200.0},
-    "added-no-temporal": NO_TEMPORAL,
-}
-"""What each training of one more style on a finished trunk changes in the recipe `quick`."""
+LEARNED = ("orphism", "fauvism", "expressionism", "blue-rider")
+"""Bundled styles that are learned once more as by `fauve learn --calm`, by the first coat of their canvas."""
 
-PAIRS = {"pointillism": ("full", "no-temporal"), "orphism": ("added", "added-no-temporal")}
+PAIRS = {"pointillism": ("full", "no-temporal")} | {name: (name, f"{name}-no-temporal") for name in LEARNED}
 """Trainings with the losses for stillness and without, by the style that they learn."""
+
+TRAININGS = tuple(dict.fromkeys([*VARIANTS, *(name for pair in PAIRS.values() for name in pair)]))
 
 BARS = {
     "flicker": "of each pair, excess warping error with losses for stillness at most half of that without",
@@ -70,22 +70,26 @@ BARS = {
 }
 
 
-def variant(name: str) -> Recipe:
-    """The recipe of a training."""
-    if name in ADDED:
-        live = load_recipe(RECIPES / "live.toml")
-        style = next(style for style in live.styles if style.name == "orphism")
+def variant(name: str, paintings: Path) -> Recipe:
+    """The recipe of a training, whose paintings are in the folder `paintings`."""
+    if learned(name):
+        style_name = name.removesuffix("-no-temporal")
+        style = next(style for style in load_recipe(RECIPES / "live.toml").styles if style.name == style_name)
+        images = [paintings / image for image in (style.painting, *style.reals)]
         # By another name, so that it does not begin as what it is there.
-        style = dataclasses.replace(style, name="added", weight=1.0)
-        table = {**read_table(RECIPES / "quick.toml"), "branches": True, "trunk": False, "tone": 1500.0}
-        table |= {"title": style.title, "styles": [dataclasses.asdict(style)]}
-        return build_recipe({**table, **ADDED[name]}, "quick.toml")
+        recipe = quick_recipe(images, name="learned", title=style.title, canvas=style.canvas[0], calm=True)
+        return recipe if name == style_name else dataclasses.replace(recipe, **NO_TEMPORAL)
     recipe = load_recipe(RECIPES / "pointillism.toml")
     changes = {"steps": STEPS, "sheet_every": STEPS // 2, **VARIANTS[name]}
     if "styles" in changes:
         own = changes["styles"]
         changes["styles"] = tuple(dataclasses.replace(style, **own) for style in recipe.styles)
     return dataclasses.replace(recipe, **changes)
+
+
+def learned(name: str) -> bool:
+    """Whether the training is of a style of `LEARNED`."""
+    return any(name in PAIRS[style] for style in LEARNED)
 
 
 def judged(pack: Style | str | Path, material: Judged) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument(
         "--variants",
-        default=",".join([*VARIANTS, *ADDED]),
+        default=",".join(TRAININGS),
         help="trainings; those that are compared at least: "
         + ", ".join(name for pair in PAIRS.values() for name in pair),
     )
@@ -177,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    learned = Material(arguments.photos, arguments.paintings, arguments.training_clips, arguments.weights)
+    material = Material(arguments.photos, arguments.paintings, arguments.training_clips, arguments.weights)
     unseen = Judged(
         *(arguments.photos, arguments.paintings, arguments.clips, arguments.weights),
         pictures=arguments.pictures,
@@ -185,12 +189,12 @@ def main() -> None:
     preview = next(path for path in image_files([arguments.photos]) if held_out(path))
     trained = {}
     for name in arguments.variants.split(","):
-        run = arguments.runs / name
+        recipe, run = variant(name, arguments.paintings), arguments.runs / name
         begun = (run / "checkpoint.pt").exists()
-        start = RECIPES / "live.safetensors" if name in ADDED and not begun else None
-        checkpoint = train(variant(name), learned, run=run, resume=begun, start_from=start)
+        start = TRUNK if learned(name) and not begun else None
+        checkpoint = train(recipe, material, run=run, resume=begun, start_from=start)
         pack = export_pack(checkpoint, run / "pack", preview=preview, force=True)
-        trained[name] = judged(pack, dataclasses.replace(unseen, recipe=variant(name)))
+        trained[name] = judged(pack, dataclasses.replace(unseen, recipe=recipe))
     packs = {name: judged(name, unseen) for name in bundled()}
     report = {
         "steps": STEPS,

@@ -230,6 +230,12 @@ def test_a_painting_may_be_learned_by_any_coat_and_is_cut_along_broad_ones():
         assert 0.5 <= style.spared <= 0.9, "faces stay whole"
 
 
+def test_a_calm_style_is_the_same_recipe_with_more_weight_on_stillness():
+    usual, calm = (quick_recipe([Path("a.jpg")], name="mine", calm=calm) for calm in (False, True))
+    assert calm.temporal > 2 * usual.temporal
+    assert dataclasses.replace(calm, temporal=usual.temporal, tone=usual.tone) == usual
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
 def test_a_name_that_no_pack_can_hold_is_refused_before_anything_is_learned():
     with pytest.raises(ValueError, match="this name is not UTF-8, as the text of a pack; rename it"):

@@ -272,6 +272,7 @@ def export(
     show_default=True,
     help="What it paints by; it begins as the bundled styles that do.",
 )
+@click.option("--calm", is_flag=True, help="With fainter touches, which flicker less where something moves.")
 @threads_option
 @click.option(
     "-f", "--force", is_flag=True, help="Replace an existing pack: learn anew what was learned to its end."
@@ -289,6 +290,7 @@ def learn(
     steps: int | None,
     stroke: int | None,
     canvas: str,
+    calm: bool,
     threads: int | None,
     force: bool,
 ) -> None:
@@ -315,6 +317,7 @@ def learn(
             steps=steps,
             stroke=stroke,
             canvas=canvas,
+            calm=calm,
         )
         style = None if force else _not_judged(output, run, recipe)
         if style is None:
@@ -400,6 +403,10 @@ TRUNK = RECIPES / "live.safetensors"
 """The generator of the bundled styles, which others may begin with."""
 
 
+CALM = {"temporal": 1600.0, "tone": 1500.0}
+"""Weights of the recipe `quick` for a style that flickers little, and does not go grey for it."""
+
+
 def quick_recipe(
     paintings: list[Path],
     *,
@@ -411,11 +418,13 @@ def quick_recipe(
     steps: int | None = None,
     stroke: int | None = None,
     canvas: str = "strokes",
+    calm: bool = False,
 ) -> Recipe:
     """The recipe `quick.toml` for paintings of one's own, the first of which is copied.
 
     Args:
         canvas: the coat that it paints by; the picture is cut along touches as large as a face.
+        calm: with the weights of `CALM`.
 
     Raises:
         ValueError: one has a name that a pack cannot hold.
@@ -442,6 +451,8 @@ def quick_recipe(
         style |= {"cut": canvas, "broad": 0.5}
     table = {**read_table(RECIPES / "quick.toml"), "name": name, "styles": [style]}
     table["title"] = style["title"]
+    if calm:
+        table |= CALM
     if steps:
         table["steps"] = steps
     if stroke:
