@@ -371,6 +371,26 @@ def test_of_two_senders_the_newest_is_shown():
     loop.close()
 
 
+def test_a_sender_whose_place_is_taken_is_none_from_that_picture_on():
+    """A picture of its own that had come before then is not shown after."""
+    loop, closed = Loop("senders"), threading.Event()
+
+    class Peer:
+        async def close(self):
+            closed.set()
+
+    source, before, newest = WhipSource.__new__(WhipSource), Peer(), Peer()
+    source.address, source._peers, source._taking = "whip::1", [before, newest], set()
+
+    async def taken_over():
+        source._take_over(newest)
+        return list(source._peers)
+
+    assert loop.run(taken_over(), 5) == [newest]
+    assert closed.wait(5)
+    loop.close()
+
+
 def test_what_takes_too_long_is_given_up():
     loop, given_up = Loop("test"), threading.Event()
 

@@ -125,9 +125,12 @@ class WhipSource(Capture):
 
     def _take_over(self, peer: Any) -> None:
         """End those who sent before `peer` came: of two, the picture would jump from one to the other."""
-        for before in self._peers[: self._peers.index(peer)]:
+        newest = self._peers.index(peer)
+        # At once: a picture of theirs may have come already.
+        gone, self._peers = self._peers[:newest], self._peers[newest:]
+        for before in gone:
             log.warning("%s: another sender takes the place of the one before", self.address)
-            self._take(self._end(before))
+            self._take(before.close())
 
     async def _take_pictures(self, track: Any, peer: Any) -> None:
         first = True
