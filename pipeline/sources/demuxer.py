@@ -236,8 +236,8 @@ def packets_of(container: Any, streams: Any, name: str) -> Iterator[Any]:
     try:
         yield from container.demux(streams)
     except IndexError:
-        # PyAV's, at the very end, where there are more tracks than there were at the beginning. Not always: for
-        # those it reads a flag that it has never set.
+        # PyAV's, at the very end, where there are more tracks than there were at the beginning. Not always:
+        # for those it reads a flag that it has never set.
         log.warning("%s: a track that begins later than the others is left out", name)
 
 
