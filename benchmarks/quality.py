@@ -20,7 +20,7 @@ import engines
 from benchmarks.machine import write_results
 from engines import Style
 from engines.style import bundled
-from training.cli import TRUNK, quick_recipe
+from training.cli import RECIPES, TRUNK, quick_recipe
 from training.data import held_out, image_files
 from training.evaluate import Material as Judged
 from training.evaluate import evaluate
@@ -28,8 +28,6 @@ from training.export import export_pack
 from training.recipe import Recipe, load_recipe
 from training.stylization import Material
 from training.train import train
-
-RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 
 STEPS = 800
 
@@ -58,8 +56,6 @@ LEARNED = ("orphism", "fauvism", "expressionism", "blue-rider")
 PAIRS = {"pointillism": ("full", "no-temporal")} | {name: (name, f"{name}-no-temporal") for name in LEARNED}
 """Trainings with the losses for stillness and without, by the style that they learn."""
 
-TRAININGS = tuple(dict.fromkeys([*VARIANTS, *(name for pair in PAIRS.values() for name in pair)]))
-
 BARS = {
     "flicker": "of each pair, excess warping error with losses for stillness at most half of that without",
     "style": "at a style distance within 10 %",
@@ -72,24 +68,20 @@ BARS = {
 
 def variant(name: str, paintings: Path) -> Recipe:
     """The recipe of a training, whose paintings are in the folder `paintings`."""
-    if learned(name):
-        style_name = name.removesuffix("-no-temporal")
-        style = next(style for style in load_recipe(RECIPES / "live.toml").styles if style.name == style_name)
+    bundled_name = name.removesuffix("-no-temporal")
+    if bundled_name in LEARNED:
+        live = load_recipe(RECIPES / "live.toml")
+        style = next(style for style in live.styles if style.name == bundled_name)
         images = [paintings / image for image in (style.painting, *style.reals)]
         # By another name, so that it does not begin as what it is there.
         recipe = quick_recipe(images, name="learned", title=style.title, canvas=style.canvas[0], calm=True)
-        return recipe if name == style_name else dataclasses.replace(recipe, **NO_TEMPORAL)
+        return recipe if name == bundled_name else dataclasses.replace(recipe, **NO_TEMPORAL)
     recipe = load_recipe(RECIPES / "pointillism.toml")
     changes = {"steps": STEPS, "sheet_every": STEPS // 2, **VARIANTS[name]}
     if "styles" in changes:
         own = changes["styles"]
         changes["styles"] = tuple(dataclasses.replace(style, **own) for style in recipe.styles)
     return dataclasses.replace(recipe, **changes)
-
-
-def learned(name: str) -> bool:
-    """Whether the training is of a style of `LEARNED`."""
-    return any(name in PAIRS[style] for style in LEARNED)
 
 
 def judged(pack: Style | str | Path, material: Judged) -> dict[str, Any]:
@@ -165,6 +157,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> None:
     """Train, judge, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    compared_trainings = [name for pair in PAIRS.values() for name in pair]
     for name in ("photos", "paintings", "clips"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--training-clips", type=Path, required=True, help="of other scenes than --clips")
@@ -173,9 +166,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument(
         "--variants",
-        default=",".join(TRAININGS),
-        help="trainings; those that are compared at least: "
-        + ", ".join(name for pair in PAIRS.values() for name in pair),
+        default=",".join(dict.fromkeys([*VARIANTS, *compared_trainings])),
+        help="trainings; those that are compared at least: " + ", ".join(compared_trainings),
     )
     parser.add_argument("--pictures", type=int, default=24, help="photographs to paint")
     arguments = parser.parse_args()
@@ -191,7 +183,7 @@ def main() -> None:
     for name in arguments.variants.split(","):
         recipe, run = variant(name, arguments.paintings), arguments.runs / name
         begun = (run / "checkpoint.pt").exists()
-        start = TRUNK if learned(name) and not begun else None
+        start = None if name in VARIANTS or begun else TRUNK
         checkpoint = train(recipe, material, run=run, resume=begun, start_from=start)
         pack = export_pack(checkpoint, run / "pack", preview=preview, force=True)
         trained[name] = judged(pack, dataclasses.replace(unseen, recipe=recipe))
