@@ -170,7 +170,9 @@ class PlanCache:
         self._replace(_timing(target), content)
 
     def clean(self) -> int:
-        """Remove everything, also what a build that died has left; returns the bytes that it took.
+        """Remove every file, also what a build that died has left; returns the bytes that they took.
+
+        Folders are none of the cache's.
 
         Raises:
             EngineBuildError: something cannot be removed.
@@ -180,8 +182,8 @@ class PlanCache:
             return freed
         with self.building(), _refusing(self.folder):
             for path in self.folder.glob("*"):
-                if path.name != LOCK:
-                    freed += path.stat().st_size
+                if path.name != LOCK and not path.is_dir():
+                    freed += path.lstat().st_size
                     path.unlink()
         return freed
 

@@ -71,9 +71,10 @@ def parse_host(address: str) -> tuple[str, int]:
     Raises:
         ValueError: it is none of these.
     """
-    host, _, port = address.partition(":")[2].rpartition(":")
+    kind, _, place = address.partition(":")
+    host, _, port = place.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{address}: is not of the form whip::8090 or whip:0.0.0.0:8090")
+        raise ValueError(f"{address}: is not of the form {kind}::8090 or {kind}:0.0.0.0:8090")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 

@@ -134,6 +134,15 @@ def test_clean_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["building.lock"]
 
 
+def test_clean_leaves_a_folder_and_takes_a_broken_link(tmp_path):
+    cache = PlanCache(tmp_path)
+    (tmp_path / "a-folder").mkdir()
+    (tmp_path / "gone.plan").symlink_to(tmp_path / "nowhere")
+    cache.write(plan(), bytes(1000))
+    cache.clean()
+    assert {path.name for path in tmp_path.iterdir()} == {"a-folder", "building.lock"}
+
+
 def _build(folder, order):
     with PlanCache(folder).building():
         order.append("begins")

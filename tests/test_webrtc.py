@@ -173,7 +173,7 @@ def test_a_browser_watches(pack):
 
 
 def test_what_goes_wrong_is_one_line(pack):
-    assert_one_line(fauve("live", "test:", "-s", pack, "-o", "whep:nowhere"), "whip::8090")
+    assert_one_line(fauve("live", "test:", "-s", pack, "-o", "whep:nowhere"), "whep::8090")
     assert_one_line(fauve("live", "whip:what", "-s", pack, "-o", "x.mkv"), "whip::8090")
 
 
