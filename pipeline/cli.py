@@ -3,6 +3,8 @@
 Imports nothing heavy: each verb loads what it needs when it runs.
 """
 
+import atexit
+import contextlib
 import importlib
 import io
 import json
@@ -10,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -94,6 +97,27 @@ def fauve(context: click.Context, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; errors with a cause are one line and exit code 2, others keep their traceback."""
+    code: Any = 1
+
+    def leave() -> None:
+        # A runtime's thread that comes back to a Python that has ended would abort: "terminate called".
+        if any(thread.daemon for thread in threading.enumerate()):
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(code)
+
+    # Called after what others register from now on.
+    atexit.register(leave)
+    try:
+        _run()
+        code = 0
+    except SystemExit as exit:
+        code = exit.code
+        raise
+
+
+def _run() -> None:
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be UTF-8, nor any text what the terminal shows.

@@ -18,6 +18,7 @@ import click
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from engines import Look, Style, bundled, load
 from pipeline import stream
@@ -27,7 +28,7 @@ from pipeline.commands.preview import preview, sample
 from pipeline.commands.run import run
 from pipeline.errors import SinkError, SourceError
 from pipeline.sinks.parts import GRID, Parts
-from tests.packs import animegan, tiny_pack
+from tests.packs import animegan, serialized, tiny_pack
 from tests.videos import bar, make_video, picture, read_video
 
 FAUVE = [sys.executable, "-m", "pipeline.cli"]
@@ -363,6 +364,32 @@ def test_help_imports_nothing_heavy():
         assert f"  {verb} " in result.stdout
 
 
+def test_a_runtime_that_is_still_at_work_does_not_crash_the_end(pack):
+    program = (
+        "import sys, threading\n"
+        "import click, numpy\n"
+        "from engines import Look, load\n"
+        "from pipeline import cli\n"
+        "@click.command()\n"
+        "def show():\n"
+        f"    engine = load('openvino', style={str(pack)!r})\n"
+        "    image, painted = numpy.zeros((96, 96, 3), numpy.uint8), threading.Semaphore(0)\n"
+        "    def paint():\n"
+        "        while True:\n"
+        "            engine(image, Look())\n"
+        "            painted.release()\n"
+        "    for _ in range(3): threading.Thread(target=paint, daemon=True).start()\n"
+        "    for _ in range(30): painted.acquire()\n"
+        "    print('the show is over')\n"
+        "    sys.exit(2)\n"
+        "cli.COMMANDS['show'] = ('__main__:show', '')\n"
+        "sys.argv = ['fauve', 'show']\n"
+        "cli.main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "the show is over\n", "")
+
+
 @pytest.mark.parametrize("verb", ["run", "verify", "preview", "styles", "doctor", "train", "export"])
 def test_every_verb_has_help(verb):
     result = fauve(verb, "--help")
@@ -429,6 +456,18 @@ def test_doctor_on_one_engine_fails_unless_that_one_runs():
     unknown = fauve("doctor", "--engine", "cudnn", "--json")
     assert unknown.returncode == 1
     assert "no engine 'cudnn'" in json.loads(unknown.stdout)["engines"][0]["reason"]
+
+
+def test_doctor_takes_what_it_asks_for_of_an_onnx_model(tmp_path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list("nchw")) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    path = tmp_path / "any.onnx"
+    path.write_bytes(serialized(graph))
+    asked = fauve("doctor", "--style", path, "--engine", "onnxruntime")
+    assert (asked.returncode, asked.stderr.count("--layout nchw")) == (2, 1)
+    told = fauve("doctor", "--style", path, "--engine", "onnxruntime", "--layout", "nchw")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-1].startswith("runs  onnxruntime ")
 
 
 def test_preview_makes_a_sheet(tmp_path, pack):
