@@ -4,6 +4,7 @@ Takes graphs with one float picture in and one out, such as fast-neural-style (N
 (NHWC, -1..1). What such a graph leaves unsaid is read from its shapes and layers, or given by the caller.
 """
 
+import operator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +25,10 @@ OLDEST_OPSET = 9
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 PASSING = ("Identity", "Cast", "Transpose", "Slice", "Pad")
 """Operators that leave values as they are."""
+
+ARITHMETIC = {"Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": operator.truediv}
+ACTIVATIONS = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0)}
+"""The bounds of what they give."""
 
 SCALE_AND_OFFSET: dict[ValueRange, tuple[float, float]] = {
     "0..255": (1.0, 0.0),
@@ -144,27 +149,41 @@ def _output_range(graph: Any, name: str) -> ValueRange | None:
     """The range that the last layers bring values into."""
     writers = {output: node for node in graph.node for output in node.output}
     constants = _constants(graph)
-    node = writers.pop(name, None)
-    while node is not None and node.op_type in PASSING:
-        node = writers.pop(node.input[0], None)
-    if node is None:
+    arithmetic: list[tuple[str, float]] = []  # the last one first
+    while (node := writers.pop(name, None)) is not None and node.op_type in (*PASSING, *ARITHMETIC):
+        name = node.input[0]
+        if node.op_type in ARITHMETIC:
+            numbers = [constants.get(operand) for operand in node.input]
+            large = any(number and abs(number) > 2 for number in numbers)
+            if large and node.op_type != "Div" and not arithmetic:
+                return "0..255"
+            if node.op_type in ("Mul", "Add") and numbers[0] is not None:
+                name, numbers = node.input[1], numbers[::-1]
+            if numbers[1] is None:
+                return None
+            arithmetic.append((node.op_type, numbers[1]))
+    bounds = _bounds(node, constants) if node is not None else None
+    if bounds is None:
         return None
-    if node.op_type == "Tanh":
-        return "-1..1"
-    if node.op_type == "Sigmoid":
-        return "0..1"
-    if node.op_type == "Clip":
-        bounds = [constants.get(name) for name in node.input[1:]]
-        bounds += [attribute.f for attribute in node.attribute if attribute.name in ("min", "max")]
-        for value_range in get_args(ValueRange):
-            low, high = (float(bound) for bound in value_range.split(".."))
-            if sorted(bound for bound in bounds if bound is not None) == [low, high]:
-                found: ValueRange = value_range
-                return found
-    scales = [constants.get(name) for name in node.input]
-    if node.op_type in ("Mul", "Add", "Sub") and any(scale and abs(scale) > 2 for scale in scales):
-        return "0..255"
+    for kind, number in reversed(arithmetic):
+        bounds = [ARITHMETIC[kind](bound, number) for bound in bounds]
+    for value_range in get_args(ValueRange):
+        if np.allclose(sorted(bounds), [float(bound) for bound in value_range.split("..")]):
+            found: ValueRange = value_range
+            return found
     return None
+
+
+def _bounds(node: Any, constants: dict[str, float]) -> list[float] | None:
+    """What the node keeps its values between, None if it does not."""
+    if node.op_type in ACTIVATIONS:
+        return list(ACTIVATIONS[node.op_type])
+    if node.op_type != "Clip":
+        return None
+    given = [constants.get(name) for name in node.input[1:]]
+    given += [attribute.f for attribute in node.attribute if attribute.name in ("min", "max")]
+    bounds = [bound for bound in given if bound is not None]
+    return bounds if len(bounds) == 2 else None
 
 
 def _input_range(graph: Any, name: str) -> ValueRange | None:

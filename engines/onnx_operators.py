@@ -93,6 +93,8 @@ UPSAMPLE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "flo
 def _resize(
     attributes: Any, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None
 ) -> Callable[..., Any]:
+    if "axes" in attributes or attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnsupportedNode("Resize along chosen axes")
     if scales is None and sizes is None:  # as in opset 10, where it was what `Upsample` had been
         scales, attributes = roi, {**attributes, **UPSAMPLE}
     if sizes is not None and sizes.numel():
@@ -102,8 +104,6 @@ def _resize(
         factors = numbers(scales)
         # In float32, as other runtimes: 10 times 0.7 is 7 there, and less than that in float64.
         after = [int(size * np.float32(factor)) for size, factor in zip(x.shape, factors, strict=True)]
-    if "axes" in attributes or attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise UnsupportedNode("Resize along chosen axes")
     if attributes.get("antialias", 0):
         raise UnsupportedNode("Resize with antialias")
     mode, where = (
@@ -354,13 +354,16 @@ def _slice(attributes: Any, x: Tensor, *bounds: Any) -> Callable[..., Any]:
     starts, ends, axes, steps = given
     assert starts is not None
     assert ends is not None
-    cuts = [slice(None)] * x.dim()
+    cuts, rows = [slice(None)] * x.dim(), {}
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        step = steps[index] if steps else 1
-        if step < 0:
-            raise UnsupportedNode("Slice that goes backwards")
-        cuts[axes[index] if axes else index] = slice(start, end, step)
-    return lambda x, *_: x[tuple(cuts)]
+        axis, cut = axes[index] if axes else index, slice(start, end, steps[index] if steps else 1)
+        if cut.step > 0:
+            cuts[axis] = cut
+        else:  # as exporters turn round a list of pads, and as torch does not cut
+            backwards = range(*cut.indices(x.shape[axis]))
+            rows[axis % x.dim()] = torch.tensor(backwards, dtype=torch.int64)
+    gather = _gather(x[tuple(cuts)], rows)
+    return lambda x, *_: gather(x[tuple(cuts)])
 
 
 def _gather_entries(attributes: Any, x: Tensor, indices: Tensor) -> Callable[..., Any]:
@@ -433,7 +436,8 @@ def _divide(attributes: Any, x: Tensor, y: Tensor) -> Callable[..., Any]:
 
 def _clip(attributes: Any, x: Tensor, low: Any = None, high: Any = None) -> Callable[..., Any]:
     if low is None and high is None:
-        return lambda x, *_: x.clamp(attributes.get("min"), attributes.get("max"))
+        least, most = attributes.get("min"), attributes.get("max")
+        return lambda x, *_: x if least is None and most is None else x.clamp(least, most)
     # The bounds may come from the look, and change with it.
     return lambda x, low=None, high=None: torch.clamp(x, low, high)
 
@@ -441,8 +445,10 @@ def _clip(attributes: Any, x: Tensor, low: Any = None, high: Any = None) -> Call
 def _reduce(
     attributes: Any, x: Tensor, axes: Any = None, *, function: Callable[..., Tensor]
 ) -> Callable[..., Any]:
-    given = attributes.get("axes") if axes is None else axes
-    along = list(range(x.dim())) if given is None or not len(given) else numbers(given)
+    along = numbers(attributes.get("axes", []) if axes is None else axes)
+    if not along and attributes.get("noop_with_empty_axes", 0):
+        return lambda x, *_: x
+    along = along or list(range(x.dim()))
     keep = bool(attributes.get("keepdims", 1))
     return lambda x, *_: function(x, along, keep)
 
@@ -470,10 +476,15 @@ def _softmax(attributes: Any, x: Tensor) -> Callable[..., Any]:
 
 def _instance_norm(attributes: Any, x: Tensor, scale: Tensor, bias: Tensor) -> Callable[..., Any]:
     epsilon = attributes.get("epsilon", 1e-5)
-    return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+    # Not by `F.instance_norm`, which refuses the single pixel that a small picture is reduced to.
+    return lambda x, scale, bias: torch.instance_norm(
+        x, scale, bias, None, None, True, 0.0, epsilon, torch.backends.cudnn.enabled
+    )
 
 
 def _batch_norm(attributes: Any, *example: Tensor) -> Callable[..., Any]:
+    if attributes.get("training_mode", 0):
+        raise UnsupportedNode("BatchNormalization as in training")
     epsilon = attributes.get("epsilon", 1e-5)
     return lambda x, scale, bias, mean, var: F.batch_norm(x, mean, var, scale, bias, eps=epsilon)
 
@@ -540,7 +551,7 @@ MAKERS: dict[str, Maker] = {
     "PackConv": _pack,
     "Pad": _pad,
     "PaintConv": _paint,
-    "Pow": _plain(torch.pow),
+    "Pow": _plain(lambda x, y: torch.pow(x, y).to(x.dtype)),
     "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
     "Range": lambda attributes, *bounds: (
         lambda *bounds: torch.arange(*(bound.item() for bound in bounds), dtype=bounds[0].dtype)

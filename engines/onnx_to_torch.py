@@ -60,7 +60,7 @@ class Program:
     def __init__(self, model: bytes, device: torch.device, *, fused: bool = False) -> None:
         proto = onnx.load_model_from_string(model)
         onnx.checker.check_model(proto)
-        # ONNX's own have no domain; the other name of it, ai.onnx, the checker does not take.
+        # ONNX's own have no domain; the other name of it, ai.onnx, the checker does not take of a node.
         kinds = {".".join(filter(None, [node.domain, node.op_type])) for node in proto.graph.node}
         unknown = sorted(kinds - (MAKERS.keys() - OWN))
         if unknown:
@@ -79,7 +79,7 @@ class Program:
             else self._placed(_tensor(tensor), weight=True)
             for tensor in proto.graph.initializer
         }
-        opset = next(each.version for each in proto.opset_import if each.domain == "")
+        opset = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
         self._nodes = [
             Node(
                 node.op_type,

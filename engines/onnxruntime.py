@@ -63,19 +63,23 @@ class OnnxRuntimeEngine(Engine):
         if precision not in ("auto", "float32", "float16", "int8"):
             raise EngineUnavailable(f"onnxruntime has no {precision}; there is float32, float16 and int8")
         try:
-            import onnxruntime
+            # By name: of two distributions, the one that is removed takes files of the other along, and what
+            # is left can be imported.
+            from onnxruntime import InferenceSession, SessionOptions, get_available_providers
         except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError)
             raise EngineUnavailable(
-                f"ONNX Runtime is not installed ({error}): pip install onnxruntime"
+                f"ONNX Runtime is not installed{'' if missing else ' as a whole'} ({error}): "
+                f"pip install {'' if missing else '--force-reinstall '}onnxruntime"
             ) from error
         wanted, package = PROVIDERS[provider]
-        if wanted not in onnxruntime.get_available_providers():
+        if wanted not in get_available_providers():
             raise EngineUnavailable(
                 f"onnxruntime:{provider}: this ONNX Runtime has no {wanted}; it comes with {package}"
             )
         if precision == "auto":
             precision = "float16" if provider in ("cuda", "dml") and "float16" in style.models else "float32"
-        options = onnxruntime.SessionOptions()
+        options = SessionOptions()
         options.log_severity_level = 3
         if hint == "throughput" and provider == "cpu":
             # A thread for each picture needs no waiting for the others.
@@ -88,7 +92,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             # Its own way back to the CPU, also from a picture that fails, is said on stdout only, where a
             # video may go.
-            session = onnxruntime.InferenceSession(
+            session = InferenceSession(
                 style.model(precision), options, providers=[(wanted, settings)], enable_fallback=0
             )
         except Exception as error:  # onnxruntime's exceptions share no base below Exception

@@ -91,7 +91,8 @@ class OpenVinoEngine(Engine):
         if precision == "int8" and "int8" not in style.models:
             raise EngineUnavailable(f"{style.name} has no int8 model; there is {', '.join(style.models)}")
         try:
-            import openvino
+            # By name, because a folder that a removed OpenVINO has left can be imported, too.
+            from openvino import Type
         except ImportError as error:
             # Ctrl-C during the import reaches us so.
             if isinstance(error.__cause__, KeyboardInterrupt):
@@ -101,7 +102,7 @@ class OpenVinoEngine(Engine):
             # Its telemetry looks for the home even of a user whom the system does not know.
             raise EngineUnavailable(f"OpenVINO cannot be loaded ({first_line(error)}); set HOME") from error
         with _TYPES:
-            openvino.Type.u8.to_dtype()
+            Type.u8.to_dtype()
             self._core = _core()
         self._target = device.upper()
         # "GPU.1" and the like name one device of a kind.

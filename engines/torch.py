@@ -100,6 +100,9 @@ class TorchEngine(Engine):
             raise EngineUnavailable("torch:cuda: NVIDIA's driver finds no GPU here")
         try:
             import torch
+
+            # Of a PyTorch that was removed, a folder may be left, which can be imported, too.
+            from engines.onnx_to_torch import Program
         except (ImportError, OSError) as error:  # OSError where one of its libraries cannot be loaded
             raise EngineUnavailable(
                 f'PyTorch is not installed ({error}): pip install "fauve[torch]"'
@@ -114,8 +117,6 @@ class TorchEngine(Engine):
             precision = "float16" if cuda and "float16" in style.models else "float32"
         if threads and not cuda:
             torch.set_num_threads(threads)
-        from engines.onnx_to_torch import Program
-
         self.name = "torch:cuda" if cuda else "torch:cpu"
         self.torch_device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         try:

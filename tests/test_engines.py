@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import av
 import numpy as np
@@ -481,6 +481,32 @@ def test_torch_that_is_not_installed_is_named_with_its_package(style, monkeypatc
         engines.load("torch:cpu", style=style)
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "words", "others"),
+    [
+        ("openvino", "openvino", r"^OpenVINO is not installed \(.*\): pip install openvino$", "onnxruntime"),
+        ("onnxruntime", "onnxruntime", r"pip install --force-reinstall onnxruntime$", "openvino"),
+        (
+            "torch:cpu",
+            "torch",
+            r'^PyTorch is not installed \(.*\): pip install "fauve\[torch\]"$',
+            "openvino",
+        ),
+    ],
+)
+def test_a_runtime_of_which_a_folder_is_left_is_one_that_is_not_installed(
+    style, monkeypatch, name, package, words, others
+):
+    """As pip leaves it of ONNX Runtime where one of two distributions of it is removed."""
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    for module in ("engines.onnx_to_torch", "engines.onnx_operators"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(EngineUnavailable, match=words):
+        engines.load(name, style=style)
+    with engines.load("auto", style=style) as engine:
+        assert engine.name == others
+
+
 def test_torch_takes_the_gpu_if_there_is_one(style):
     from engines.cuda import gpus
 
@@ -760,6 +786,49 @@ def test_a_third_party_graph_that_goes_in_circles(tmp_path):
     style = engines.load_style(save(tmp_path, model.SerializeToString()))
     with pytest.raises(EngineBuildError, match="refuses foreign"):
         engines.load("onnxruntime", style=style)
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ([("Tanh",), ("Add", 1), ("Div", 2)], "0..1"),
+        ([("Tanh",), ("Mul", 0.5), ("Add", 0.5)], "0..1"),
+        ([("Sigmoid",), ("Mul", 2), ("Sub", 1)], "-1..1"),
+        ([("Tanh",), ("Add", 1), ("Mul", 127.5)], "0..255"),
+        ([("Sigmoid",)], "0..1"),
+        ([("Tanh",)], "-1..1"),
+        ([("Clip", 0, 1)], "0..1"),
+        ([("Tanh",), ("Mul", 0.3)], None),
+        ([("Relu",), ("Div", 2)], None),
+        ([("Sigmoid",), ("Mul", 255), ("Div", 255)], "0..1"),
+        ([("Add", 128), ("Div", 255)], None),
+        ([("Add", 128)], "0..255"),
+    ],
+)
+def test_the_range_is_what_the_last_layers_make_of_it(tmp_path, layers, found):
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load_model_from_string(fast_neural_style())
+    last = model.graph.output[0].name
+    for index, (kind, *numbers) in enumerate(layers):
+        names = [f"number {index} {at}" for at in range(len(numbers))]
+        stored = [
+            numpy_helper.from_array(np.float32(each), n) for n, each in zip(names, numbers, strict=True)
+        ]
+        if kind == "Clip":  # its bounds were attributes
+            bounds = dict(zip(("min", "max"), map(float, numbers), strict=True))
+            model.graph.node.append(helper.make_node(kind, [last], [f"layer {index}"], **bounds))
+        else:
+            model.graph.initializer.extend(stored)
+            # A number may stand on either side.
+            inputs = [*names, last] if kind == "Add" else [last, *names]
+            model.graph.node.append(helper.make_node(kind, inputs, [f"layer {index}"]))
+        last = f"layer {index}"
+    model.graph.output[0].name = last
+    notes = engines.load_style(save(tmp_path, model.SerializeToString())).notes
+    said = f"values in {found} (found)" if found else "values in 0..255 (assumed)"
+    assert said in notes
 
 
 def test_layout_and_range_can_be_given(tmp_path):

@@ -76,6 +76,9 @@ BACK = RNG.normal(size=(3, 4, 3, 4)).astype(np.float32)
 FOUR, THREE = RNG.normal(size=4).astype(np.float32), RNG.uniform(0.5, 2, 3).astype(np.float32)
 
 
+HALF = np.array([1, 1, 0.5, 0.5], np.float32)
+
+
 def ints(*numbers):
     return np.array(numbers, np.int64)
 
@@ -138,7 +141,33 @@ CASES = {
         [node("Softmax", "x", outputs=["a"], axis=1), node("ReduceSum", "a", "s", keepdims=0)],
         {"s": ints(3)},
     ),
+    "instance norm of a single pixel": (
+        [
+            node("ReduceMean", "x", "a", outputs=["pixel"]),
+            node("InstanceNormalization", "pixel", "s", "b"),
+        ],
+        {"a": ints(2, 3), "s": THREE, "b": THREE - 1},
+    ),
     "mean": ([node("ReduceMean", "x", "a")], {"a": ints(2, 3)}),
+    "mean and sum over no axes": (
+        [
+            node("ReduceMean", "x", "none", outputs=["a"], noop_with_empty_axes=1),
+            node("ReduceSum", "a", outputs=["b"], noop_with_empty_axes=1),
+            node("ReduceMean", "x", "none", outputs=["c"]),
+            node("Add", "b", "c"),
+        ],
+        {"none": ints()},
+    ),
+    "clip without bounds": ([node("Clip", "x")], {}),
+    "power of a whole number": (
+        [
+            node("Cast", "x", outputs=["a"], to=TensorProto.INT64),
+            node("Pow", "a", "two", outputs=["b"]),
+            node("Div", "b", "three", outputs=["c"]),
+            node("Cast", "c", to=TensorProto.FLOAT),
+        ],
+        {"two": np.array([2], np.float32), "three": ints(3)},
+    ),
     "global pool": ([node("GlobalAveragePool", "x")], {}),
     "average pool": ([node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
     "max pool": ([node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2])], {}),
@@ -178,6 +207,24 @@ CASES = {
     "slice": (
         [node("Slice", "x", "s", "e", "a", "t")],
         {"s": ints(-7, 1), "e": ints(1000, -1), "a": ints(2, 3), "t": ints(2, 3)},
+    ),
+    "slice backwards": (
+        [
+            node("Slice", "x", "s", "e", "a", "t", outputs=["b"]),
+            node("Slice", "pads", "last", "first", "zero", "back", outputs=["p"]),
+            node("Pad", "b", "p"),
+        ],
+        {
+            "s": ints(100, 1, -2),
+            "e": ints(-(2**62), 9, 2),
+            "a": ints(1, 2, -1),
+            "t": ints(-1, 3, -2),
+            "pads": ints(1, 2, 0, 0, 3, 4, 0, 0),
+            "last": ints(-1),
+            "first": ints(-(2**63) + 1),
+            "zero": ints(0),
+            "back": ints(-1),
+        },
     ),
     "tile": ([node("Tile", "x", "r")], {"r": ints(1, 2, 1, 3)}),
     "gather": ([node("Gather", "x", "i", axis=1)], {"i": ints(-1, 0, 1, 0)}),
@@ -257,12 +304,18 @@ def test_softmax_over_all_axes_behind(given):
     ("made", "opset", "named"),
     [
         (node("Resize", "x", "", "s", mode="linear", antialias=1), 18, "Resize with antialias"),
+        (node("Resize", "x", "", "s2", axes=[2, 3]), 18, "Resize along chosen axes"),
+        (
+            node("BatchNormalization", "x", *["three"] * 4, outputs=["y", "m", "v"], training_mode=1),
+            18,
+            "BatchNormalization as in training",
+        ),
         (node("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 2]), 19, "AveragePool with dilations"),
     ],
 )
 def test_what_an_operator_is_not_known_to_do_is_named(made, opset, named):
     with pytest.raises(UnsupportedNode, match=f"^{named}$"):
-        both([made], {"s": np.array([1, 1, 0.5, 0.5], np.float32)}, opset)
+        both([made], {"s": HALF, "s2": HALF[2:], "three": THREE}, opset)
 
 
 def test_parts_before_they_were_counted():
@@ -359,6 +412,13 @@ def test_an_operator_of_another_domain_is_not_taken_for_one_that_is_known(kind):
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(EngineUnavailable, match=f"torch does not know the operator com.example.{kind}"):
         Program(proto.SerializeToString(), torch.device("cpu"))
+
+
+def test_the_other_name_of_onnx_s_own_domain():
+    proto = onnx.load_model_from_string(model([node("Softmax", "x")], {}, 12))
+    proto.opset_import[0].domain = "ai.onnx"
+    softmax = next(each for each in Program(proto.SerializeToString(), torch.device("cpu"))._nodes[::-1][1:])
+    assert softmax.attributes == {"axis": 1, "behind": True}, "as opset 12 has it"
 
 
 def test_outputs_that_are_left_out():

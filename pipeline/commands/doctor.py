@@ -5,12 +5,13 @@ import os
 import platform
 from dataclasses import asdict
 from importlib import metadata
+from typing import Any
 
 import click
 
 import engines
 from engines.cpu import cpu_name, instruction_sets
-from pipeline.commands.options import PRECISION
+from pipeline.commands.options import PRECISION, onnx_options
 
 PACKAGES = (
     "fauve",
@@ -49,15 +50,24 @@ def versions() -> dict[str, str]:
 @click.option(
     "--precision", type=PRECISION, default="auto", help="The precision that the engines must run in."
 )
+@onnx_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(context: click.Context, style: str, engine: str | None, precision: str, as_json: bool) -> None:
+def doctor(
+    context: click.Context,
+    style: str,
+    engine: str | None,
+    precision: str,
+    layout: Any,
+    value_range: Any,
+    as_json: bool,
+) -> None:
     """Tell which engines run here, in which precision and on which device, and why the others do not.
 
     An engine runs when it paints what the reference paints: the style's golden picture, and built-in frames.
     They are compared now, whatever earlier runs remember. The exit code is 0 if one runs.
     """
-    pack = engines.load_style(style)
+    pack = engines.load_style(style, layout=layout, value_range=value_range)
     probes = [engines.probe(name, pack, precision) for name in ([engine] if engine else engines.NAMES)]
     machine = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
