@@ -362,10 +362,11 @@ def _broadcast(source: Contents, output: Contents) -> Contents:
 
 
 def _bare(source: Contents, output: Contents) -> Contents:
-    """`source` as pictures can hold it."""
-    if output.timeless:
-        source = replace(source, times=(None,) * len(source.times), ends=())
-    return replace(source, tracks=(), chapters=(), title="")
+    """`source` as pictures can hold it; an animation begins with its first, however late that was."""
+    first = next(iter(source.times), None) or Fraction(0)
+    times = tuple(None if time is None or output.timeless else time - first for time in source.times)
+    ends = () if output.timeless else tuple(end - first for end in source.ends)
+    return replace(source, times=times, ends=ends, tracks=(), chapters=(), title="")
 
 
 def _merged(source: Contents, output: Contents, tick: Fraction) -> Contents:

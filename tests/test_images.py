@@ -1,11 +1,13 @@
 """Pictures, animations and what is transparent, in and out."""
 
 import errno
+import io
 import json
 import os
 import struct
 import sys
 import time
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from pipeline.colour import Colour, over
 from pipeline.errors import SinkError, SourceError
 from pipeline.frame import Frame
 from pipeline.render import _transparent_codecs
+from pipeline.sinks.animation import apng_lasting
 from pipeline.sinks.container import muxer_of
 from pipeline.sinks.images import ImageSink, images_done
 from pipeline.sources.demuxer import numbered
@@ -451,6 +454,37 @@ def test_animations_out_and_in(tmp_path, pack, kind):
     assert after.times == [Fraction(at, 1000) for at in pts]
     assert [bar(image) for image in after.images] == [bar(picture(index)) for index in range(8)]
     assert np.abs(after.images[3].astype(int) - picture(3)).mean() < 8
+
+
+FOR_EVER = {
+    "gif": b"NETSCAPE2.0\3\1\0\0\0",
+    "apng": b"acTL" + struct.pack(">II", 4, 0),
+    "webp": b"ANIM\6\0\0\0\xff\xff\xff\xff\0\0",
+}
+
+
+@pytest.mark.parametrize("kind", ["gif", "apng", "webp"])
+def test_an_animation_holds_its_last_picture_as_long_and_begins_anew(tmp_path, pack, kind):
+    """FFmpeg shows the last picture of .apng and .webp for the time of another, and them once."""
+    video = make_video(tmp_path / "in.mkv", [0, 100, 200, 700], time_base=Fraction(1, 1000), audio=False)
+    # The last picture of the video itself is shown for 40 ms, the mean of the others is 233.
+    run(video, "-o", tmp_path / f"a.{kind}", "--style", pack, "--verify")
+    assert FOR_EVER[kind] in (tmp_path / f"a.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("seconds", [Fraction(1, 1000), Fraction(2), Fraction(70), Fraction(10**6)])
+def test_how_long_an_apng_picture_can_last(seconds):
+    with av.open(io.BytesIO(), "w", format="apng") as container:
+        stream = container.add_stream("apng", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8, 8, "rgb24"
+        picture = av.VideoFrame.from_ndarray(np.zeros((8, 8, 3), np.uint8), format="rgb24")
+        content = bytes([*stream.encode(picture), *stream.encode(None)][0])
+    changed = apng_lasting(content, seconds)
+    at = content.index(b"fcTL")
+    delay = Fraction(*struct.unpack(">HH", changed[at + 24 : at + 28]))
+    assert delay == min(seconds, 65535)
+    assert zlib.crc32(changed[at : at + 30]) == int.from_bytes(changed[at + 30 : at + 34], "big")
+    assert (changed[:at], changed[at + 34 :]) == (content[:at], content[at + 34 :])
 
 
 def test_an_animation_has_no_sound_and_cannot_be_resumed(tmp_path, pack):

@@ -139,6 +139,17 @@ def test_what_an_output_has_no_place_for_is_no_difference(tmp_path, standard, na
     assert "frames: 8 in the source, 7 in the output" in differences(before, lost)
 
 
+@pytest.mark.parametrize("kind", ["gif", "apng", "webp"])
+def test_an_animation_begins_with_its_first_picture(tmp_path, kind):
+    late = make_video(tmp_path / "in.mkv", [400, 500, 600, 900], time_base=Fraction(1, 1000))
+    copy(late, tmp_path / f"out.{kind}", "stream")
+    before, after = read_contents(late), read_contents(tmp_path / f"out.{kind}")
+    assert (before.times[0], after.times[0]) == (Fraction(2, 5), 0)
+    assert differences(before, after) == []
+    moved = dataclasses.replace(after, times=(*after.times[:3], after.times[3] + 1))
+    assert "frames: 1 are moved, the first is number 3" in differences(before, moved)[0]
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
 def test_pictures_are_compared_by_what_they_hold(tmp_path, standard, kind):
     video = make_video(tmp_path / "in.mp4", frames=8, rate=30, colour=(6, 1, 6, 6))

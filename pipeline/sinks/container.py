@@ -13,6 +13,7 @@ import av.error
 
 from pipeline.errors import SinkError
 from pipeline.frame import Track, VideoInfo
+from pipeline.sinks.animation import apng_lasting, webp_lasting
 from pipeline.sinks.encoders import ENCODERS, Encoding
 from pipeline.sinks.tracks import (
     ConvertedSubtitles,
@@ -63,8 +64,14 @@ OPTIONS = {
     # AAC begins before 0; the muxer would move picture and sound by that much.
     "matroska": {"avoid_negative_ts": "disabled"},
     "webm": {"avoid_negative_ts": "disabled"},
+    # As a .gif does, they play again and again.
+    "apng": {"plays": "0"},
+    "webp": {"loop": "0"},
 }
 """Options of the muxers."""
+
+LASTING = {"apng": apng_lasting, "webp": webp_lasting}
+"""By the muxer: what sets how long the last picture is shown."""
 
 COVER_FILES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 """How Matroska attaches a cover."""
@@ -253,6 +260,9 @@ class Container:
             first_pts, first_dts = self._first
             missing = sum(self._shown_last) - first_pts - (self._newest.dts - first_dts)
             self._newest.duration = max(self._newest.duration or 0, missing)
+        if self._muxer in LASTING and self._newest.duration:
+            seconds = self._newest.duration * self._newest.time_base
+            self._newest.update(LASTING[self._muxer](bytes(self._newest), seconds))
         self._mux(self._newest)
 
     def mux(self, packet: Any) -> None:

@@ -414,7 +414,12 @@ class VideoEncoder:
 
     def flush(self) -> Sequence[Any]:
         """The packets that are left at the end."""
-        return self._stamped(self._context.encode(None))
+        packets = self._stamped(self._context.encode(None))
+        if packets and self._durations:
+            # WebP has all pictures in one packet, which lasts as long as they do.
+            newest = max(self._durations)
+            packets[-1].duration = newest + self._durations[newest] - packets[-1].pts
+        return packets
 
     def _stamped(self, packets: Sequence[Any]) -> Sequence[Any]:
         for packet in packets:
