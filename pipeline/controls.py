@@ -214,7 +214,8 @@ class Controls:
                 **{f"mix/{style}": weight for style, weight in mix},
             }
             try:
-                self._record = path.open("w", encoding="utf-8")
+                # The name of a pack's folder can be any bytes, which JSON has escapes for.
+                self._record = path.open("w", encoding="utf-8", errors="backslashreplace")
                 for name, value in begins.items():
                     self._write(self._record, Fraction(0), name, value)
             except OSError as error:

@@ -160,12 +160,15 @@ class Deck:
     @property
     def engine(self) -> Engine | None:
         """The one in use; None while none works."""
-        return None if self._current is None else self._current.engine
+        # Once: an engine may fail between two looks.
+        playing = self._current
+        return None if playing is None else playing.engine
 
     @property
     def height(self) -> int:
         """That is painted at, in pixels; 0 while no engine works."""
-        return 0 if self._current is None else self._current.size[1]
+        playing = self._current
+        return 0 if playing is None else playing.size[1]
 
     @property
     def loading(self) -> str:

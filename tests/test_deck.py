@@ -368,6 +368,15 @@ def too_slow(governor):
     assert not governor.decide(now - 0.5)
 
 
+def test_an_engine_that_fails_while_it_is_asked_after_is_no_error(deck, monkeypatch):
+    player = deck._current
+    looks = iter([player, None, player, None])
+    monkeypatch.setattr(Deck, "_current", property(lambda deck: next(looks)), raising=False)
+    assert deck.engine is player.engine
+    assert next(looks) is None
+    assert deck.height == player.size[1]
+
+
 def test_a_smaller_size_is_gone_to_at_once_and_a_larger_one_fades_in(engines, monkeypatch):
     monkeypatch.setattr("pipeline.governor.RAISE_AFTER", 0.7)
     clock = Governor(1 / 30)

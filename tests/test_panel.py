@@ -326,6 +326,24 @@ def test_nonsense_is_answered_and_changes_nothing(panel, controls, message):
     assert controls.state == before
 
 
+def test_a_name_that_is_no_text_is_told_to_a_page_and_recorded(tmp_path):
+    from pipeline.panel import Panel
+
+    sinks = {"\udce4.mkv": STATUS["sinks"]["panel"]}
+    controls = Controls("\udce4", ("warm", "cold"), Look())
+    controls.record(tmp_path / "show.jsonl")
+    controls.close()
+    recorded = (tmp_path / "show.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(recorded[0]) == {"time": 0.0, "control": "pack", "value": "\udce4"}
+    assert list(Show(tmp_path / "show.jsonl", ("warm", "cold")).look_at(Fraction(0)).mix) == ["warm", "cold"]
+    panel = Panel(controls, lambda: {**STATUS, "sinks": sinks}, "127.0.0.1", 0)
+    try:
+        with page_of(panel) as told:
+            assert any(each.get("status", {}).get("sinks") == sinks for each in told)
+    finally:
+        panel.close()
+
+
 def test_what_is_no_message_is_answered_and_the_link_stays(panel, controls, capfd):
     from websockets.sync.client import connect
 

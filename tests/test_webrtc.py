@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -319,6 +322,29 @@ def test_a_server_that_the_picture_does_not_reach_is_lost(monkeypatch):
     loop.close()
 
 
+def test_a_server_that_never_answers_does_not_hold_up_the_end():
+    sending = """if True:
+        import sys
+        from pipeline.sinks import webrtc
+        from pipeline.sources.pattern import PatternSource
+
+        webrtc.ANSWER_WITHIN = 600.0
+        sink = webrtc.WhipSink(sys.argv[1], PatternSource((64, 64)).info)
+        sys.stdin.readline()
+        sink.close()
+        """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"whip:http://127.0.0.1:{server.getsockname()[1]}/whip"
+        process = subprocess.Popen([sys.executable, "-c", sending, address], stdin=subprocess.PIPE)
+        asking, _ = server.accept()
+        try:
+            process.communicate(b"\n", timeout=60)
+        finally:
+            process.kill()
+            asking.close()
+    assert process.returncode == 0
+
+
 class Numbered(aiortc.VideoStreamTrack):
     """The pattern from the picture `number` on."""
 
@@ -334,10 +360,11 @@ class Numbered(aiortc.VideoStreamTrack):
         return frame
 
 
-async def sending(url, number):
-    """A connection that sends the pattern to a WHIP address."""
+async def sending(url, number, *others):
+    """A connection that sends the pattern, and other tracks, to a WHIP address."""
     peer = aiortc.RTCPeerConnection()
-    peer.addTrack(Numbered(number))
+    for track in (Numbered(number), *others):
+        peer.addTrack(track)
     await peer.setLocalDescription(await peer.createOffer())
     request = urllib.request.Request(url, peer.localDescription.sdp.encode(), SDP, method="POST")
     with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
@@ -368,6 +395,28 @@ def test_of_two_senders_the_newest_is_shown():
     source.close()
     for peer in peers:
         loop.run(peer.close(), 5)
+    loop.close()
+
+
+def test_sound_that_is_not_wanted_does_not_wait_in_its_track(monkeypatch):
+    taken = []
+
+    class Counted(aiortc.rtcrtpreceiver.RemoteStreamTrack):
+        async def recv(self):
+            taken.append(self.kind)
+            return await super().recv()
+
+    monkeypatch.setattr(aiortc.rtcpeerconnection, "RemoteStreamTrack", Counted)
+    port, loop = free_port(), Loop("senders")
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(open_source, f"whip::{port}", sound=False)
+        until_it_listens(port)
+        peer = loop.run(sending(f"http://127.0.0.1:{port}/whip", 0, aiortc.AudioStreamTrack()), 20)
+        source = opening.result(30)
+    assert source.info.sound is False
+    wait_until(lambda: taken.count("audio") > 3)
+    source.close()
+    loop.run(peer.close(), 5)
     loop.close()
 
 
@@ -454,7 +503,7 @@ def test_a_sender_that_falls_silent_is_lost_and_comes_back():
 def test_a_server_that_answers_nonsense_is_asked_again(monkeypatch):
     asked_for = []
 
-    async def connect(self):
+    def connect(self):
         asked_for.append(time.monotonic())
         raise RuntimeError("what is this?")
 

@@ -226,19 +226,24 @@ class Panel:
             page = _Page()
             self._pages.add(page)
             try:
-                await socket.send_json(
+                await send(
+                    socket,
                     {
                         "state": self._controls.state,
                         "pictures": self._pictures,
                         "packs": bundled(),
                         "midi": None if self._midi is None else self._midi.state,
-                    }
+                    },
                 )
                 await asyncio.gather(take(socket), tell(socket, page))
             except (WebSocketDisconnect, RuntimeError):
                 return
             finally:
                 self._pages.discard(page)
+
+        async def send(socket: WebSocket, message: Mapping[str, Any]) -> None:
+            # In ASCII, unlike `send_json`: the name of a file can be any bytes.
+            await socket.send_text(json.dumps(message))
 
         async def take(socket: WebSocket) -> None:
             while True:
@@ -248,7 +253,7 @@ class Panel:
                 try:
                     self._take(parsed(received.get("text")))
                 except ValueError as error:
-                    await socket.send_json({"error": str(error), "state": self._controls.state})
+                    await send(socket, {"error": str(error), "state": self._controls.state})
 
         async def tell(socket: WebSocket, page: _Page) -> None:
             due = time.monotonic() + STATUS_EVERY
@@ -258,7 +263,7 @@ class Panel:
                     message["status"] = self._status()
                     due = time.monotonic() + STATUS_EVERY
                 if message:
-                    await socket.send_json(message)
+                    await send(socket, message)
             await socket.close()
 
         return Starlette(

@@ -60,7 +60,8 @@ class LiveEncoding:
         context.pix_fmt = "yuv444p" if info.width % 2 or info.height % 2 else "yuv420p"
         context.color_range = colour.range
         bits = self.bits or default_bits(info)
-        context.gop_size = max(1, round(KEY_SECONDS * info.rate))
+        # `Muxer.write` goes by the time: of a live source fewer frames may come than its rate says.
+        context.gop_size = max(1, round(2 * KEY_SECONDS * info.rate))
         context.options = {
             "preset": self.preset,
             "crf": "21",
@@ -107,6 +108,8 @@ class Muxer:
         self._name = name
         self._colour = encoding.colour(info.colour)
         self._first: Fraction | None = None
+        self._key: Fraction | None = None
+        """The time of the last key frame that was asked for."""
         self._sound_from: int | None = None
         self._samples = 0
         try:
@@ -126,11 +129,13 @@ class Muxer:
             raise SinkError(f"{name}: cannot be written: {error.strerror}") from error
 
     def write(self, frame: Frame, *, key: bool = False) -> None:
-        """Encode and mux one frame, as a key frame if it must be one."""
+        """Encode and mux one frame, as a key frame if it must be one, or if one is due."""
         picture = encodable(frame.image, self._colour, self._pixels)
         if self._first is None:
             self._first = frame.time
         picture.pts, picture.time_base = frame.pts, frame.time_base
+        key = key or self._key is None or frame.time - self._key >= KEY_SECONDS
+        self._key = frame.time if key else self._key
         picture.pict_type = PictureType.I if key else PictureType.NONE
         try:
             self._mux(self._video.encode(picture))

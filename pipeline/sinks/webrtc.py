@@ -267,7 +267,7 @@ class WhipSink(WebRtcSink):
                 self.lost, self._session = "the connection broke", ""
                 log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             try:
-                self._loop.run(self._connect(), ANSWER_WITHIN + CONNECT_WITHIN)
+                self._connect()
             except Exception as error:  # also whatever aiortc and http.client say of an answer
                 reason = getattr(error, "reason", None) or error
                 told = (
@@ -287,14 +287,27 @@ class WhipSink(WebRtcSink):
                     log.warning("%s is back", self.name)
                 self.lost, self._failures = "", 0
 
-    async def _connect(self) -> None:
+    def _connect(self) -> None:
+        peer, offer = self._loop.run(self._offer(), ANSWER_WITHIN)
+        # Not in a thread of the loop's, for which the program would wait at its end.
+        answer, session = self._post(offer)
+        if self._closed.is_set():
+            raise ConnectionError("the show is over")
+        self._loop.run(self._meet(peer, answer), ANSWER_WITHIN + CONNECT_WITHIN)
+        self._session = session
+
+    async def _offer(self) -> tuple[Any, str]:
+        """A new connection, and what it offers."""
         peer = self._peer()
         for track in self._peers[peer].tracks:
             peer.addTrack(track)
         for transceiver in peer.getTransceivers():
             transceiver.direction = "sendonly"
         await peer.setLocalDescription(await peer.createOffer())
-        answer, session = await asyncio.to_thread(self._post, peer.localDescription.sdp)
+        return peer, peer.localDescription.sdp
+
+    async def _meet(self, peer: Any, answer: str) -> None:
+        """Have `peer` connected to who answers."""
         await peer.setRemoteDescription(self._aiortc.RTCSessionDescription(answer, "answer"))
         ends_by = time.monotonic() + CONNECT_WITHIN
         while peer.connectionState in ("new", "connecting") and time.monotonic() < ends_by:
@@ -303,7 +316,6 @@ class WhipSink(WebRtcSink):
             await asyncio.sleep(0.05)
         if peer.connectionState != "connected":
             raise ConnectionError("it has answered, but the picture finds no way to it")
-        self._session = session
 
     def _request(self, url: str, method: str, within: float, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/sdp"}

@@ -28,7 +28,7 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.scaling import resize
 from pipeline.sources import Source
-from pipeline.sources.demuxer import RENUMBERED
+from pipeline.sources.demuxer import RENUMBERED, open_input
 from pipeline.sources.file import FileSource
 from pipeline.sources.pattern import TIME_BASE, PatternSource
 from pipeline.sources.resampler import SoundResampler
@@ -352,6 +352,8 @@ def open_container(address: str, asked: Input, timeout: float) -> Any:
     Raises:
         SourceError: it cannot be opened.
     """
+    if asked.ends and not Path(address).is_fifo():
+        return open_input(address)
     name = shown(address)
     # A listener waits for its sender as long as it takes.
     opens_within = None if address.startswith("listen:") else max(timeout, 10.0)

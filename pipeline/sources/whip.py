@@ -77,7 +77,7 @@ class WhipSource(Capture):
         def taken(track: Any) -> None:
             if track.kind == "video":
                 self._take(self._take_pictures(track, peer))
-            elif self._sound:
+            else:
                 self._take(self._take_sound(track))
 
         async def changed() -> None:
@@ -169,6 +169,8 @@ class WhipSource(Capture):
                 samples = await track.recv()
             except self._aiortc.MediaStreamError:
                 return
+            if not self._sound:
+                continue  # what is not taken would wait in the track, more and more of it
             anchor.place(float(samples.pts * samples.time_base), self.now)
             if self._first.is_set():
                 for each, at in anchor.sound(self.now, samples):
