@@ -1,6 +1,7 @@
 """The loop on made-up pictures and random VGG weights: whether it learns, resumes and stops as it says."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -52,7 +53,7 @@ from training.recipe import Recipe, StyleRecipe, load_recipe, stored_recipe
 from training.stylization import Material, StyleTraining, generator_of, schedule
 from training.targets import Targets
 from training.train import sheet_pictures, train
-from training.tuning import Tuned, judged_photos, tune, write_recipe
+from training.tuning import Tuned, held_out_value, judged_photos, tune, write_recipe
 
 VGG_SHAPES = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
 
@@ -376,6 +377,7 @@ def test_two_processes_learn_what_one_learns(material, tmp_path):
         discriminator_learning_rate = 1e-3
         optimiser = "sgd"
         augment = true
+        history = 6
         grid = 20.0
         autocast = "off"
         [[styles]]
@@ -399,7 +401,7 @@ def test_two_processes_learn_what_one_learns(material, tmp_path):
     # At a free port, which another training on this machine does not use.
     two = run("two", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     assert two["step"] == 3
-    for part in ("generator", "average", "discriminator"):
+    for part in ("generator", "average", "discriminator", "history"):
         for name, value in one[part].items():
             torch.testing.assert_close(two[part][name], value, atol=2e-5, rtol=1e-3, msg=f"{part}.{name}")
 
@@ -774,6 +776,28 @@ def test_scores_are_the_mean_over_all_sizes():
     assert blue > red + 100, "the mean is below 0, though the finest is above"
 
 
+def test_scores_are_coloured_about_the_one_of_what_is_undecided(material, tmp_path, monkeypatch):
+    given = []
+
+    def scores(*arguments):
+        given.append(arguments[-1])
+        return score_sheet(*arguments)
+
+    monkeypatch.setattr("training.inspection.score_sheet", scores)
+    for loss in ("hinge", "least_squares"):
+        inspected(dataclasses.replace(RECIPE, adversarial_loss=loss), material, tmp_path / loss)
+    # Least squares pull paintings to 1 and others to 0.
+    assert given == [0, 0.5]
+    grey = torch.full((3, 64, 64), 100, dtype=torch.uint8)
+
+    def discriminator(image, style):
+        return [torch.full((1, 1, 8, 8), 0.2)], []
+
+    sheet = score_sheet(Generator(1, (8, 8, 8), 1).eval(), discriminator, [grey], grey, 0, 0.5)
+    red, _, blue = sheet[LABEL:, HEIGHT : 2 * HEIGHT].reshape(-1, 3).mean(0)
+    assert blue > red + 100
+
+
 def test_an_inspection_shows_every_network_of_the_recipe(material, tmp_path):
     recipe = dataclasses.replace(
         RECIPE, style_features=("vgg19", "discriminator", "generator"), content_features=("discriminator",)
@@ -888,6 +912,45 @@ def test_a_search_is_judged_on_what_no_training_sees(material, tmp_path, dataset
     shutil.copy(others[0], tmp_path)
     assert judged_photos(tmp_path, RECIPE).shape == (8, 3, 48, 48)
     assert "no picture there is held out" in caplog.text
+
+
+@pytest.fixture
+def painted_by_trials(monkeypatch):
+    """The sides of the pictures that trials are judged by, and the styles that these are painted in."""
+    sides, styles = [], []
+    value = held_out_value
+
+    def judged(training, photos):
+        def see(module, arguments):
+            sides.append(arguments[0].shape[-1])
+            styles.append(arguments[1].argmax(1).tolist())
+
+        with training.average.register_forward_pre_hook(see):
+            return value(training, photos)
+
+    monkeypatch.setattr("training.tuning.held_out_value", judged)
+    return sides, styles
+
+
+def test_a_search_judges_pictures_that_are_painted_enlarged_as_they_are_painted(
+    material, tmp_path, painted_by_trials
+):
+    recipe = dataclasses.replace(RECIPE, enlarged=2)
+    tune(recipe, material, study=tmp_path / "study.db", trials=1, steps=1, ranges={"style": (1.0, 50.0)})
+    assert painted_by_trials[0] == [2 * RECIPE.crop] * 2
+
+
+@pytest.mark.parametrize(("trunk", "judged"), [(True, [*range(10)]), (False, [9] * 8)])
+def test_a_search_judges_every_style_that_is_learned_and_no_other(
+    material, tmp_path, painted_by_trials, trunk, judged
+):
+    styles = [
+        dataclasses.replace(RECIPE.styles[0], name=f"style-{index}", learn=trunk or index == 9)
+        for index in range(10)
+    ]
+    recipe = dataclasses.replace(RECIPE, styles=tuple(styles), trunk=trunk)
+    tune(recipe, material, study=tmp_path / "study.db", trials=1, steps=1, ranges={"style": (1.0, 50.0)})
+    assert painted_by_trials[1] == [judged] * 2
 
 
 def test_a_search_loads_its_material_once_and_draws_what_a_training_draws(material, tmp_path, monkeypatch):
@@ -1049,6 +1112,24 @@ def test_the_file_of_a_study_may_be_called_as_anything(material, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [study.name]
 
 
+def test_a_bound_that_no_recipe_takes_is_refused_before_anything_is_trained(material, tmp_path):
+    study, ranges = tmp_path / "study.db", {"average_decay": (0.9, 20.0)}
+    with pytest.raises(ValueError, match=r"^average_decay is from 0 to below 1, not 20\.0$"):
+        tune(RECIPE, material, study=study, trials=1, steps=1, ranges=ranges)
+    assert not study.exists()
+
+
+def test_a_trial_that_fails_is_one_line(material, tmp_path, caplog):
+    search = {"study": tmp_path / "study.db", "trials": 1, "steps": 1, "ranges": {"style": (1.0, 50.0)}}
+    optuna.logging.enable_propagation()
+    try:
+        with pytest.raises(ValueError, match="not a checkpoint"):
+            tune(RECIPE, material, start_from=material.photos / "0.png", **search)
+    finally:
+        optuna.logging.disable_propagation()
+    assert not caplog.records
+
+
 def test_a_search_of_what_is_no_number_is_refused(material, tmp_path):
     with pytest.raises(ValueError, match="optimiser is no field that can be searched"):
         tune(RECIPE, material, study=tmp_path / "s.db", trials=1, steps=8, ranges={"optimiser": (1.0, 2.0)})
@@ -1187,7 +1268,13 @@ def test_a_checkpoint_of_another_recipe_is_refused(material, tmp_path):
         train(RECIPE, material, run=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def first_half_of_a_checkpoint():
+    content = io.BytesIO()
+    torch.save({"generator": {"weight": torch.zeros(5000)}, "average": {}, "recipe": ""}, content)
+    return content.getvalue()[:10_000]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", first_half_of_a_checkpoint()])
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "broken.pt"
     path.write_bytes(content)

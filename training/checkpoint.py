@@ -74,11 +74,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: the file is missing or is no checkpoint.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such checkpoint") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        # Not from the file itself: of one whose end is missing, torch says what the system calls an error.
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own, of many kinds and lines, with advice that is not for here
         raise ValueError(f"{path}: not a checkpoint of fauve, or a broken one") from error
     if not isinstance(state, dict) or not {"generator", "average", "recipe"} <= state.keys():

@@ -40,6 +40,16 @@ def share(batch: Tensor) -> Tensor:
     return batch[rank() :: world()]
 
 
+def of_all(mine: Tensor) -> Tensor:
+    """The batch of which `mine` is this process's share."""
+    if world() == 1:
+        return mine
+    mine = mine.contiguous()
+    shares = [torch.empty_like(mine) for _ in range(world())]
+    distributed.all_gather(shares, mine)
+    return torch.stack(shares, 1).flatten(0, 1)
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace the gradients by their means over all processes."""
     if world() == 1:

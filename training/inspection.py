@@ -69,9 +69,10 @@ def inspect(
     size = recipe.styles[index].painting_size or recipe.painting_size
     painting = resize_shorter(read_image(paintings / recipe.styles[index].painting), size)
 
+    undecided = losses.UNDECIDED[recipe.adversarial_loss]
     output.mkdir(parents=True, exist_ok=True)
     sheets = {
-        "scores.png": score_sheet(generator, discriminator, seen, painting, index),
+        "scores.png": score_sheet(generator, discriminator, seen, painting, index, undecided),
         "features.png": feature_sheet(recipe, generator, discriminator, weights, seen[:2], painting, index),
         "fingerprint.png": fingerprint_sheet(generator, names),
     }
@@ -87,11 +88,12 @@ def score_sheet(
     photos: Sequence[Tensor],
     painting: Tensor,
     style: int,
+    undecided: float = 0.0,
 ) -> Sheet:
     """Photographs, what is painted of them and pieces of the painting, each with its patch scores over it.
 
     Red is where the discriminator takes it for the painting, blue where it does not, on one scale for all:
-    the mean over all sizes that it judges the picture at.
+    the mean over all sizes that it judges the picture at, above or below the score `undecided`.
     """
     rows = []
     painting = _at_least(painting, photos[0].shape[-1])
@@ -108,7 +110,7 @@ def score_sheet(
         scales, _ = discriminator(picture[None].float() / 255, one)
         size = scales[0].shape[-2:]
         grown = [F.interpolate(score, size, mode="bilinear", align_corners=False) for score in scales]
-        return torch.stack(grown).mean(0)[0, 0]
+        return torch.stack(grown).mean(0)[0, 0] - undecided
 
     scores = [[scored(picture) for picture in row] for row in rows]
     high = max(float(score.abs().max()) for row in scores for score in row) + losses.EPSILON

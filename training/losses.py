@@ -183,6 +183,9 @@ ADVERSARIAL = {
 }
 """The discriminator's side and the generator's side, by name."""
 
+UNDECIDED = {"hinge": 0.0, "least_squares": 0.5, "minimax": 0.0}
+"""The score of what is as much a painting as not, by the name of the loss."""
+
 
 def r1(scores: Scores, real: Tensor) -> Tensor:
     """Squared gradient of the discriminator's scores at real pictures (Mescheder et al. 2018, eq. 9).

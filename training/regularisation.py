@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from training.distributed import share, world
+from training.distributed import of_all, share, world
 
 AUGMENTED = ((-0.1, 0.1), (0.8, 1.25), (0.85, 1.15), (-0.125, 0.125), (-0.125, 0.125), (0.0, 1.0), (0.0, 1.0))
 """Of light, saturation and contrast, of the shift, down and right, and of where the square is, in shares."""
@@ -43,7 +43,8 @@ def augment(image: Tensor, rng: torch.Generator) -> Tensor:
 class History(torch.nn.Module):
     """Painted pictures kept to be shown to the discriminator again (Shrivastava et al. 2017, 1612.07828).
 
-    It is part of a checkpoint, so that a resumed training shows the same ones.
+    It is part of a checkpoint, so that a resumed training shows the same ones; and the same one in every
+    process of a training, of which only the first writes checkpoints.
 
     Args:
         capacity: how many are kept; 0 keeps none and gives back what comes.
@@ -63,7 +64,7 @@ class History(torch.nn.Module):
             self.pictures, self.styles = pictures[:0].clone(), styles[:0].clone()
         # What a checkpoint held was read onto the CPU.
         self.pictures, self.styles = self.pictures.to(pictures.device), self.styles.to(styles.device)
-        pictures, styles = pictures.clone(), styles.clone()
+        pictures, styles = of_all(pictures).clone(), of_all(styles).clone()
         for index in range(len(pictures)):
             if len(self.styles) < self.capacity:
                 self.pictures = torch.cat([self.pictures, pictures[index, None]])
@@ -72,7 +73,7 @@ class History(torch.nn.Module):
                 kept = int(torch.randint(self.capacity, (), generator=rng))
                 for mine, theirs in ((self.pictures, pictures), (self.styles, styles)):
                     mine[kept], theirs[index] = theirs[index].clone(), mine[kept].clone()
-        return pictures, styles
+        return share(pictures), share(styles)
 
     def load_state_dict(self, state, strict=True, assign=False):  # type: ignore[no-untyped-def]
         """As a module does, for however many pictures were kept."""

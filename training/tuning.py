@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from engines.atomic_write import atomic_write
 from training import losses
-from training.batch import Batch
+from training.batch import Batch, enlarged, from_distance
 from training.cycle import training_of
 from training.data import TORCHVISION, held_out_first, image_files, random_crop, resize_shorter, video_files
 from training.device import device_of
@@ -35,6 +35,9 @@ RANGES = {
     "discriminator_learning_rate": (5e-5, 1e-3),
 }
 """What is searched, between which bounds; all of them on a logarithmic scale."""
+
+JUDGED = 8
+"""Photographs that a trial is judged on, or more if it has more styles."""
 
 FLICKER = 20.0
 """What a unit of temporal loss weighs against one of style or of content: a style that flickers is none."""
@@ -76,8 +79,8 @@ def tune(
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
 
     Raises:
-        ValueError: the material holds nothing usable, a field is no number, or the file is no study, or one
-            of trials that cannot be compared with these.
+        ValueError: the material holds nothing usable, a field is no number or has a bound that it cannot
+            take, or the file is no study, or one of trials that cannot be compared with these.
     """
     for name in ranges:
         if not isinstance(getattr(recipe, name, None), float):
@@ -92,7 +95,11 @@ def tune(
     for name in ranges.keys() - own.keys():
         log.warning("%s is 0 in the recipe: switched off, it is not searched", name)
     bounds = {name: (min(ranges[name][0], value), max(ranges[name][1], value)) for name, value in own.items()}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name, each in bounds.items():
+        for bound in each:
+            dataclasses.replace(recipe, **{name: bound})  # says what a bound is that no recipe takes
+    # Of a trial that fails it shows where in the code, as a warning; what is wrong is told by its error.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study.parent.mkdir(parents=True, exist_ok=True)
     try:
         search = optuna.create_study(
@@ -112,7 +119,9 @@ def tune(
             raise ValueError(f"{study}: its trials are of another {name}; give another --study")
     torch.manual_seed(recipe.seed)
     loaded = load(recipe, material, where)
-    judged = judged_photos(material.photos, recipe)
+    # One for each style at least: of a style that none is painted in, the value would tell nothing.
+    learned = sum(style.learn for style in recipe.styles)
+    judged = judged_photos(material.photos, recipe, max(JUDGED, learned))
     # From here on, each trial draws what a training by its recipe would.
     drawn = torch.get_rng_state()
     if begins:
@@ -177,7 +186,7 @@ def _listed(files: Iterable[Path]) -> str:
     return hashlib.sha256(os.fsencode(listed)).hexdigest()
 
 
-def judged_photos(photos: Path | str, recipe: Recipe, n: int = 8) -> torch.Tensor:
+def judged_photos(photos: Path | str, recipe: Recipe, n: int = JUDGED) -> torch.Tensor:
     """Crops of `n` photographs that no training sees, [n, 3, crop, crop], always the same ones.
 
     Where a folder has none, those that training sees are taken, with a warning.
@@ -197,7 +206,8 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
     """What the averaged generator is worth on `photos`; less is better."""
     recipe, n = training.recipe, len(photos)
     rng = torch.Generator().manual_seed(0)
-    styles = torch.arange(n) % len(recipe.styles)
+    learned = torch.tensor([index for index, style in enumerate(recipe.styles) if style.learn])
+    styles = learned[torch.arange(n) % len(learned)]
     pair = synthetic_pair(photos, rng, noise=recipe.noise, brightness=recipe.brightness)
     batch = Batch(
         pair=pair.each(lambda x: x.to(training.device)),
@@ -210,8 +220,12 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
         views=training.views(recipe.crop, rng),
         rng=rng,
     )
-    painted = training.average(batch.photo, batch.mix, batch.strength)
-    repainted = training.average(batch.pair.after, batch.mix, batch.strength)
+    painted, repainted = (
+        from_distance(
+            training.average(enlarged(image, recipe.enlarged), batch.mix, batch.strength), recipe.enlarged
+        )
+        for image in (batch.photo, batch.pair.after)
+    )
     seen = batch.pair.mask * losses.visible(batch.pair.after)
     change = losses.temporal(repainted, warp(painted, batch.pair.grid), seen, batch.pair.luminance)
     total = FLICKER * change.mean()
