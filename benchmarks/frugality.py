@@ -132,7 +132,9 @@ class FrugalityTraining(StyleTraining):
         rng = torch.Generator().manual_seed(0)
         for photo in photos.split(4):
             n = len(photo)
-            pair = synthetic_pair(photo, rng, noise=self.recipe.noise, brightness=0)
+            pair = synthetic_pair(
+                photo, rng, motion=self.recipe.motion, noise=self.recipe.noise, brightness=0
+            )
             batch = Batch(
                 pair=pair,
                 noisy=with_sensor_noise(photo, self.recipe.noise, rng),

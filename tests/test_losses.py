@@ -198,16 +198,16 @@ def test_estimated_motion_finds_a_shift_and_distrusts_what_came_in(shift):
 
 
 def test_made_up_pairs_say_what_happened(rng):
-    photo = torch.rand(2, 3, 32, 48, generator=rng) * 0.5 + 0.25
-    still = synthetic_pair(photo, rng, noise=0.0, brightness=0.0)
+    photo = torch.rand(2, 3, 32, 48, generator=rng)
+    still = synthetic_pair(photo, rng, motion=40.0, noise=0.0, brightness=0.0)
     torch.testing.assert_close(still.after, warp(photo, still.grid))
     assert not still.luminance.any()
-    lit = synthetic_pair(photo, rng, noise=0.0, brightness=0.3)
+    lit = synthetic_pair(photo, rng, motion=40.0, noise=0.0, brightness=0.3)
     mask = lit.mask.bool()
     change = losses.luminance_change(lit.after, warp(photo, lit.grid))
     torch.testing.assert_close(change[mask], lit.luminance[mask], atol=1e-5, rtol=0)
     assert lit.luminance.abs().amax((1, 2, 3)).min() > 1e-3
-    noisy = synthetic_pair(photo, rng, noise=0.1, brightness=0.0)
+    noisy = synthetic_pair(photo, rng, motion=40.0, noise=0.1, brightness=0.0)
     assert (noisy.after - warp(photo, noisy.grid)).std() > 1e-3
 
 
@@ -240,9 +240,16 @@ def test_identity_grid_moves_nothing(rng):
     torch.testing.assert_close(warp(image, identity_grid(2, 16, 24)), image, atol=1e-5, rtol=0)
 
 
+def test_frames_are_shifted_as_far_as_they_may_be(rng):
+    pair = synthetic_pair(torch.zeros(64, 3, 48, 64), rng, motion=4.0, noise=0.0, brightness=0.0)
+    away = (pair.grid - identity_grid(64, 48, 64))[:, 24, 32] * torch.tensor([32, 24])
+    # The elastic field may add a seventh, and its interpolation some of that.
+    assert 3 < away.abs().max() < 5
+
+
 def test_random_warp_moves_pictures_alike_and_marks_what_it_cannot_see(rng):
     image = torch.rand(2, 3, 48, 64, generator=rng)
-    grid = random_warp(2, 48, 64, rng)
+    grid = random_warp(2, 48, 64, rng, pixels=40.0)
     mask = inside(grid)
     assert mask.shape == (2, 1, 48, 64)
     assert 0 < mask.mean() < 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from training.brushwork import COATS, CUTTING
-from training.cli import _Progress, parse_overrides, parse_ranges, quick_recipe
+from training.cli import CALM, _Progress, parse_overrides, parse_ranges, quick_recipe
 from training.recipe import Recipe, build_recipe, load_recipe
 
 MINIMAL = """
@@ -115,6 +115,10 @@ def test_overrides_come_in_pairs(arguments):
         (MINIMAL.replace('name = "test"', ""), "name"),
         (MINIMAL.replace("1900", '"1900"'), "year is a int"),
         (MINIMAL + MINIMAL[MINIMAL.index("[[") :], "two styles have the same name"),
+        (
+            MINIMAL.replace('[[styles]]\nname = "test"', '[[styles]]\nname = ""'),
+            "the name of a style is empty",
+        ),
         (MINIMAL + "broad = 1.5", "broad is from 0 to 1, not 1.5"),
         (MINIMAL + "painting_size = -5", "painting_size is 0, or a number of pixels, not -5"),
         (
@@ -233,7 +237,7 @@ def test_a_painting_may_be_learned_by_any_coat_and_is_cut_along_broad_ones():
 def test_a_calm_style_is_the_same_recipe_with_more_weight_on_stillness():
     usual, calm = (quick_recipe([Path("a.jpg")], name="mine", calm=calm) for calm in (False, True))
     assert calm.temporal > 2 * usual.temporal
-    assert dataclasses.replace(calm, temporal=usual.temporal, tone=usual.tone) == usual
+    assert dataclasses.replace(calm, **{name: getattr(usual, name) for name in CALM}) == usual
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")

@@ -403,8 +403,8 @@ TRUNK = RECIPES / "live.safetensors"
 """The generator of the bundled styles, which others may begin with."""
 
 
-CALM = {"temporal": 1600.0, "tone": 1500.0}
-"""Weights of the recipe `quick` for a style that flickers little, and does not go grey for it."""
+CALM = {"temporal": 2000.0, "motion": 8.0, "tone": 1500.0}
+"""What the recipe `quick` has for a style that flickers little, and does not go grey for it."""
 
 
 def quick_recipe(
@@ -424,7 +424,7 @@ def quick_recipe(
 
     Args:
         canvas: the coat that it paints by; the picture is cut along touches as large as a face.
-        calm: with the weights of `CALM`.
+        calm: with what `CALM` has.
 
     Raises:
         ValueError: one has a name that a pack cannot hold.

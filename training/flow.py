@@ -18,12 +18,11 @@ def identity_grid(n: int, height: int, width: int) -> Tensor:
     return F.affine_grid(theta, [n, 1, height, width], align_corners=False)
 
 
-def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels: float = 40.0) -> Tensor:
+def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels: float) -> Tensor:
     """Sampling positions of a random motion: shift, rotation, zoom and a smooth elastic field.
 
     Args:
-        pixels: the largest shift along each axis, large enough that what was near an edge is no longer: the
-            painting must not depend on how far the edge is. The elastic field moves a seventh as far.
+        pixels: the largest shift along each axis; the elastic field moves a seventh as far.
 
     Returns:
         [n, h, w, 2] for `warp`; the flow is exact by construction.
@@ -74,19 +73,24 @@ class Pair:
         return Pair(*(change(getattr(self, entry.name)) for entry in fields(self)))
 
 
-def synthetic_pair(photo: Tensor, rng: torch.Generator, *, noise: float, brightness: float) -> Pair:
+def synthetic_pair(
+    photo: Tensor, rng: torch.Generator, *, motion: float, noise: float, brightness: float
+) -> Pair:
     """`photo` [n, 3, h, w] and the same moved at random, whose flow is exact by construction.
 
     Args:
+        motion: largest shift along each axis, in pixels.
         noise: largest standard deviation of the second frame's sensor noise, on 0..1.
         brightness: largest change of the second frame's brightness, as a share.
     """
     n = len(photo)
-    grid = random_warp(n, *photo.shape[-2:], rng)
+    grid = random_warp(n, *photo.shape[-2:], rng, pixels=motion)
     moved = warp(photo, grid)
     gain = 1 + brightness * (torch.rand(n, 1, 1, 1, generator=rng) * 2 - 1)
-    after = with_sensor_noise(moved * gain, noise, rng)
-    return Pair(photo, after, grid, inside(grid), luminance_change(moved * gain, moved))
+    # What is blown out grows no brighter.
+    lit = (moved * gain).clamp(0, 1)
+    after = with_sensor_noise(lit, noise, rng)
+    return Pair(photo, after, grid, inside(grid), luminance_change(lit, moved))
 
 
 TURNED = 0.75

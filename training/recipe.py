@@ -171,6 +171,9 @@ class Recipe:
     enlarges them to worms where a wall gives it nothing else to paint."""
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
+    motion: float = 40.0
+    """How far two made-up frames are shifted at most, in pixels along each axis: so far that what was near an
+    edge is no longer, or as few as things go from one frame of a video to the next."""
     turned: float = 0.0
     """Above 0, the second frame of every other step is the first one turned, canvas and all, and this is the
     weight of what is not painted as before, turned: what a network draws along its own rows and columns."""
@@ -228,6 +231,8 @@ class Recipe:
         names = [style.name for style in self.styles]
         if len(set(names)) < len(names):
             raise ValueError(f"two styles have the same name among {', '.join(names)}")
+        if "" in names:
+            raise ValueError("the name of a style is empty")
         if not self.distances or min(self.distances) < 1 or list(self.distances) != sorted(self.distances):
             raise ValueError(f"distances are whole numbers from 1 up, nearest first, not {self.distances}")
         multiple = 2 ** len(self.widths)

@@ -189,7 +189,7 @@ class StyleTraining:
             pair = self.clips.crops(recipe.batch, recipe.crop, rng)
         else:
             photo = expose(self.photos.crops(recipe.batch, recipe.crop, rng), rng, recipe.exposure)
-            moves = {"noise": recipe.noise, "brightness": recipe.brightness}
+            moves = {"motion": recipe.motion, "noise": recipe.noise, "brightness": recipe.brightness}
             pair = turned_pair(photo, rng) if turned else synthetic_pair(photo, rng, **moves)
         strength = torch.rand(recipe.batch, generator=rng)
         strength[torch.rand(recipe.batch, generator=rng) < recipe.full_strength] = 1

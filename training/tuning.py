@@ -208,7 +208,7 @@ def held_out_value(training: StyleTraining, photos: torch.Tensor) -> float:
     rng = torch.Generator().manual_seed(0)
     learned = torch.tensor([index for index, style in enumerate(recipe.styles) if style.learn])
     styles = learned[torch.arange(n) % len(learned)]
-    pair = synthetic_pair(photos, rng, noise=recipe.noise, brightness=recipe.brightness)
+    pair = synthetic_pair(photos, rng, motion=recipe.motion, noise=recipe.noise, brightness=recipe.brightness)
     batch = Batch(
         pair=pair.each(lambda x: x.to(training.device)),
         noisy=photos.to(training.device),
