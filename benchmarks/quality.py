@@ -171,6 +171,13 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=24, help="photographs to paint")
     arguments = parser.parse_args()
+    variants = arguments.variants.split(",")
+    if unknown := sorted({*variants} - {*VARIANTS, *compared_trainings}):
+        parser.error(
+            f"--variants: no {', '.join(unknown)}; there are {', '.join(VARIANTS)}, and the compared"
+        )
+    if missing := sorted({*compared_trainings} - {*variants}):
+        parser.error(f"--variants: {', '.join(missing)} must be among them, which are compared")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     material = Material(arguments.photos, arguments.paintings, arguments.training_clips, arguments.weights)
@@ -180,7 +187,7 @@ def main() -> None:
     )
     preview = next(path for path in image_files([arguments.photos]) if held_out(path))
     trained = {}
-    for name in arguments.variants.split(","):
+    for name in variants:
         recipe, run = variant(name, arguments.paintings), arguments.runs / name
         begun = (run / "checkpoint.pt").exists()
         start = None if name in VARIANTS or begun else TRUNK
