@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cache
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,8 @@ class OpenVinoEngine(Engine):
             raise EngineUnavailable(f"openvino has no {precision}; there is {', '.join(PRECISIONS)}, int8")
         if precision == "int8" and "int8" not in style.models:
             raise EngineUnavailable(f"{style.name} has no int8 model; there is {', '.join(style.models)}")
+        # With it, every import is told to Google, by a process forked beside threads, which may never end.
+        sys.modules.setdefault("openvino_telemetry", cast(Any, None))
         try:
             # By name, because a folder that a removed OpenVINO has left can be imported, too.
             from openvino import Type

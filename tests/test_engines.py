@@ -288,6 +288,19 @@ def test_openvino_compiles_for_the_first_picture_alone_once_it_knows_what_it_exe
     assert len(compiled) == 4, "what cannot be read is found out again"
 
 
+def test_openvino_tells_nobody_that_it_is_imported():
+    """Its telemetry forked a process beside our threads, for which the program could wait at its end."""
+    code = (
+        "import multiprocessing, sys\n"
+        "from engines import load\n"
+        "multiprocessing.Process.start = lambda self: print('a process is started')\n"
+        "load('openvino', style='live').close()\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+
+
 def test_who_has_no_home_is_told_why_openvino_does_not_run(style, monkeypatch):
     imported = builtins.__import__
 
