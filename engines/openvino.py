@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Engine, Hint
-from engines.errors import EngineBuildError, EngineUnavailable, InferenceError, first_line
+from engines.errors import EngineBuildError, EngineUnavailable, InferenceError
 from engines.fact_cache import recall, remember, version_of
 from engines.look import Look
 from engines.style import Inputs, Size, Style
 
 log = logging.getLogger("fauve")
+
+# With it, every import of OpenVINO is told to Google, by a process forked beside threads, which may never
+# end; and who has no home could not import it.
+sys.modules.setdefault("openvino_telemetry", cast(Any, None))
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """What OpenVINO calls those that it makes of a float32 model. An int8 model is one of its own."""
@@ -91,8 +95,6 @@ class OpenVinoEngine(Engine):
             raise EngineUnavailable(f"openvino has no {precision}; there is {', '.join(PRECISIONS)}, int8")
         if precision == "int8" and "int8" not in style.models:
             raise EngineUnavailable(f"{style.name} has no int8 model; there is {', '.join(style.models)}")
-        # With it, every import is told to Google, by a process forked beside threads, which may never end.
-        sys.modules.setdefault("openvino_telemetry", cast(Any, None))
         try:
             # By name, because a folder that a removed OpenVINO has left can be imported, too.
             from openvino import Type
@@ -101,9 +103,6 @@ class OpenVinoEngine(Engine):
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__ from None
             raise EngineUnavailable(f"OpenVINO is not installed ({error}): pip install openvino") from error
-        except RuntimeError as error:
-            # Its telemetry looks for the home even of a user whom the system does not know.
-            raise EngineUnavailable(f"OpenVINO cannot be loaded ({first_line(error)}); set HOME") from error
         with _TYPES:
             Type.u8.to_dtype()
             self._core = _core()
