@@ -159,7 +159,7 @@ def _output_range(graph: Any, name: str) -> ValueRange | None:
                 return "0..255"
             if node.op_type in ("Mul", "Add") and numbers[0] is not None:
                 name, numbers = node.input[1], numbers[::-1]
-            if numbers[1] is None:
+            if numbers[1] is None or (node.op_type == "Div" and not numbers[1]):
                 return None
             arithmetic.append((node.op_type, numbers[1]))
     bounds = _bounds(node, constants) if node is not None else None

@@ -802,6 +802,7 @@ def test_a_third_party_graph_that_goes_in_circles(tmp_path):
         ([("Tanh",)], "-1..1"),
         ([("Clip", 0, 1)], "0..1"),
         ([("Tanh",), ("Mul", 0.3)], None),
+        ([("Tanh",), ("Div", 0)], None),
         ([("Relu",), ("Div", 2)], None),
         ([("Sigmoid",), ("Mul", 255), ("Div", 255)], "0..1"),
         ([("Add", 128), ("Div", 255)], None),

@@ -13,7 +13,7 @@ from engines.cuda import gpus
 from pipeline.colour import BT709, FULL, LIMITED, Colour
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
-from pipeline.sinks.encoders import choose
+from pipeline.sinks.encoders import ENCODERS, choose
 from pipeline.sinks.file import FileSink, put_in_place
 from pipeline.sinks.images import ImageSink
 from pipeline.sources.file import FileSource
@@ -202,6 +202,14 @@ def test_crf_and_preset_take_effect(tmp_path):
     assert (tmp_path / "good.mp4").stat().st_size > 2 * (tmp_path / "small.mp4").stat().st_size
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9"])
+def test_every_preset_that_is_named_is_one(tmp_path, codec):
+    for preset in ENCODERS[codec].presets:
+        sink = FileSink(tmp_path / "b.mkv", INFO, codec=codec, preset=preset, force=True)
+        sink.write(Frame(picture(0), 0, 512, INFO.time_base))
+        sink.close()
+
+
 def test_nothing_stands_under_the_name_before_the_end(tmp_path):
     sink = FileSink(tmp_path / "b.mp4", INFO)
     sink.write(Frame(picture(0), 0, 512, INFO.time_base))
@@ -379,7 +387,8 @@ def test_every_codec(tmp_path, suffix, codec, name, size):
         ("b.mov", {"codec": "prores", "crf": 20}, "prores has no quality"),
         ("b.mkv", {"codec": "ffv1", "preset": "slow"}, "ffv1 has no effort"),
         ("b.mp4", {"crf": 52}, "h264 takes 0 to 51, not 52"),
-        ("b.mp4", {"preset": "turbo"}, "preset=turbo"),
+        ("b.mp4", {"preset": "turbo"}, "--preset: h264 takes ultrafast, .*, placebo; not 'turbo'"),
+        ("b.webm", {"codec": "vp9", "preset": "slow"}, "--preset: vp9 takes 0, 1, .*, 8; not 'slow'"),
     ],
 )
 def test_codecs_and_settings_that_cannot_be(tmp_path, name, options, message):

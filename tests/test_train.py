@@ -679,6 +679,10 @@ def test_what_cannot_be_trained_on_is_one_line(material, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/run: cannot be written: .*; give another -o"):
         train(RECIPE, material, run=tmp_path / "file" / "run")
+    nothing = dataclasses.replace(material, photos=tmp_path / "none")
+    with pytest.raises(ValueError, match="none"):
+        train(RECIPE, nothing, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch finds no CUDA here"):
         train(RECIPE, material, run=tmp_path / "run", device="cuda")

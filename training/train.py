@@ -88,12 +88,12 @@ def _train(
         raise ValueError(
             f"{checkpoint} is there already: --resume goes on with it, another -o starts a new one"
         )
+    torch.manual_seed(recipe.seed)
+    training = training_of(recipe, material, device)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{run}: cannot be written: {error.strerror}; give another -o") from error
-    torch.manual_seed(recipe.seed)
-    training = training_of(recipe, material, device)
     done = 0
     if resume:
         state = load_checkpoint(checkpoint)

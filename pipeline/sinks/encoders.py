@@ -45,6 +45,8 @@ class Encoder:
     """Default effort; None if the codec has none to choose."""
     preset_option: str = "preset"
     """What FFmpeg calls the effort."""
+    presets: tuple[str, ...] = ()
+    """Efforts that there are, from the least to the greatest or the other way round."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What is always set."""
     alpha_options: Mapping[str, str] = field(default_factory=dict)
@@ -85,17 +87,30 @@ class Encoder:
                 raise SinkError(f"--crf: {name} takes 0 to {self.worst_crf}, not {crf}")
             settings[self.crf_option] = str(crf)
         if self.preset is not None:
+            if preset is not None and preset not in self.presets:
+                raise SinkError(f"--preset: {name} takes {', '.join(self.presets)}; not {preset!r}")
             settings[self.preset_option] = preset or self.preset
         return settings
 
 
+SPEEDS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+"""Presets of x264 and x265."""
+
+NVENC_PRESETS = ("p1", "p2", "p3", "p4", "p5", "p6", "p7")
+
 ENCODERS = {
-    "h264": Encoder("libx264", "h264", crf=20, preset="veryfast", mastering_option="x264-params"),
+    "h264": Encoder(
+        "libx264", "h264", crf=20, preset="veryfast", presets=SPEEDS, mastering_option="x264-params"
+    ),
     "h265": Encoder(
         "libx265",
         "hevc",
         crf=20,
         preset="veryfast",
+        presets=SPEEDS,
         options={"x265-params": "log-level=error:frame-threads=4"},
         mastering_option="x265-params",
         tag="hvc1",
@@ -109,6 +124,7 @@ ENCODERS = {
         crf=26,
         worst_crf=63,
         preset="9",
+        presets=tuple(map(str, range(-1, 14))),
         mastering_option="svtav1-params",
         # Of 65x16 and 200x24 it never gave back a frame (SVT-AV1 of PyAV 18.1).
         least_side=32,
@@ -120,6 +136,7 @@ ENCODERS = {
         crf=28,
         worst_crf=63,
         preset="5",
+        presets=tuple(map(str, range(9))),
         preset_option="cpu-used",
         options={"b": "0", "deadline": "realtime", "row-mt": "1"},
         # The libvpx of PyAV's wheels has 8 bits only.
@@ -148,6 +165,7 @@ ENCODERS = {
         crf=23,
         crf_option="cq",
         preset="p4",
+        presets=NVENC_PRESETS,
         options={"rc": "vbr", "b": "0"},
         nvidia=True,
     ),
@@ -158,6 +176,7 @@ ENCODERS = {
         crf=25,
         crf_option="cq",
         preset="p4",
+        presets=NVENC_PRESETS,
         options={"rc": "vbr", "b": "0"},
         tag="hvc1",
         nvidia=True,
