@@ -133,7 +133,7 @@ def test_names_that_are_no_text(tmp_path, pack):
     for kind in ("jpg", "webp"):
         (tmp_path / f"a.{kind}").rename(folder / os.fsdecode(b"caf\xe9." + kind.encode()))
     result = run(folder, "-o", out, "--style", pack)
-    assert "caf\\udce9.jpg: 1 frames painted" in result.stdout
+    assert "caf\\udce9.jpg: 1 frame painted" in result.stdout
     assert "caf\\udce9.webp: 5 frames painted" in result.stdout
     assert sorted(os.listdir(os.fsencode(out))) == [b"caf\xe9.jpg", b"caf\xe9.webp"]
     painted = np.frombuffer((out / os.fsdecode(b"caf\xe9.jpg")).read_bytes(), np.uint8)

@@ -35,6 +35,7 @@ from pipeline.commands.options import (
     score_option,
     steady_option,
     told_flicker,
+    told_frames,
 )
 from pipeline.controls import LONGEST_CROSSFADE, Controls
 from pipeline.deck import Deck
@@ -305,11 +306,11 @@ def live(
     if as_json:
         say_json({"event": "done", **report})
     else:
-        say(quiet, f"{report['frames']} frames in {report['seconds']:.1f} s")
+        say(quiet, f"{told_frames(report['frames'])} in {report['seconds']:.1f} s")
         for name, counted in report["sinks"].items():
             say(
                 quiet,
-                f"{name}: {counted['frames']} frames, {counted['dropped']} left out, "
+                f"{name}: {told_frames(counted['frames'])}, {counted['dropped']} left out, "
                 f"latency {counted['p50_ms']:.0f} ms, {counted['p95_ms']:.0f} ms at the 95th percentile",
             )
         if "flicker" in report:

@@ -249,6 +249,11 @@ steady_option = click.option(
 )
 
 
+def told_frames(count: int) -> str:
+    """How many frames there are, in words."""
+    return f"{count} frame" if count == 1 else f"{count} frames"
+
+
 def told_flicker(report: Mapping[str, Any]) -> str:
     """What `Flicker.report` found, in words."""
     if not report["pairs"]:

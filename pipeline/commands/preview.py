@@ -13,7 +13,14 @@ import engines
 from engines import Image, Look
 from engines.atomic_write import atomic_write
 from pipeline.batch import refuse_itself
-from pipeline.commands.options import PATH, detail_option, engine_options, load_any, onnx_options
+from pipeline.commands.options import (
+    PATH,
+    detail_option,
+    engine_options,
+    load_any,
+    onnx_options,
+    told_frames,
+)
 from pipeline.errors import SinkError, SourceError
 from pipeline.scaling import resize, stylizer
 from pipeline.sinks.file import refuse_existing, refuse_missing_folder
@@ -106,7 +113,7 @@ def preview(
         atomic_write(output, content.tobytes())
     except OSError as error:
         raise SinkError(f"{output}: cannot be written: {error.strerror}") from error
-    click.echo(f"{output}: {len(images)} frames, {len(columns) - 1} columns of paintings")
+    click.echo(f"{output}: {told_frames(len(images))}, {len(columns) - 1} columns of paintings")
 
 
 def sample(video: Path, count: int) -> list[Image]:

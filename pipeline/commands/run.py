@@ -31,6 +31,7 @@ from pipeline.commands.options import (
     score_option,
     steady_option,
     told_flicker,
+    told_frames,
 )
 from pipeline.errors import SinkError, SourceError
 from pipeline.farm import Farm
@@ -248,7 +249,7 @@ def run(
         if found:
             raise SinkError(f"{result}: is written, but differs from {video}: {'; '.join(found)}")
         tell(
-            f"{result}: {report['frames']} frames painted as {_title(pack, chosen)} "
+            f"{result}: {told_frames(report['frames'])} painted as {_title(pack, chosen)} "
             f"in {report['seconds']:.1f} s ({report['fps']:.1f} fps, {runtime.name} {runtime.precision})"
             + ("; the end of the video is missing" if report["cut_short"] else "")
             + (f"; {told_flicker(report['flicker'])}" if "flicker" in report else ""),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import PATH
+from pipeline.commands.options import PATH, told_frames
 from pipeline.verify import differences, read_contents
 
 
@@ -28,5 +28,5 @@ def verify(context: click.Context, video: Path, painted: Path, as_json: bool) ->
         for line in found:
             click.echo(line)
         if not found:
-            click.echo(f"{painted}: {len(output.times)} frames, nothing differs")
+            click.echo(f"{painted}: {told_frames(len(output.times))}, nothing differs")
     context.exit(1 if found else 0)
