@@ -247,6 +247,13 @@ def test_frames_are_shifted_as_far_as_they_may_be(rng):
     assert 3 < away.abs().max() < 5
 
 
+def test_frames_are_turned_and_zoomed_the_less_the_less_they_are_shifted(rng):
+    still = identity_grid(64, 256, 256)
+    far, near = ((random_warp(64, 256, 256, rng, pixels=pixels) - still) * 128 for pixels in (40.0, 1.0))
+    assert 40 < far.abs().max() < 70
+    assert 1 < near.abs().max() < 1.75
+
+
 def test_random_warp_moves_pictures_alike_and_marks_what_it_cannot_see(rng):
     image = torch.rand(2, 3, 48, 64, generator=rng)
     grid = random_warp(2, 48, 64, rng, pixels=40.0)

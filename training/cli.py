@@ -403,7 +403,7 @@ TRUNK = RECIPES / "live.safetensors"
 """The generator of the bundled styles, which others may begin with."""
 
 
-CALM = {"temporal": 2000.0, "motion": 8.0, "tone": 1500.0}
+CALM = {"temporal": 12000.0, "motion": 1.0, "tone": 1500.0}
 """What the recipe `quick` has for a style that flickers little, and does not go grey for it."""
 
 

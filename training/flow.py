@@ -18,11 +18,17 @@ def identity_grid(n: int, height: int, width: int) -> Tensor:
     return F.affine_grid(theta, [n, 1, height, width], align_corners=False)
 
 
+TURNS = 0.0015
+"""By how much a picture is turned at most, in radians, and zoomed, as a share, for each pixel that it may be
+shifted by: at its edges it is moved about as far by either."""
+
+
 def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels: float) -> Tensor:
     """Sampling positions of a random motion: shift, rotation, zoom and a smooth elastic field.
 
     Args:
-        pixels: the largest shift along each axis; the elastic field moves a seventh as far.
+        pixels: the largest shift along each axis; the elastic field moves a seventh as far. It is turned and
+            zoomed in proportion (`TURNS`).
 
     Returns:
         [n, h, w, 2] for `warp`; the flow is exact by construction.
@@ -31,7 +37,8 @@ def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=rng) * 2 - 1
 
-    angle, zoom = uniform(n) * 0.06, 1 + uniform(n) * 0.06
+    turned = TURNS * pixels
+    angle, zoom = uniform(n) * turned, 1 + uniform(n) * turned
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
     theta[:, 0, 1], theta[:, 1, 0] = -zoom * angle.sin(), zoom * angle.sin()

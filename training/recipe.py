@@ -172,8 +172,9 @@ class Recipe:
     brightness: float = 0.0
     """Change of brightness between two made-up frames, as a share; the painting may follow it."""
     motion: float = 40.0
-    """How far two made-up frames are shifted at most, in pixels along each axis: so far that what was near an
-    edge is no longer, or as few as things go from one frame of a video to the next."""
+    """How far two made-up frames are shifted at most, in pixels along each axis, and turned and zoomed in
+    proportion: so far that what was near an edge is no longer, or as little as things move from one frame of
+    a video to the next, for which `temporal` has to weigh the more."""
     turned: float = 0.0
     """Above 0, the second frame of every other step is the first one turned, canvas and all, and this is the
     weight of what is not painted as before, turned: what a network draws along its own rows and columns."""
