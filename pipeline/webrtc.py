@@ -7,9 +7,10 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from pipeline.access import Access
+from pipeline.access import LOOPBACK, Access
 from pipeline.errors import SinkError
 from pipeline.serving import FRAMING, listening
 
@@ -93,6 +94,16 @@ def bind(address: str) -> tuple[socket.socket, Access, str]:
     return there, access, access.url(there.getsockname()[1], kind)
 
 
+def connection(aiortc: Any, url: str) -> Any:
+    """A new connection with somebody whom it meets at `url`.
+
+    As aiortc has it, a STUN server of Google's is asked as whom others see this machine (RFC 8489); not where
+    nobody else is met.
+    """
+    here = (urlsplit(url).hostname or "") in LOOPBACK
+    return aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]) if here else None)
+
+
 def end_unless_connected(peer: Any, end: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Have `end` called with `peer` if it is not connected within `CONNECT_WITHIN`; called in the loop."""
 
@@ -121,10 +132,12 @@ def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "")
     # Most viewers leave without a word; their peers are not kept for that.
     sessions: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
+    def query(request: Any) -> str:
+        return str(request.scope["query_string"].decode("latin-1"))
+
     def allowed(request: Any) -> bool:
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        query = f"token={bearer}" if bearer else request.url.query
-        return access.allows(query, request.headers)
+        return access.allows(f"token={bearer}" if bearer else query(request), request.headers)
 
     async def offer(request: Any) -> Any:
         if not allowed(request):
@@ -137,7 +150,8 @@ def signalling(path: str, access: Access, accept: Any, end: Any, page: str = "")
             return PlainTextResponse(f"This offer cannot be answered: {error}", 400)
         name = secrets.token_urlsafe(8)
         sessions[name] = peer
-        headers = {"Location": f"/{path}/{name}"}
+        # With the token of an offer that had it there: who ends the session has nothing but this address.
+        headers = {"Location": f"/{path}/{name}" + (f"?{query(request)}" if query(request) else "")}
         return Response(answer, 201, headers, "application/sdp")
 
     async def delete(request: Any) -> Any:

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,8 +21,9 @@ import pytest
 from pipeline.access import Access
 from pipeline.address import shown
 from pipeline.frame import Frame
+from pipeline.serving import PageServer
 from pipeline.sinks.webrtc import WhepSink, WhipSink, _Tracks
-from pipeline.sources.live import open_source
+from pipeline.sources.live import Capture, open_source
 from pipeline.sources.pattern import PatternSource, read_code
 from pipeline.sources.whip import WhipSource
 from pipeline.webrtc import Loop, bind, serve, signalling
@@ -42,6 +45,7 @@ from tests.test_live import (
 __all__ = ["nothing_keeps_running"]
 
 aiortc = pytest.importorskip("aiortc", reason='WebRTC needs the extra "live"')
+H264Encoder = pytest.importorskip("aiortc.codecs.h264").H264Encoder
 
 PICTURE = ["--size", "640x360", "--fps", "15", "--strength", "0"]
 
@@ -190,6 +194,8 @@ def asked(url, method, body=b"", **headers):
         return error.code, error.headers
 
 
+STUN = "stun.l.google.com"
+
 SDP = {"Content-Type": "application/sdp"}
 
 
@@ -216,12 +222,15 @@ def test_each_session_is_ended_by_its_own_name_and_none_is_kept():
     access = Access("0.0.0.0")
     end_serving = serve(loop, listening, signalling("whep", access, accept, end))
     base, token = url.removesuffix("/whep"), access.url(0).partition("?")[2]
-    names = [asked(f"{url}?{token}", "POST", b"x", **SDP)[1]["Location"] for _ in range(2)]
-    assert asked(f"{base}{names[0]}?{token}", "DELETE")[0] == 200
-    names.append(asked(f"{url}?{token}", "POST", b"x", **SDP)[1]["Location"])
+    bearer = {"Authorization": "Bearer " + token.removeprefix("token=")}
+    # A player that was given the address with the token in it ends the session where it is told to.
+    names = [asked(f"{url}?{token}", "POST", b"x", **SDP)[1]["Location"]]
+    names.append(asked(url, "POST", b"x", **SDP, **bearer)[1]["Location"])
+    assert asked(base + names[0], "DELETE")[0] == 200
+    names.append(asked(url, "POST", b"x", **SDP, **bearer)[1]["Location"])
     # Nobody else ends it, and trying to does not keep its owner from it.
     assert asked(base + names[1], "DELETE")[0] == 404
-    assert asked(f"{base}{names[1]}?{token}", "DELETE")[0] == 200
+    assert asked(base + names[1], "DELETE", **bearer)[0] == 200
     assert ended == [0, 1]
     # One who leaves without a word is forgotten.
     peers.clear()
@@ -268,6 +277,25 @@ async def offer_of_nobody():
     return offer.encode()
 
 
+@pytest.mark.parametrize(
+    ("url", "asks"), [("http://127.0.0.1:1/whep", []), ("http://192.0.2.1:1/whep", [STUN])]
+)
+def test_google_is_asked_how_we_are_seen_only_where_somebody_is_outside(monkeypatch, url, asks):
+    looked_up = []
+
+    def nobody(host):
+        looked_up.append(host)
+        raise OSError("no such host")
+
+    monkeypatch.setattr("pipeline.sinks.webrtc.bind", lambda address: (*bind(address)[:2], url))
+    sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
+    offer = asyncio.run(offer_of_nobody())
+    monkeypatch.setattr("socket.gethostbyname", nobody)
+    sink._loop.run(sink._accept(offer.decode()), 10.0)
+    assert looked_up == asks
+    sink.close()
+
+
 def test_a_viewer_who_is_never_connected_is_forgotten(monkeypatch):
     monkeypatch.setattr("pipeline.webrtc.CONNECT_WITHIN", 3.0)
     sink = WhepSink("whep:127.0.0.1:0", PatternSource((64, 64)).info)
@@ -296,30 +324,120 @@ def test_a_sender_who_is_never_connected_is_forgotten(monkeypatch):
     source.close()
 
 
-def test_a_server_that_the_picture_does_not_reach_is_lost(monkeypatch):
-    monkeypatch.setattr("pipeline.sinks.webrtc.CONNECT_WITHIN", 0.5)
-    loop = Loop("test")
+class Server:
+    """Takes what is sent by WHIP; `there` says whether it can be reached once it has answered."""
 
-    async def accept(offer):
+    def __init__(self, there, host="127.0.0.1"):
+        self.there, self.loop, self.peers, self.ended = there, Loop("test"), [], []
+        listening, access, self.url = bind(f"whip:{host}:0")
+        self.end_serving = serve(self.loop, listening, signalling("whip", access, self.accept, self.end))
+
+    async def accept(self, offer):
         peer = aiortc.RTCPeerConnection()
         await peer.setRemoteDescription(aiortc.RTCSessionDescription(offer, "offer"))
         await peer.setLocalDescription(await peer.createAnswer())
         answer = peer.localDescription.sdp
-        await peer.close()
+        if not self.there:
+            await peer.close()
+        self.peers.append(peer)
         return answer, peer
 
-    listening, access, url = bind("whip:127.0.0.1:0")
-    end_serving = serve(loop, listening, signalling("whip", access, accept, None))
-    sink = WhipSink(f"whip:{url}", PatternSource((64, 64)).info)
+    async def end(self, peer):
+        self.ended.append(self.peers.index(peer))
+        await peer.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.end_serving()
+        self.loop.close()
+
+
+def test_a_server_that_the_show_ends_for_before_they_have_met_is_told():
+    with Server(there=False) as server:
+        sink = WhipSink(f"whip:{server.url}", PatternSource((64, 64)).info)
+        wait_until(lambda: server.peers)
+        sink.close()
+        wait_until(lambda: server.ended)
+        assert server.ended == [0]
+
+
+def test_a_session_whose_connection_breaks_is_ended_before_the_next_begins():
+    with Server(there=True) as server:
+        sink = WhipSink(f"whip:{server.url}", PatternSource((64, 64)).info)
+        for number in range(2):
+            wait_until(lambda number=number: len(server.peers) > number and sink._connected)
+            assert server.ended == list(range(number))
+            server.loop.run(server.peers[number].close(), 20)
+        sink.close()
+        wait_until(lambda: len(server.ended) == len(server.peers))
+
+
+def test_an_offer_goes_where_the_server_sends_it():
+    with Server(there=False) as server:
+
+        class Balancer(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(307)
+                self.send_header("Location", server.url)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format, *args):
+                pass
+
+        balancer = PageServer("--test", "127.0.0.1", 0, Balancer)
+        threading.Thread(target=balancer.serve_forever).start()
+        address = f"whip:http://127.0.0.1:{balancer.server_port}/whip"
+        sink = WhipSink(address, PatternSource((64, 64)).info)
+        wait_until(lambda: server.peers)
+        sink.close()
+        wait_until(lambda: server.ended)
+        balancer.shutdown()
+        balancer.server_close()
+
+
+def test_a_server_that_wants_a_token_is_said_how_to_give_it():
+    with Server(there=False, host="0.0.0.0") as server:
+        sink = WhipSink(f"whip:{server.url.partition('?')[0]}", PatternSource((64, 64)).info)
+        wait_until(lambda: sink.lost)
+        sink.close()
+    assert sink.lost == "the server says 403; its token is given as ?token=TOKEN"
+
+
+def test_a_picture_with_odd_sides_is_one_that_h264_has_a_place_for():
+    sink, peer = WhepSink("whep:127.0.0.1:0", PatternSource((33, 17)).info), Peer()
+    peer.connectionState = "connected"
+
+    async def join():
+        sink._peers[peer] = _Tracks(aiortc, sink._loop, sound=False)
+        return sink._peers[peer]
+
+    tracks = sink._loop.run(join(), 5)
+    sink.write(Frame(np.full((17, 33, 3), 90, np.uint8), 0, 1, Fraction(1, 30)))
+    picture = sink._loop.run(tracks.tracks[0].recv(), 5)
+    sink.close()
+    assert (picture.width, picture.height) == (34, 18)
+    assert H264Encoder().encode(picture, force_keyframe=True)[0]
+
+
+def test_a_server_that_the_picture_does_not_reach_is_lost(monkeypatch):
+    monkeypatch.setattr("pipeline.sinks.webrtc.CONNECT_WITHIN", 0.5)
+    server = Server(there=False)
+    sink = WhipSink(f"whip:{server.url}", PatternSource((64, 64)).info)
     wait_until(lambda: sink.lost)
     assert sink.lost == "it has answered, but the picture finds no way to it"
     assert sink.reconnected == 0
     for number in range(3):
         sink.write(Frame(np.zeros((64, 64, 3), np.uint8), number, 1, Fraction(1, 30)))
     assert sink.left_out == 3
+    # It may take nobody else until it knows that this one does not come.
+    wait_until(lambda: 0 in server.ended)
     sink.close()
-    end_serving()
-    loop.close()
+    with server:
+        pass
 
 
 def test_a_server_that_never_answers_does_not_hold_up_the_end():
@@ -438,6 +556,32 @@ def test_a_sender_whose_place_is_taken_is_none_from_that_picture_on():
     assert loop.run(taken_over(), 5) == [newest]
     assert closed.wait(5)
     loop.close()
+
+
+def test_of_two_senders_one_is_heard(monkeypatch):
+    """The one whose picture is shown: that of the other may take a while, or never come."""
+    anchor = SimpleNamespace(place=lambda *times: 0.0, sound=lambda now, samples: [(samples, now)])
+    monkeypatch.setattr("pipeline.sources.whip.Anchor", lambda: anchor)
+    heard, shown_one, other = [], Peer(), Peer()
+    source = WhipSource.__new__(WhipSource)
+    Capture.__init__(source, "whip::1")
+    source._sound, source._peers, source._first = True, [shown_one, other], threading.Event()
+    source._first.set()
+    source._aiortc = aiortc
+    source._put_sound = lambda samples, counted, at: heard.append(samples)
+
+    class Sound:
+        def __init__(self, *pieces):
+            self.pieces = list(pieces)
+
+        async def recv(self):
+            if not self.pieces:
+                raise aiortc.MediaStreamError
+            return SimpleNamespace(pts=0, time_base=Fraction(1, 48_000), of=self.pieces.pop())
+
+    asyncio.run(source._take_sound(Sound("other"), other))
+    asyncio.run(source._take_sound(Sound("shown"), shown_one))
+    assert [samples.of for samples in heard] == ["shown"]
 
 
 def test_what_takes_too_long_is_given_up():

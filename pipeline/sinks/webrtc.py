@@ -20,7 +20,16 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sources.live import PAUSES
-from pipeline.webrtc import CONNECT_WITHIN, NEEDED, Loop, bind, end_unless_connected, serve, signalling
+from pipeline.webrtc import (
+    CONNECT_WITHIN,
+    NEEDED,
+    Loop,
+    bind,
+    connection,
+    end_unless_connected,
+    serve,
+    signalling,
+)
 
 log = logging.getLogger("fauve")
 
@@ -128,9 +137,14 @@ class _Tracks:
 class WebRtcSink(Sink):
     """What sending and serving have in common: peers that are shown each frame.
 
+    Attributes:
+        url: where the other side is met.
+
     Raises:
         SinkError: aiortc is not installed.
     """
+
+    url: str
 
     def __init__(self, address: str, info: VideoInfo) -> None:
         self.name = shown(address)
@@ -146,7 +160,7 @@ class WebRtcSink(Sink):
 
     def _peer(self) -> Any:
         """A new connection with the tracks of the picture and of the sound; made in the loop."""
-        peer = self._aiortc.RTCPeerConnection()
+        peer = connection(self._aiortc, self.url)
         self._peers[peer] = _Tracks(self._aiortc, self._loop, self._info.sound)
 
         async def changed() -> None:
@@ -171,7 +185,11 @@ class WebRtcSink(Sink):
         if not connected:
             return
         self.left_out += any(tracks.late for tracks in connected)
-        picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(format="yuv420p")
+        height, width = frame.image.shape[:2]
+        # H.264 has no place for odd sides; aiortc would send such a viewer nothing, for ever.
+        picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(
+            width + width % 2, height + height % 2, "yuv420p"
+        )
         picture.pts, picture.time_base = frame.pts, frame.time_base
         for tracks in connected:
             tracks.show(picture)
@@ -236,6 +254,18 @@ class WhepSink(WebRtcSink):
         super().close()
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Takes an offer along to where a server sends it (RFC 9725), which urllib would not."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The same request to `newurl`, where it is to stay the same."""
+        if code not in (307, 308):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())
+
+
 class WhipSink(WebRtcSink):
     """Sends the picture to a server at whip:https://server/path, and again whenever it is lost.
 
@@ -247,8 +277,10 @@ class WhipSink(WebRtcSink):
 
     def __init__(self, address: str, info: VideoInfo) -> None:
         super().__init__(address, info)
-        self._url = address.removeprefix("whip:")
+        self.url = address.removeprefix("whip:")
         self._session = ""
+        """Where the server is told that it is over; empty while it has nothing of ours."""
+        self._open = urllib.request.build_opener(_Redirects).open
         self._failures = 0
         self._closed = threading.Event()
         self._connecting = threading.Thread(target=self._keep_connected, name="whip", daemon=True)
@@ -264,21 +296,24 @@ class WhipSink(WebRtcSink):
             if self._peers:
                 continue
             if self._session:
-                self.lost, self._session = "the connection broke", ""
+                self.lost = "the connection broke"
                 log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
+                self._leave()
             try:
                 self._connect()
             except Exception as error:  # also whatever aiortc and http.client say of an answer
                 reason = getattr(error, "reason", None) or error
-                told = (
-                    f"the server says {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
-                )
+                told = reason
+                if isinstance(error, urllib.error.HTTPError):
+                    wants = "; its token is given as ?token=TOKEN" if error.code in (401, 403) else ""
+                    told = f"the server says {error.code}{wants}"
                 if str(told) != self.lost and not self._closed.is_set():
                     self.lost = str(told) or "it does not answer"
                     log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
                 for peer in list(self._peers):
                     with contextlib.suppress(TimeoutError):
                         self._loop.run(self._drop(peer), 2.0)
+                self._leave()
                 self._closed.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
                 self._failures += 1
             else:
@@ -290,11 +325,10 @@ class WhipSink(WebRtcSink):
     def _connect(self) -> None:
         peer, offer = self._loop.run(self._offer(), ANSWER_WITHIN)
         # Not in a thread of the loop's, for which the program would wait at its end.
-        answer, session = self._post(offer)
+        answer, self._session = self._post(offer)
         if self._closed.is_set():
             raise ConnectionError("the show is over")
         self._loop.run(self._meet(peer, answer), ANSWER_WITHIN + CONNECT_WITHIN)
-        self._session = session
 
     async def _offer(self) -> tuple[Any, str]:
         """A new connection, and what it offers."""
@@ -319,24 +353,30 @@ class WhipSink(WebRtcSink):
 
     def _request(self, url: str, method: str, within: float, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/sdp"}
-        _, _, token = self._url.partition("token=")
+        _, _, token = self.url.partition("token=")
         if token:
             headers["Authorization"] = f"Bearer {token.partition('&')[0]}"
         request = urllib.request.Request(url, body, headers, method=method)
-        return urllib.request.urlopen(request, timeout=within)
+        return self._open(request, timeout=within)
 
     def _post(self, offer: str) -> tuple[str, str]:
-        with self._request(self._url, "POST", ANSWER_WITHIN, offer.encode()) as answer:
-            location = answer.headers.get("Location") or self._url
-            return answer.read().decode(), urljoin(self._url, location)
+        with self._request(self.url, "POST", ANSWER_WITHIN, offer.encode()) as answer:
+            location = answer.headers.get("Location") or self.url
+            return answer.read().decode(), urljoin(answer.url, location)
+
+    def _leave(self) -> None:
+        """End the session at the server, if there is one: until it knows, it may refuse the next."""
+        session, self._session = self._session, ""
+        if not session:
+            return
+        began = time.monotonic()
+        with contextlib.suppress(OSError, HTTPException, ValueError):  # also where it has named no URL
+            self._request(session, "DELETE", LAST_WORD_WITHIN).close()
+        log.info("%s: ended in %.1f s", self.name, time.monotonic() - began)
 
     def close(self) -> None:
         """Tell the server, and end the connection."""
         self._closed.set()
         self._connecting.join(2.0)
-        if self._session and self._peers:
-            began = time.monotonic()
-            with contextlib.suppress(OSError, HTTPException):
-                self._request(self._session, "DELETE", LAST_WORD_WITHIN).close()
-            log.info("%s: ended in %.1f s", self.name, time.monotonic() - began)
+        self._leave()
         super().close()

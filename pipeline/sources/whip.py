@@ -14,7 +14,7 @@ from pipeline.frame import VideoInfo
 from pipeline.sources.live import Anchor, Capture
 from pipeline.sources.pattern import TIME_BASE
 from pipeline.sources.resampler import SoundResampler
-from pipeline.webrtc import NEEDED, Loop, bind, end_unless_connected, serve, signalling
+from pipeline.webrtc import NEEDED, Loop, bind, connection, end_unless_connected, serve, signalling
 
 log = logging.getLogger("fauve")
 
@@ -71,14 +71,14 @@ class WhipSource(Capture):
             raise
 
     async def _accept(self, offer: str) -> tuple[str, Any]:
-        peer = self._aiortc.RTCPeerConnection()
+        peer = connection(self._aiortc, self.url)
         self._peers.append(peer)
 
         def taken(track: Any) -> None:
             if track.kind == "video":
                 self._take(self._take_pictures(track, peer))
             else:
-                self._take(self._take_sound(track))
+                self._take(self._take_sound(track, peer))
 
         async def changed() -> None:
             if peer.connectionState in ("failed", "closed", "disconnected"):
@@ -162,14 +162,15 @@ class WhipSource(Capture):
                 log.warning("%s is back", self.address)
             self._put(image, self.now)
 
-    async def _take_sound(self, track: Any) -> None:
+    async def _take_sound(self, track: Any, peer: Any) -> None:
         counted, anchor = SoundResampler(), Anchor()
         while not self._stopped.is_set():
             try:
                 samples = await track.recv()
             except self._aiortc.MediaStreamError:
                 return
-            if not self._sound:
+            # The sound of two would be cut to pieces by each other; it is that of the picture.
+            if not self._sound or self._peers[:1] != [peer]:
                 continue  # what is not taken would wait in the track, more and more of it
             anchor.place(float(samples.pts * samples.time_base), self.now)
             if self._first.is_set():
