@@ -88,6 +88,9 @@ class Osc:
         def read(packet: bytes) -> OscMessage:
             address, end = get_string(packet, 0)
             tags = get_string(packet, end)[0] if packet[end:] else ""
+            # As OSC has them; others would do what they like to the terminal that they are complained of in.
+            if not (address + tags).isprintable():
+                raise ValueError("an address or a type is not printable")
             unknown = set(tags[1:]) - TYPES
             if unknown:
                 raise ValueError(f"{address} has values of the unknown type {', '.join(sorted(unknown))}")
@@ -113,8 +116,9 @@ class Osc:
         try:
             # In one thread: messages take effect in the order in which they come.
             self._server = Server((host, port), Taker())
-        except OSError as error:
-            raise SinkError(f"--osc {in_url(host)}:{port}: cannot listen there: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:  # the latter of names that none can be, such as 10.0..1
+            why = getattr(error, "strerror", error)
+            raise SinkError(f"--osc {in_url(host)}:{port}: cannot listen there: {why}") from error
         listener = None if reply is None else self._resolved(*reply)
         self.port = int(self._server.server_address[1])
         self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
@@ -129,10 +133,10 @@ class Osc:
         family = self._server.socket.family
         try:
             return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=socket.AI_V4MAPPED)[0][4]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._server.server_close()
-            to = f"--osc-reply {in_url(host)}:{port}"
-            raise SinkError(f"{to}: cannot be sent to from where --osc listens: {error.strerror}") from error
+            to, why = f"--osc-reply {in_url(host)}:{port}", getattr(error, "strerror", error)
+            raise SinkError(f"{to}: cannot be sent to from where --osc listens: {why}") from error
 
     def _take(self, sender: tuple[str, int], address: str, *values: Any) -> None:
         if not address.startswith(ROOT):
@@ -171,7 +175,9 @@ class Osc:
         mix = {**self._without, **state["mix"]}
         self._without = dict.fromkeys(mix, 0.0)
         values = {
-            **{name: state[name] for name in ("strength", "crossfade", "pack")},
+            **{name: state[name] for name in ("strength", "crossfade")},
+            # The name of a folder can be any bytes.
+            "pack": state["pack"].encode("utf-8", "replace").decode(),
             **{name: int(state[name]) for name in SWITCHES},
             **{f"mix/{style}": float(weight) for style, weight in mix.items()},
             "style": leading(state["mix"]),

@@ -1272,6 +1272,49 @@ def test_a_listener_that_osc_cannot_reach_is_one_line(controls):
         Osc(controls, "127.0.0.1", 0, ("::1", 9))
 
 
+def test_a_name_that_no_host_has_is_one_line_of_osc(controls):
+    from pipeline.osc import Osc
+
+    with pytest.raises(SinkError, match=r"^--osc 10\.0\.\.1:9000: cannot listen there: .*label"):
+        Osc(controls, "10.0..1", 9000, None)
+    with pytest.raises(SinkError, match=r"^--osc-reply 10\.0\.\.1:9: cannot be sent to .*label"):
+        Osc(controls, "127.0.0.1", 0, ("10.0..1", 9))
+
+
+def test_osc_tells_of_a_pack_whose_name_is_no_text():
+    from pythonosc.osc_message import OscMessage
+
+    from pipeline.osc import Osc
+
+    controls = Controls("tr\udce4um", ("warm",), Look({"warm": 1.0}))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        osc = Osc(controls, "127.0.0.1", 0, ear.getsockname())
+        controls.set("strength", 0.5)
+        heard = {}
+        while "/fauve/style" not in heard:
+            told = OscMessage(ear.recv(1024))
+            heard[told.address] = told.params
+        osc.close()
+    assert heard["/fauve/pack"] == ["tr?um"]
+
+
+def test_what_osc_brings_does_nothing_to_the_terminal(controls, caplog):
+    from pythonosc.osc_message_builder import build_msg
+
+    from pipeline.osc import Osc
+
+    osc = Osc(controls, "127.0.0.1", 0, None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", osc.port))
+        client.send(build_msg("/fauve/\x1b[2J", 1).dgram)
+        client.send(b"/fauve/style\0\0\0\0,\x1b\0\0")
+        wait_for(lambda: len(caplog.records) == 2)
+    osc.close()
+    assert all(message.isprintable() and "not printable" in message for message in caplog.messages)
+
+
 def test_osc_at_an_address_of_ipv6_reaches_who_has_none(controls, ipv6):
     from pipeline.osc import Osc
 
