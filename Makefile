@@ -45,13 +45,14 @@ format: $(VENV)/dev
 clean:
 	rm -rf $(VENV) demo_painted.mp4 .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
-$(VENV)/bin/python:
+# What comes last: Python is there, too, where Debian has no python3-venv yet.
+$(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/base: $(VENV)/bin/python pyproject.toml
+$(VENV)/base: $(VENV)/bin/pip pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/dev: $(VENV)/bin/python pyproject.toml
+$(VENV)/dev: $(VENV)/bin/pip pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/base

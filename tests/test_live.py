@@ -694,6 +694,19 @@ def test_each_picture_leaves_at_once_though_it_is_small():
             sink.abort()
 
 
+def test_what_is_called_as_ours_where_fauve_runs_breaks_no_stream(tmp_path, monkeypatch):
+    (tmp_path / "pipeline.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    info = PatternSource((64, 64)).info
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        sink = open_sink(f"tcp://127.0.0.1:{server.getsockname()[1]}", info)
+        sink.write(Frame(BLACK[:64, :64], 0, 3000, info.time_base))
+        with server.accept()[0]:
+            wait_until(lambda: sink.connected)
+            sink.abort()
+
+
 SENDER = """
 import sys, time
 from fractions import Fraction

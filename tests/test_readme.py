@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,18 @@ def test_their_commands_have_the_options_that_they_use(line):
 )
 def test_the_benchmarks_that_they_name_are_there(module):
     assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_makes_an_environment_that_came_without_pip_again(tmp_path):
+    """As Debian's does before `apt install python3-venv`."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    made = subprocess.run(
+        ["make", "--dry-run", "demo", f"VENV={venv}", f"PYTHON={sys.executable}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert f"{sys.executable} -m venv {venv}\n" in made.stdout

@@ -1,6 +1,7 @@
 """The shape of the house: who may import whom."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,8 @@ def test_imports_go_one_way(path):
             assert module in MAY_IMPORT[package], f"{name} imports {module}"
         if module in ONLY_IN:
             assert name.startswith(ONLY_IN[module]), f"{name} imports {module}"
+
+
+def test_packages_whose_types_are_checked_tell_so():
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["packages"]
+    assert checked == [package for package in PACKAGES if (ROOT / package / "py.typed").exists()]

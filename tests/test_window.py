@@ -157,7 +157,7 @@ def test_a_window_that_is_stopped_as_it_opens_leaves_no_memory_behind(monkeypatc
     names = []
 
     def stopped(command, **options):
-        names.append(command[3])
+        names.append(command[4])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("subprocess.Popen", stopped)
@@ -165,6 +165,19 @@ def test_a_window_that_is_stopped_as_it_opens_leaves_no_memory_behind(monkeypatc
         open_sink("window:", PatternSource((64, 64)).info)
     with pytest.raises(FileNotFoundError):
         SharedMemory(names[0])
+
+
+def test_what_is_called_as_ours_where_fauve_runs_breaks_no_window(tmp_path, monkeypatch):
+    pytest.importorskip("pygame", reason='windows need the extra "live"')
+    (tmp_path / "pipeline.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pattern = PatternSource((64, 64))
+    window = open_sink("window:", pattern.info)
+    try:
+        window.write(Frame(pattern.picture(0), 0, 3000, pattern.info.time_base))
+    finally:
+        window.abort()
 
 
 @pytest.mark.filterwarnings("ignore:no fast renderer")

@@ -166,7 +166,8 @@ class StreamSink(Sink):
             program += ["-progress", "pipe:1", "-stats_period", "0.1", "-f", "nut", "-i", "-"]
             program += [word for name, value in INTERLEAVING.items() for word in (f"-{name}", value)]
             return [*program, "-c", "copy", "-bsf:v", "noise=drop=not(n)", "-f", target.format, target.url]
-        module = [sys.executable, "-m", "pipeline.sinks.stream_process"]
+        # Not what is called as ours in the folder where fauve runs.
+        module = [sys.executable, "-P", "-m", "pipeline.sinks.stream_process"]
         return [*module, target.url, target.format, json.dumps({**INTERLEAVING, **target.options})]
 
     def _start(self) -> None:

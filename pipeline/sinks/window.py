@@ -53,7 +53,8 @@ class WindowSink(Sink):
         except OSError as error:
             raise SinkError(f"{address}: there is no memory for it to share: {error.strerror}") from error
         numbers = (info.width, info.height, int(how == "full"), int(display or 0))
-        command = [sys.executable, "-m", "pipeline.sinks.window_process", self._memory.name]
+        # Not what is called as ours in the folder where fauve runs.
+        command = [sys.executable, "-P", "-m", "pipeline.sinks.window_process", self._memory.name]
         try:
             self._child = subprocess.Popen(
                 [*command, *map(str, numbers)],
