@@ -96,10 +96,13 @@ def refuse_itself(video: Path, output: Path) -> None:
     """
     if output.exists() and video.exists() and output.samefile(video):
         raise SinkError(f"{output}: is the video itself; give another name or folder")
-    if is_sequence(output):
+    if is_sequence(video) or is_sequence(output):
         # One folder may have many names, a picture but one in it.
-        inputs = set(numbered(video.resolve()).values()) if is_sequence(video) else {video.resolve()}
-        if inputs & set(numbered(output.resolve()).values()):
+        inputs, outputs = (
+            set(numbered(path.resolve()).values()) if is_sequence(path) else {path.resolve()}
+            for path in (video, output)
+        )
+        if inputs & outputs:
             raise SinkError(f"{output}: has pictures of {video} itself; give another name or folder")
 
 

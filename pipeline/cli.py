@@ -60,6 +60,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; one that makes styles says which extra brings what is not installed."""
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            verb = context.invoked_subcommand
+            if verb is None or not COMMANDS[verb][0].startswith("training."):
+                raise
+            raise click.ClickException(f'fauve {verb} needs pip install "fauve[train]" ({error})') from error
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -147,6 +157,9 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, PermissionError) and error.filename:
+            # Whether something is there cannot even be asked in a folder that may not be entered.
+            _fail(f"{error.filename}: {error.strerror}")
         if not _has_cause(error):
             raise
         _fail(str(error))

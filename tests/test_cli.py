@@ -21,7 +21,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engines import Look, Style, bundled, load
-from pipeline import stream
+from pipeline import cli, stream
 from pipeline.batch import plan
 from pipeline.commands.options import Dimensions, Rate
 from pipeline.commands.preview import preview, sample
@@ -417,6 +417,43 @@ def test_it_paints_where_torch_cannot_be_imported(tmp_path, video, pack):
     assert len(read_video(tmp_path / "out.mp4").images) == 40
 
 
+def test_what_makes_styles_names_the_extra_that_it_needs(tmp_path):
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "sys.argv = ['fauve', 'evaluate', 'live', '--photos', '.', '--paintings', '.']\n"
+        "from pipeline.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=with_path(),
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith('fauve: fauve evaluate needs pip install "fauve[train]" (')
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_tells_every_default():
+    def commands(command):
+        return command.commands.values() if isinstance(command, click.Group) else [command]
+
+    silent = [
+        (command.name, option.name)
+        for verb in cli.COMMANDS
+        for command in commands(cli.fauve.get_command(click.Context(cli.fauve), verb))
+        for option in command.params
+        if isinstance(option, click.Option)
+        and not option.is_flag
+        and isinstance(option.default, str | int | float)
+        if option.default != "" and not option.show_default and "default" not in option.help
+    ]
+    assert silent == []
+
+
 def test_styles_lists_the_paintings():
     result = fauve("styles")
     table = json.loads(fauve("styles", "--json").stdout)
@@ -561,7 +598,41 @@ def test_preview_of_a_picture_and_where_it_cannot_be_written(tmp_path, pack, cap
     with pytest.raises(SinkError, match="there is no folder"):
         sheet_of("none/sheet.png", "--engine", "abacus")
     sheet_of("sheet.jpg", "--engine", "onnxruntime", "--height", "16")
-    assert "sheet.jpg: 1 frames, 4 columns" in capsys.readouterr().out
+    assert "sheet.jpg: 1 frame, 4 columns" in capsys.readouterr().out
+
+
+def test_a_sheet_replaces_no_picture_of_the_sequence_that_it_shows(tmp_path, pack):
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    before = (tmp_path / "1.png").read_bytes()
+    arguments = ["-o", tmp_path / "1.png", "--style", pack, "--force"]
+    assert_one_line(fauve("preview", tmp_path / "%d.png", *arguments), "1.png: has pictures of", "itself")
+    assert (tmp_path / "1.png").read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_entered_is_said_in_one_line(tmp_path):
+    # Root may enter any.
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "stat = Path.stat\n"
+        "def refused(path, **options):\n"
+        "    if path.name != 'out.png': return stat(path, **options)\n"
+        "    raise PermissionError(13, 'Permission denied', str(path))\n"
+        "Path.stat = refused\n"
+        "sys.argv = ['fauve', 'preview', 'in.mp4', '-o', 'out.png']\n"
+        "from pipeline.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=with_path(),
+    )
+    assert (result.returncode, result.stderr) == (2, "fauve: out.png: Permission denied\n")
 
 
 def test_a_sheet_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch, pack):
@@ -603,13 +674,19 @@ def test_a_sheet_names_the_pack_where_two_have_a_style_of_one_name(tmp_path, mon
     assert titles == ["input", "warm 1", "cold 1", "input", *own]
 
 
-def test_a_sheet_that_is_too_large(tmp_path, monkeypatch, pack):
-    monkeypatch.setattr("pipeline.commands.preview.sheet", lambda *_: np.zeros((65600, 1, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
-    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.jpg"), f"--style={pack}"]
-    with preview.make_context("preview", arguments) as context, pytest.raises(SinkError, match="too large"):
+def test_a_sheet_that_is_too_large_is_refused_before_it_is_painted(tmp_path, pack):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1)[:64, :96])
+    arguments = [str(tmp_path / "a.png"), "-o", str(tmp_path / "sheet.png"), f"--style={pack}"]
+    # An unknown engine would be refused when painting begins.
+    arguments += ["--height", "4320", "--engine", "abacus", *["--strength", "1"] * 6]
+    said = pytest.raises(SinkError, match=f"sheet.png: a sheet of {13 * 6484}x{28 + 4324} is too large")
+    with preview.make_context("preview", arguments) as context, said:
         preview.invoke(context)
-    assert not (tmp_path / "sheet.jpg").exists()
+
+
+def test_a_strength_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(click.BadParameter, match="'nan' is not a number from 0 to 1"):
+        preview.make_context("preview", ["a.mp4", "-o", "a.png", "--strength", "nan"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What judges a pack: measures whose answer is known, and `fauve evaluate` on made-up pictures."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from onnx import TensorProto
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +24,7 @@ from engines.style import Credit
 from tests.packs import fast_neural_style, tiny_model, tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
+from training import cli
 from training.classifier import NO_PAINTING, StyleClassifier, random_crops
 from training.data import held_out
 from training.evaluate import (
@@ -501,9 +505,51 @@ def test_what_evaluate_does_not_do(tmp_path, arguments):
     tiny_pack(pack)
     assert_one_line(fauve("evaluate", pack, *arguments, "--engine", "openvino"), "do not share a process")
     (tmp_path / "file").touch()
-    assert_one_line(fauve("evaluate", pack, *arguments, "-o", tmp_path / "file" / "found"), "Not a directory")
+    for output in (tmp_path / "file" / "found", tmp_path / "file"):
+        assert_one_line(
+            fauve("evaluate", pack, *arguments, "-o", output), "file is a file, where a folder is"
+        )
     result = fauve("evaluate", pack, *arguments, "--recipe", pack / "style.json")
     assert_one_line(result, "style.json: not a TOML file")
+
+
+def judged(arguments, *more):
+    given = list(map(str, [*arguments, *more]))
+    return CliRunner().invoke(cli.evaluate, given)
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_judged(tmp_path, arguments, monkeypatch):
+    # Root may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    result = judged(["none", *arguments], "-o", tmp_path / "deep" / "found")
+    assert (result.exit_code, result.output) == (
+        1,
+        f"Error: {tmp_path}: cannot be written to; give another -o\n",
+    )
+
+
+def test_figures_are_told_even_if_they_cannot_be_kept_and_bad_input_leaves_no_folder(
+    tmp_path, arguments, monkeypatch
+):
+    pack, output = tmp_path / "tiny", tmp_path / "found"
+    tiny_pack(pack)
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    def nothing(*arguments):
+        raise ValueError("no photographs")
+
+    found = SimpleNamespace(report={"styles": {}})
+    monkeypatch.setattr("engines.atomic_write.atomic_write", full)
+    monkeypatch.setattr("training.evaluate.evaluate", lambda *arguments: found)
+    result = judged([pack, *arguments], "-o", output, "--json")
+    assert result.stdout == '{"styles": {}}\n'
+    assert (result.exit_code, result.stderr) == (1, f"Error: {output}/report.json: No space left on device\n")
+    output.rmdir()
+    monkeypatch.setattr("training.evaluate.evaluate", nothing)
+    assert judged([pack, *arguments], "-o", output).stderr == "Error: no photographs\n"
+    assert not output.exists()
 
 
 def test_without_its_weights_nothing_is_judged(material, pack):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -316,3 +318,22 @@ def test_the_graphs_stay_small(name, most):
 @pytest.mark.parametrize(("name", "most"), [("live", 13_000_000), ("studio", 16_000_000)])
 def test_what_a_pack_adds_to_a_clone_stays_small(name, most):
     assert sum(file.stat().st_size for file in (BUNDLED / name).iterdir()) < most
+
+
+def test_ctrl_c_while_the_exporter_is_imported_stops():
+    # Torch reports a failure of its own, where its exporter is interrupted in this module.
+    program = (
+        "import sys\n"
+        "from training.export import to_onnx\n"
+        "from training.generator import Generator\n"
+        "class Interrupts:\n"
+        "    def find_spec(name, path, target=None):\n"
+        "        if name == 'torch.distributed.fsdp._flat_param':\n"
+        "            sys.meta_path.remove(Interrupts)\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts)\n"
+        "try: to_onnx(Generator(1, (8, 8, 8), 1))\n"
+        "except KeyboardInterrupt: print('stopped')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "stopped\n"), result.stderr

@@ -19,6 +19,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -28,6 +29,7 @@ from pipeline.grey_window import Window
 from tests.packs import tiny_pack
 from tests.test_cli import assert_one_line, fauve
 from tests.videos import make_video
+from training import cli
 from training.checkpoint import load_checkpoint, load_trunk, save_checkpoint, save_trunk
 from training.cli import quick_recipe
 from training.cycle import CycleTraining
@@ -759,6 +761,25 @@ def test_the_sheets_of_an_inspection_have_a_row_for_each_picture_and_style(mater
     assert sizes == [(4 * row, 6 * HEIGHT), (2 * 3 * row, 6 * HEIGHT), (2 * row, 5 * HEIGHT)]
     with pytest.raises(ValueError, match="no style 'none'; there are test, other"):
         inspect(checkpoint, material.photos, material.paintings, material.weights, tmp_path, "none")
+    with pytest.raises(ValueError, match="no vgg19"):
+        inspect(checkpoint, material.photos, material.paintings, material.photos, tmp_path / "no", None)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_inspection_replaces_no_sheet_unless_told_to(tmp_path, monkeypatch):
+    def draw(*arguments):
+        (tmp_path / "scores.png").write_text("new")
+        return [tmp_path / "scores.png"]
+
+    monkeypatch.setattr("training.inspection.inspect", draw)
+    (tmp_path / "scores.png").write_text("precious")
+    arguments = ["checkpoint.pt", "--photos", ".", "--paintings", ".", "-o", str(tmp_path)]
+    refused = CliRunner().invoke(cli.inspect, arguments)
+    assert refused.exit_code == 1
+    assert "scores.png is there already; give another folder or --force" in refused.output
+    assert (tmp_path / "scores.png").read_text() == "precious"
+    assert CliRunner().invoke(cli.inspect, [*arguments, "--force"]).exit_code == 0
+    assert (tmp_path / "scores.png").read_text() == "new"
 
 
 def inspected(recipe, material, folder, **changes):

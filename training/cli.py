@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,9 @@ def material_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads to train with.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads to train with (default: all cores)."
+)
 
 weights_option = click.option(
     "--weights",
@@ -203,9 +205,7 @@ class _Progress:
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the pack.")
-@click.option(
-    "--preview", type=FOLDER, required=True, help="A photograph for the golden pair and the preview."
-)
+@click.option("--preview", type=FILE, required=True, help="A photograph for the golden pair and the preview.")
 @click.option("--back", is_flag=True, help="For a recipe with a cycle: export the way back to photographs.")
 @click.option("--int8", type=FOLDER, help="Add an int8 model, calibrated on this folder of photographs.")
 @click.option(
@@ -256,7 +256,7 @@ def export(
 @click.option("--clips", type=FOLDER, help="Folder of videos to measure the flicker on.")
 @click.option("--title", help="Title of the painting (default: the name of its file).")
 @click.option("--artist", default="unknown", show_default=True, help="Who painted it.")
-@click.option("--year", type=int, default=0, help="When it was painted.")
+@click.option("--year", type=int, default=0, show_default=True, help="When it was painted.")
 @click.option("--rights", default="not stated", show_default=True, help="Rights to the painting.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps (default: the recipe's).")
 @click.option(
@@ -338,7 +338,7 @@ def learn(
         raise _with_hint(stopped, "the same command goes on") from None
     try:
         material = Judged(photos, Path("/"), clips, weights, recipe)
-        click.echo(_judge(str(output), material, run, threads=threads))
+        _judge(str(output), material, run, threads=threads)
     except (ValueError, OSError, EngineError, KeyboardInterrupt) as error:
         why = _unusable(error).message or "stopped"
         again = "the same command without --force" if force else "the same command"
@@ -570,7 +570,8 @@ def parse_ranges(arguments: tuple[str, ...]) -> dict[str, tuple[float, float]]:
 @click.option("--paintings", type=FOLDER, required=True, help="Folder of the recipe's paintings.")
 @weights_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the sheets.")
-@click.option("--style", help="Which of the recipe's styles (default: the first).")
+@click.option("-s", "--style", help="Which of the recipe's styles (default: the first).")
+@click.option("-f", "--force", is_flag=True, help="Replace existing sheets in that folder.")
 def inspect(
     checkpoint: Path,
     photos: Path | str,
@@ -578,14 +579,17 @@ def inspect(
     weights: Path | None,
     output: Path,
     style: str | None,
+    force: bool,
 ) -> None:
     """See inside a training's CHECKPOINT: three sheets.
 
     scores.png: where the discriminator takes pictures for paintings. features.png: what each layer counts as
     content and as style. fingerprint.png: what the generator paints over noise, in every style.
     """
+    from training.inspection import SHEETS
     from training.inspection import inspect as draw
 
+    _refuse_output(output, SHEETS, force)
     try:
         sheets = draw(checkpoint, photos, paintings, weights, output, style)
     except (ValueError, OSError) as error:
@@ -612,7 +616,7 @@ def inspect(
 @weights_option
 @click.option(
     "--recipe",
-    type=FOLDER,
+    type=FILE,
     help="Recipe that says which painting belongs to which style (default: the bundled recipe that matches "
     "the pack's credits, else a subfolder for each style, else, for a single style, all paintings).",
 )
@@ -665,10 +669,8 @@ def evaluate(
     """
     if engine.startswith("openvino") or engine == "auto":
         raise click.UsageError("OpenVINO and torch do not share a process; --engine onnxruntime does")
-    sheet, written = (output / name if output else None for name in ("sheet.png", "report.json"))
-    for path in (sheet, written):
-        if path is not None and path.exists() and not force:
-            raise click.ClickException(f"{path} is there already; give another folder or --force")
+    if output is not None:
+        _refuse_output(output, ("sheet.png", "report.json"), force)
     try:
         resolved = load_recipe(recipe) if recipe else None
     except ValueError as error:
@@ -681,12 +683,25 @@ def evaluate(
         torch.set_num_threads(threads)
     material = Material(photos, paintings, clips, weights, resolved, features, pictures, frames)
     try:
-        report = _judge(
-            pack, material, output, engine=engine, threads=threads, quiet=as_json, card=not no_card
-        )
+        _judge(pack, material, output, engine=engine, threads=threads, quiet=as_json, card=not no_card)
     except (ValueError, OSError) as error:
         raise _unusable(error) from error
-    click.echo(report)
+
+
+def _refuse_output(folder: Path, names: Sequence[str], force: bool) -> None:
+    """See that files of these `names` can be written to `folder`, which need not be there, before the work.
+
+    Raises:
+        click.ClickException: one is there and `force` is not given, or nothing can be written there.
+    """
+    for path in (folder / name for name in names):
+        if path.exists() and not force:
+            raise click.ClickException(f"{path} is there already; give another folder or --force")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise click.ClickException(f"{there} is a file, where a folder is needed; give another -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise click.ClickException(f"{there}: cannot be written to; give another -o")
 
 
 def _judge(
@@ -698,8 +713,9 @@ def _judge(
     threads: int | None = None,
     quiet: bool = False,
     card: bool = True,
-) -> str:
-    """Evaluate `pack`, write sheet and report into `output` and its card; the summary, JSON if `quiet`."""
+) -> None:
+    """Evaluate `pack`, print the summary, JSON if `quiet`, and write sheet and report into `output` and the
+    figures into its card."""
     import engines
     from engines.atomic_write import atomic_write
     from engines.style import write_card
@@ -711,11 +727,12 @@ def _judge(
         if not quiet:
             click.echo(f"measuring {measure.replace('_', ' ')}", err=True)
 
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
     with engines.load(engine, style=pack, threads=threads) as runtime:
         evaluation = judge(runtime, material, progress)
+    # What took so long is told, also where it cannot be written.
+    click.echo(json.dumps(evaluation.report) if quiet else summary(evaluation.report))
     if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
         report = json.dumps(evaluation.report, indent=2) + "\n"
         atomic_write(output / "report.json", report.encode())
         write_png(output / "sheet.png", evaluation_sheet(evaluation))
@@ -725,7 +742,6 @@ def _judge(
         click.echo(f"{folder}: the figures are in its card", err=True)
     elif card:
         click.echo(f"{pack}: its card stays as it is; a pack in a folder of yours gets the figures", err=True)
-    return json.dumps(evaluation.report) if quiet else summary(evaluation.report)
 
 
 def _is_of(style: "Style", folder: Path) -> bool:

@@ -373,6 +373,9 @@ def _to_image(layer: UpsampleToImage) -> nn.Conv2d:
 
 def to_onnx(generator: Generator, dtype: torch.dtype = torch.float32, float32: Sequence[str] = ()) -> bytes:
     """The ONNX model of `generator` under the packs' contract, weights inside, computing as `PackGraph`."""
+    # A Ctrl-C while the exporter itself imports it would come out as a failure of the exporter.
+    import torch._dynamo
+
     graph = PackGraph(generator, dtype, float32)
     image = torch.zeros(2, 2 * generator.multiple, 3 * generator.multiple, 3, dtype=torch.uint8)
     mix, strength, origin = torch.ones(generator.styles), torch.ones(1), torch.zeros(2, dtype=torch.int64)

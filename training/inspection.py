@@ -20,6 +20,9 @@ from training.stylization import content_layer, discriminator_of, generator_of, 
 
 Sheet = np.ndarray
 
+SHEETS = ("scores.png", "features.png", "fingerprint.png")
+"""Names of the files that an inspection is."""
+
 HEIGHT = 192
 """Lines of a picture on the sheets."""
 LABEL = 24
@@ -70,15 +73,16 @@ def inspect(
     painting = resize_shorter(read_image(paintings / recipe.styles[index].painting), size)
 
     undecided = losses.UNDECIDED[recipe.adversarial_loss]
+    sheets = (
+        score_sheet(generator, discriminator, seen, painting, index, undecided),
+        feature_sheet(recipe, generator, discriminator, weights, seen[:2], painting, index),
+        fingerprint_sheet(generator, names),
+    )
     output.mkdir(parents=True, exist_ok=True)
-    sheets = {
-        "scores.png": score_sheet(generator, discriminator, seen, painting, index, undecided),
-        "features.png": feature_sheet(recipe, generator, discriminator, weights, seen[:2], painting, index),
-        "fingerprint.png": fingerprint_sheet(generator, names),
-    }
-    for name, sheet in sheets.items():
-        write_png(output / name, sheet)
-    return [output / name for name in sheets]
+    paths = [output / name for name in SHEETS]
+    for path, sheet in zip(paths, sheets, strict=True):
+        write_png(path, sheet)
+    return paths
 
 
 @torch.no_grad()

@@ -45,10 +45,16 @@ def versions() -> dict[str, str]:
 
 
 @click.command()
-@click.option("--style", default="pointillism", show_default=True, help="The style to paint the trial with.")
+@click.option(
+    "-s", "--style", default="pointillism", show_default=True, help="The style to paint the trial with."
+)
 @click.option("--engine", help="Try only this engine; the exit code is 0 if it runs, and 1 if not.")
 @click.option(
-    "--precision", type=PRECISION, default="auto", help="The precision that the engines must run in."
+    "--precision",
+    type=PRECISION,
+    default="auto",
+    show_default=True,
+    help="The precision that the engines must run in.",
 )
 @onnx_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -186,6 +186,7 @@ engine_options = _all(
         "--precision",
         type=PRECISION,
         default="auto",
+        show_default=True,
         help="auto takes the fastest precision that the engine offers.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine (default: all cores)."),

@@ -15,6 +15,7 @@ from engines.atomic_write import atomic_write
 from pipeline.batch import refuse_itself
 from pipeline.commands.options import (
     PATH,
+    Share,
     detail_option,
     engine_options,
     load_any,
@@ -32,6 +33,8 @@ T = TypeVar("T")
 CAPTION = 28
 """Height of the line above a column, in pixels."""
 GAP = 4
+LONGEST_SIDE, LARGEST = 65500, 2**30
+"""Pixels of a side, as in JPEG, and of a whole sheet: OpenCV opens none with more."""
 PAPER, INK = (24, 24, 24), (235, 235, 235)
 
 
@@ -50,7 +53,7 @@ PAPER, INK = (24, 24, 24), (235, 235, 235)
 @click.option(
     "--strength",
     "strengths",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     multiple=True,
     default=(0.5, 1.0),
     show_default=True,
@@ -92,8 +95,11 @@ def preview(
     refuse_existing(output, force)
     refuse_missing_folder(output)
     images = sample(video, frames)
-    columns = [("input", images)]
     packs = [load_any(name, layout, value_range) for name in styles]
+    _refuse_too_large(
+        output, images, height, sum(len(pack.mix or pack.styles) for pack in packs) * len(strengths)
+    )
+    columns = [("input", images)]
     known = [style for pack in packs for style in pack.mix or pack.styles]
     for pack in packs:
         with engines.load(engine, style=pack, precision=precision, threads=threads) as runtime:
@@ -103,12 +109,7 @@ def preview(
                     look = Look({style: 1.0}, strength)
                     name = style if known.count(style) == 1 else f"{pack.name}/{style}"
                     columns.append((f"{name} {strength:g}", [paint(image, look) for image in images]))
-    encoded, content = cv2.imencode(output.suffix, sheet(columns, height)[..., ::-1])
-    if not encoded:
-        raise SinkError(
-            f"{output}: the sheet is too large for {output.suffix}; take fewer --frames or styles, or less "
-            "--height"
-        )
+    _, content = cv2.imencode(output.suffix, sheet(columns, height)[..., ::-1])
     try:
         atomic_write(output, content.tobytes())
     except OSError as error:
@@ -156,14 +157,29 @@ def _passing(video: Path, count: int) -> list[Image]:
     return kept
 
 
+def _refuse_too_large(output: Path, images: Sequence[Image], height: int, paintings: int) -> None:
+    width = (1 + paintings) * (max(_width(image, height) for image in images) + GAP)
+    lines = CAPTION + len(images) * (height + GAP)
+    if max(width, lines) > LONGEST_SIDE or width * lines > LARGEST:
+        raise SinkError(
+            f"{output}: a sheet of {width}x{lines} is too large; take fewer --frames or styles, or less "
+            "--height"
+        )
+
+
+def _width(image: Image, height: int) -> int:
+    """How wide `image` is at `height`."""
+    width: int = max(1, round(image.shape[1] * height / image.shape[0]))
+    return width
+
+
 def sheet(columns: Sequence[tuple[str, Sequence[Image]]], height: int) -> Image:
     """The pictures of each column below its caption, scaled to `height`, uint8 [h, w, 3]."""
     strips = []
     for caption, images in columns:
         cells = []
         for image in images:
-            width = max(1, round(image.shape[1] * height / image.shape[0]))
-            cells.append(resize(image, (width, height)))
+            cells.append(resize(image, (_width(image, height), height)))
         strip = np.full((CAPTION + len(cells) * (height + GAP), cells[0].shape[1] + GAP, 3), PAPER, np.uint8)
         cv2.putText(strip, caption, (4, CAPTION - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
         for row, cell in enumerate(cells):
