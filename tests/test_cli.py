@@ -276,6 +276,18 @@ def with_path():
     return {**os.environ, "PYTHONPATH": os.getcwd()}
 
 
+def run_apart(program, folder):
+    """What `program`, a text, does in a Python of its own that starts in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+        env=with_path(),
+    )
+
+
 def test_a_missing_file(tmp_path, pack):
     result = fauve("run", tmp_path / "none.mp4", "-o", tmp_path / "out.mp4", "--style", pack)
     assert_one_line(result, "none.mp4", "no such file")
@@ -405,14 +417,7 @@ def test_it_paints_where_torch_cannot_be_imported(tmp_path, video, pack):
         "from pipeline.cli import main\n"
         "main()\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env=with_path(),
-    )
+    result = run_apart(program, tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(read_video(tmp_path / "out.mp4").images) == 40
 
@@ -424,14 +429,7 @@ def test_what_makes_styles_names_the_extra_that_it_needs(tmp_path):
         "from pipeline.cli import main\n"
         "main()\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        env=with_path(),
-    )
+    result = run_apart(program, tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith('fauve: fauve evaluate needs pip install "fauve[train]" (')
     assert result.stderr.count("\n") == 1
@@ -624,14 +622,7 @@ def test_a_folder_that_may_not_be_entered_is_said_in_one_line(tmp_path):
         "from pipeline.cli import main\n"
         "main()\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        env=with_path(),
-    )
+    result = run_apart(program, tmp_path)
     assert (result.returncode, result.stderr) == (2, "fauve: out.png: Permission denied\n")
 
 
