@@ -5,6 +5,7 @@ Imports nothing heavy: each verb loads what it needs when it runs.
 
 import atexit
 import contextlib
+import errno
 import importlib
 import io
 import json
@@ -160,6 +161,8 @@ def _run() -> None:
         if isinstance(error, PermissionError) and error.filename:
             # Whether something is there cannot even be asked in a folder that may not be entered.
             _fail(f"{error.filename}: {error.strerror}")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"{error.filename or 'its output'} cannot be written: {error.strerror}")
         if not _has_cause(error):
             raise
         _fail(str(error))
@@ -187,8 +190,9 @@ def _replace_closed_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         try:
             os.write(number, b"")
-        except OSError:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
 
 
 def _has_cause(error: Exception) -> bool:

@@ -1062,6 +1062,14 @@ def test_a_closed_standard_output_takes_no_film(video, pack):
     assert_one_line(subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120), "-: cannot be")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_what_is_said_to_a_full_disk_is_no_success():
+    with open("/dev/full", "w") as full:
+        command = [*FAUVE, "styles"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert_one_line(result, "its output cannot be written: No space left on device")
+
+
 def test_nothing_in_the_pipe(pack):
     command = [*FAUVE, "run", "-", "-o", "-", "--style", str(pack)]
     result = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
