@@ -113,7 +113,7 @@ def _files(videos: Sequence[Path]) -> list[Path]:
             files.append(path)
             continue
         try:
-            visible = sorted(file for file in path.iterdir() if file.name[0] != ".")
+            visible = sorted(file for file in path.iterdir() if file.name[0] != "." and not file.is_dir())
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
         inside = [file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES]

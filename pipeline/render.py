@@ -186,6 +186,23 @@ class Painting:
                 motion = followed.motion
         return [*found, *left]
 
+    def first(self, count: int, progress: Callable[[int], None]) -> list[int]:
+        """Pts of the first `count` frames, counted by decoding: not every packet gives a picture.
+
+        Args:
+            progress: is told of each frame how many came before it.
+
+        Raises:
+            SourceError: the video cannot be read.
+        """
+        _, source = Segment().open(self.video, self.rate, self.decoder)
+        found: list[int] = []
+        with source:
+            for item in islice((item for item in source if isinstance(item, Frame)), count):
+                progress(len(found))
+                found.append(item.pts)
+        return found
+
     def prepare(self, file: FileSource) -> None:
         """Have `file` give the pictures as they are to be painted."""
         if self.background is not None:
@@ -421,13 +438,10 @@ class Render:
         done = images_done(output, journal) if self.resume else 0
         segment = Segment()
         if done:
-            index = read_index(video, self.rate)
-            if index is None:
-                raise SinkError(f"{output}: {video} tells no times of its frames; --force starts over")
-            lead = memory(self.steady)
-            left = missing([], index, file.info.time_base, self.rate, 1, skip=done, lead=lead)
-            if not left:
+            times = painting.first(done + 1, shown.look_through)
+            if len(times) <= done:
                 return Stats(before=done)
+            left = [after(times[:done], self.rate, memory(self.steady))]
             (segment,) = painting.located(left, shown.look_through)
         sink, stats = ImageSink(output, journal, done=done, force=self.force), Stats(before=done)
         opened = painting.open(self.engine, segment, file if piped else None)
@@ -528,7 +542,8 @@ class Render:
             if index is not None:
                 segments = missing(done, index, time_base, self.rate, pieces, largest=largest, lead=lead)
             else:
-                segments = [after(done, self.rate, lead)]
+                written = sorted(pts for part in done for pts, *_ in part.packets)
+                segments = [after(written, self.rate, lead)]
                 if places > 1 or self.farm is not None:
                     log.warning(
                         "%s: does not tell when its frames are shown, so that one worker paints it",

@@ -61,18 +61,18 @@ class Segment:
         return file, ConstantRate(file, rate, start=self.first, end=self.end)
 
 
-def after(parts: Sequence[Part], rate: Fraction | None, lead: int = 0) -> Segment:
-    """All frames behind the last of `parts`, found by reading from the beginning.
+def after(written: Sequence[int], rate: Fraction | None, lead: int = 0) -> Segment:
+    """All frames behind those that are written, found by reading from the beginning.
 
     Args:
+        written: their pts, rising.
         rate: frames per second written; None for each frame at its own time.
         lead: as for `missing`.
     """
-    if not parts:
+    if not written:
         return Segment()
-    start = first = parts[-1].last + 1
+    start = first = written[-1] + 1
     if lead:
-        written = sorted(packet[0] for part in parts for packet in part.packets)
         first = written[max(0, len(written) - lead)]
     # At another rate times are counted in its ticks, and not as in the source.
     if rate is not None:
@@ -88,7 +88,6 @@ def missing(
     pieces: int,
     *,
     largest: int | None = None,
-    skip: int = 0,
     lead: int = 0,
 ) -> list[Segment]:
     """The stretches of a video that no part of `parts` covers, in as many pieces as are asked for.
@@ -99,12 +98,11 @@ def missing(
         time_base: of the times in `index`.
         rate: frames per second written; None for each frame at its own time.
         largest: parts in a piece at most.
-        skip: frames at the beginning that are there without parts.
         lead: frames that are painted before the first one written, where there are so many.
     """
     written = index.times if rate is None else _ticks(index, time_base, rate)
     stretches: list[tuple[int, int]] = []
-    begin = min(skip, len(written))
+    begin = 0
     for part in [*parts, None]:
         end = len(written) if part is None else bisect_right(written, part.first - 1)
         if begin < end:

@@ -243,7 +243,10 @@ def run(
             if finished is not None:
                 tell(f"{result}: {finished}", event="finished before", output=str(result))
                 return
-        goes_on = resume or (into_folder and not force and Parts(result).folder.exists())
+        goes_on = resume
+        if into_folder:
+            # What is written in one go is begun anew there, and no reason to fail.
+            goes_on = (resume or not force) and Parts(result).folder.exists()
         report = dataclasses.replace(render, resume=goes_on)(video, result, progress)
         found = render.differences(video, result, between) if check else []
         if found:
