@@ -148,6 +148,9 @@ class Decoded:
     def image(self, frame: av.VideoFrame, colour: Colour) -> Image:
         """`frame` as RGB, of any pixel format and 8 bits or more; it must not be changed meanwhile."""
         if not is_yuv(frame.format):
+            if frame.format.name.endswith(("555be", "565be")):
+                # swscale takes their bytes in the wrong order, but for what has more than eight bits.
+                frame = self._reformatter.reformat(frame, format="rgb48le", threads=ONE_THREAD)
             packed = _packed(self._reformatter.reformat(frame, format="rgb24", threads=ONE_THREAD))
             # swscale takes every grey for one of full range.
             grey = frame.format.name.startswith(("gray", "ya")) and frame.color_range == LIMITED

@@ -106,6 +106,17 @@ def test_rgb_and_grey_are_read_as_they_are(name):
     assert np.abs(Decoded().image(frame, colour_of(frame)).astype(int) - image).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["rgb555", "rgb565", "bgr555", "bgr565"])
+def test_rgb_in_two_bytes_is_read_in_either_order(name):
+    image = picture(3)
+    little = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=f"{name}le")
+    big = av.VideoFrame(little.width, little.height, f"{name}be")
+    big.planes[0].update(np.frombuffer(little.planes[0], np.uint16).byteswap())
+    for frame in (little, big):
+        read = Decoded().image(frame, colour_of(frame))
+        assert np.abs(read.astype(int) - image).mean() < 4
+
+
 @pytest.mark.parametrize("pixels", ["gray", "gray10le"])
 def test_grey_of_limited_range_is_read_whole(pixels):
     levels = np.array([[0, 16, 126, 235, 255]], np.uint8).repeat(2, 0)
