@@ -404,11 +404,11 @@ def test_what_has_no_index_goes_on_at_the_frame_behind(tmp_path, rate):
             return [(frame.pts, bar(frame.image)) for frame in source]
 
     whole = painted(Segment())
-    done = Part(Path(), tuple((pts, 1, 1, True) for pts, _ in whole[:15]), "")
+    done = [pts for pts, _ in whole[:15]]
     assert len(whole) >= 38
-    assert painted(after([done], rate)) == whole[15:]
+    assert painted(after(done, rate)) == whole[15:]
     for lead, first in ((4, 11), (40, 0)):
-        segment = after([done], rate, lead)
+        segment = after(done, rate, lead)
         assert painted(segment) == whole[first:]
         assert (segment.first, segment.start) == (whole[first][0], whole[14][0] + 1)
 
@@ -647,6 +647,29 @@ def test_the_index_of_a_video(long_video):
     assert index.keys[0] == index.times[0]
 
 
+def without_its_first(path, cut, packets=7):
+    """`path` as a recording that was begun in the middle of a group of pictures."""
+    with av.open(str(path)) as before, av.open(str(cut), "w") as after:
+        stream = before.streams.video[0]
+        copied = after.add_stream_from_template(stream)
+        for packet in list(before.demux(stream))[packets:-1]:
+            packet.stream = copied
+            after.mux(packet)
+    return cut
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+@pytest.mark.parametrize("suffix", ["ts", "mkv"])
+def test_what_a_recording_begins_with_and_cannot_be_decoded_is_not_in_its_index(tmp_path, suffix, codec):
+    tick = Fraction(1, 25)
+    whole = make_video(tmp_path / f"a.{suffix}", frames=300, codec=codec, time_base=tick, audio=False)
+    video = without_its_first(whole, tmp_path / f"b.{suffix}")
+    with FileSource(video, tracks=False) as source:
+        times = tuple(frame.pts for frame in source)
+    assert 0 < len(times) < 293
+    assert read_index(video).times == times
+
+
 @pytest.mark.parametrize("start", [0, 1, 250, 260, 419])
 def test_a_source_that_is_entered_gives_the_same_frames(long_video, start):
     index = read_index(long_video)
@@ -657,6 +680,33 @@ def test_a_source_that_is_entered_gives_the_same_frames(long_video, start):
         part = list(source)
     assert [frame.pts for frame in part] == list(index.times[start:])
     assert all(np.array_equal(a.image, b.image) for a, b in zip(whole[start:], part, strict=True))
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+def test_what_leads_to_the_key_frame_behind_is_entered_before_it(tmp_path, suffix, caplog):
+    caplog.set_level("INFO")
+    video = tmp_path / f"in.{suffix}"
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        # Interlaced: each frame takes from the one before it.
+        stream.codec_context.options = {"g": "12", "bf": "2", "flags": "+ildct+ilme"}
+        for index in range(150):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    index = read_index(video)
+    with FileSource(video, tracks=False) as source:
+        whole = list(source)
+    for start in (48, 111, 132, 139):
+        at = index.times[start]
+        with FileSource(video, tracks=False, start=at, entry=index.entry(at)) as source:
+            part = list(source)
+        assert [frame.pts for frame in part] == list(index.times[start:])
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(whole[start:], part, strict=True))
+    # Of a program stream only some can be entered.
+    assert suffix == "mpg" or "read from its beginning" not in caplog.text
 
 
 def test_stretches_begin_on_the_grid_and_cover_all():

@@ -287,7 +287,9 @@ class FileSource(Source):
 
     def _enter(self, entry: int) -> None:
         """Go on reading at the key frame `entry`, or from the beginning if the container leads elsewhere."""
-        for target in (entry, None):
+        targets: list[int | None] = [entry, None]
+        while targets:
+            target = targets.pop(0)
             self._waiting.clear()
             self._timeline, self._deinterlacer = Timeline(self._timeline.first), None
             try:
@@ -303,8 +305,11 @@ class FileSource(Source):
                     reason = getattr(error, "strerror", None) or error
                     raise SourceError(f"{self.path}: cannot be read from the middle: {reason}") from error
                 continue
-            if self._start is None or (first.pts is not None and first.pts <= self._start):
+            if target is None or (first.pts is not None and first.pts <= entry):
                 return
+            if target == entry and first.pts is not None:
+                # Broadcasts lead to the key frame behind it; as much earlier, they lead to this one.
+                targets.insert(0, 2 * entry - first.pts)
 
     def packets(self) -> Iterator[Any]:
         """The packets of the tracks alone, without decoding the picture; in place of iterating."""

@@ -1,5 +1,6 @@
-"""When each frame of a video is shown and where reading may begin, found out without decoding."""
+"""When each frame of a video is shown and where reading may begin; only its beginning is decoded for that."""
 
+import contextlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
@@ -54,13 +55,23 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
     """
     shown: list[tuple[int, int]] = []
     keys: list[int] = []
+    begun: set[int] = set()
+    first_key: int | None = None
     try:
         with open_input(path, picture_rate) as container:
             video, timeline = picture_stream(container), Timeline(begins(container))
             if container.format.name == "avi" and video.codec_context.has_b_frames:
                 return None
             for packet in packets_of(container, video, str(path)):
-                if not packet.size or packet.is_discard or is_cut_off(packet):
+                if not packet.size or is_cut_off(packet):
+                    continue
+                # What a recording begins with may need frames that are not in it, and gives no picture then.
+                if first_key is None:
+                    with contextlib.suppress(av.error.InvalidDataError):
+                        frames = packet.decode()
+                        begun.update(frame.pts for frame in frames)
+                        first_key = next((frame.pts for frame in frames if frame.key_frame), None)
+                if packet.is_discard:
                     continue
                 timeline.place(packet)
                 if packet.pts is None or packet.is_corrupt or timeline.jumps or timeline.first:
@@ -68,6 +79,8 @@ def read_index(path: Path, picture_rate: Fraction | None = None) -> Index | None
                 shown.append((packet.pts, packet.duration or usual_duration(video)))
                 if packet.is_keyframe:
                     keys.append(packet.pts)
+            if first_key is not None:
+                shown = [each for each in shown if each[0] >= first_key or each[0] in begun]
             shown.sort()
             times = tuple(pts for pts, _ in shown)
             end = shown[-1][0] + shown_for(video, *shown[-1]) if shown else 0
