@@ -181,6 +181,8 @@ class Controls:
             **dict.fromkeys(SWITCHES, False),
         }
         self._fade = Fade(mix, mix)
+        self._crossfade = crossfade
+        """Seconds, as last taken effect: of what is turned before one frame, the order counts."""
         self._time = Fraction(0)
         self._first: Fraction | None = None
         """The time of the first frame."""
@@ -398,7 +400,7 @@ class Controls:
     def _take_effect(self, time: Fraction, name: str, value: Any) -> None:
         if name == "style":
             chosen = {style: float(style == value) for style in self._styles}
-            fade = Fade(self._fade.at(time), chosen, time, float(self._values["crossfade"]))
+            fade = Fade(self._fade.at(time), chosen, time, self._crossfade)
             # Begun anew each time that the same is asked for, as by a key that is held, it would never end.
             if chosen != self._fade.after or fade.ends < self._fade.ends:
                 self._fade = fade
@@ -407,6 +409,8 @@ class Controls:
             if mixed is not None:
                 # On the way to another style it goes on to there; otherwise this is so at once.
                 self._fade = replace(self._fade, after=mixed)
+        elif name == "crossfade":
+            self._crossfade = value
         elif name == "pack" and self.play is not None:
             self.play(value)
 

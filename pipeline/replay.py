@@ -1,6 +1,7 @@
 """A recorded performance, painted again."""
 
 import json
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,8 @@ from pipeline.controls import Controls, Scene
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import Source
+
+log = logging.getLogger("fauve")
 
 ROUNDED = Fraction(1, 2000)
 """Seconds that the times of a record may be off by: frames of a live run are a millisecond apart at least."""
@@ -40,15 +43,21 @@ class Show:
         controls = Controls("", styles, Look())
         self._times: list[Fraction] = []
         self._settings = [controls.setting]
-        """Before the first event, and after each one; `_held` in the same way."""
-        self._held: list[Fraction | None] = [None]
+        """Before the first frame at which anything was turned, and from each one on."""
         pack = None
         try:
             content = record.read_bytes()
         except OSError as error:
             raise SourceError(f"{record}: cannot be read: {error.strerror}") from error
         try:
-            events = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+            *lines, last = content.split(b"\n")
+            events = [json.loads(line) for line in lines]
+            try:
+                events += [json.loads(last)] if last else []
+            except ValueError:
+                if not events:
+                    raise
+                log.warning("%s: its last line is cut off, as by a full disk, and left out", record)
             if not events:
                 raise ValueError("it is empty")
             for event in events:
@@ -65,19 +74,36 @@ class Show:
                     raise ValueError(f"its time goes back at {float(time):g} s")
                 controls.replay(time, name, value)
                 self._events.append((time, name, value))
-                self._times.append(time)
-                self._settings.append(controls.setting)
-                since = time if self._held[-1] is None else self._held[-1]
-                self._held.append(since if controls.setting.freeze else None)
+                if self._times[-1:] != [time]:
+                    self._times.append(time)
+                    self._settings.append(controls.setting)
+                # Of what is turned before a frame, only how it is then was shown.
+                self._settings[-1] = controls.setting
         except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"{record}: not a record of controls for this style: {error}") from error
+        self._held = [None, *self._holding()]
+        """Since when an older picture was shown; as `_settings`."""
+
+    def _holding(self) -> Iterator[Fraction | None]:
+        shown = min(self._times, default=0) > 0
+        since: Fraction | None = None
+        for time, setting in zip(self._times, self._settings[1:], strict=True):
+            # What is held after a blackout was there before it.
+            if not (setting.freeze or setting.blackout):
+                since = None
+            elif since is None:
+                since = time
+            if not (shown or setting.blackout):
+                # There is none yet to be shown in place of the first picture.
+                shown, since = True, time + 2 * ROUNDED if setting.freeze else None
+            yield since if setting.freeze else None
 
     def look_at(self, time: Fraction) -> Look:
         """The look at `time` seconds: strength 0 where the input was shown as it is, or nothing.
 
         While a picture was held, the look that it had.
         """
-        held = self._held[self._settings_by(time)]
+        held = self._held_at(time)
         # Just before the first frame in place of which it was shown.
         scene = (
             self._scene_at(time)
@@ -93,7 +119,7 @@ class Show:
 
     def held_since(self, time: Fraction) -> Fraction | None:
         """The time of the first frame in place of which an older one was shown, and still was at `time`."""
-        since = self._held[self._settings_by(time)]
+        since = self._held_at(time)
         return None if since is None else since + self.begins
 
     @property
@@ -105,8 +131,16 @@ class Show:
         return self._settings[self._settings_by(time)].scene_at(time - self.begins)
 
     def _settings_by(self, time: Fraction) -> int:
-        """How many events have taken effect; at another rate, the first frame may come before the picture."""
-        return bisect_right(self._times, max(Fraction(0), time - self.begins) + ROUNDED)
+        """How many frames at which anything was turned have been shown."""
+        return bisect_right(self._times, self._passed(time))
+
+    def _held_at(self, time: Fraction) -> Fraction | None:
+        since, passed = self._held[self._settings_by(time)], self._passed(time)
+        return None if since is None or since > passed else since
+
+    def _passed(self, time: Fraction) -> Fraction:
+        """Seconds of the record; at another rate, the first frame may come before the picture."""
+        return max(Fraction(0), time - self.begins) + ROUNDED
 
     @property
     def facts(self) -> list[list[Any]]:
@@ -135,12 +169,12 @@ class Staged(Source):
             if not isinstance(item, Frame):
                 yield item
                 continue
-            since = self._show.held_since(item.time)
+            since, black = self._show.held_since(item.time), self._show.black_at(item.time)
             if since is None:
-                held, last = None, item
+                held, last = None, last if black else item
             elif held is None or held[0] != since:
                 held = since, self._earlier(since - ROUNDED) if last is None else last
-            if self._show.black_at(item.time):
+            if black:
                 yield replace(item, image=np.zeros_like(item.image))
             elif held is not None and held[1] is not None:
                 # With its own alpha and range: those of another picture would cut it out and brighten it.

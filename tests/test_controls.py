@@ -118,6 +118,23 @@ def test_only_switches_are_turned_over(controls):
     assert controls.state["strength"] == 0.8
 
 
+def test_a_crossfade_that_is_set_after_a_style_is_for_the_next_one_live_and_painted_again(controls, tmp_path):
+    path = tmp_path / "show.jsonl"
+    controls.record(path)
+    mix(controls, 0)
+    # In one bundle of OSC: cut, and be slow again.
+    for name, value in (("crossfade", 0), ("style", "cold"), ("crossfade", 2)):
+        controls.set(name, value)
+    assert mix(controls, 1) == {"warm": 0, "cold": 1, "grey": 0}
+    controls.set("style", "grey")
+    mix(controls, 2)
+    assert mix(controls, 3) == {"warm": 0, "cold": 0.5, "grey": 0.5}
+    controls.close()
+    show = Show(path, STYLES)
+    assert dict(show.look_at(Fraction(1)).mix) == {"warm": 0, "cold": 1, "grey": 0}
+    assert dict(show.look_at(Fraction(3)).mix) == {"warm": 0, "cold": 0.5, "grey": 0.5}
+
+
 def test_a_crossfade_of_0_cuts(controls):
     controls.set("crossfade", 0)
     controls.set("style", "grey")
@@ -349,6 +366,18 @@ def test_a_full_disk_ends_the_record_and_not_the_show(controls, tmp_path, caplog
     ]
 
 
+def test_of_a_record_that_a_full_disk_has_cut_off_the_rest_is_painted_again(tmp_path, caplog):
+    path = tmp_path / "show.jsonl"
+    first = b'{"time": 0, "control": "strength", "value": 0.5}'
+    # Within a letter.
+    path.write_bytes(first + '\n{"time": 1, "control": "pack", "value": "ö'.encode()[:-1])
+    assert Show(path, STYLES).look_at(Fraction(2)).strength == 0.5
+    assert caplog.messages == [f"{path}: its last line is cut off, as by a full disk, and left out"]
+    path.write_bytes(first[:-1])
+    with pytest.raises(SourceError, match="not a record of controls"):
+        Show(path, STYLES)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
 def test_a_disk_that_is_full_at_the_beginning_is_one_line(controls):
     with pytest.raises(SinkError, match="/dev/full: cannot be written: No space"):
@@ -424,7 +453,8 @@ def test_a_picture_can_be_held_from_the_beginning(tmp_path):
     )
     show = Show(path, STYLES)
     assert show.holds
-    assert [show.held_since(Fraction(time)) for time in (0, 1, 2)] == [0, 0, None]
+    # The first picture is the one that is held.
+    assert [show.held_since(Fraction(time)) for time in (0, 1, 2)] == [None, 2 * ROUNDED, None]
     path.write_text("")
     with pytest.raises(SourceError, match="it is empty"):
         Show(path, STYLES)

@@ -11,7 +11,9 @@ import pytest
 from engines import InferenceError, Look, StyleError
 from pipeline.controls import Controls, Scene
 from pipeline.deck import Deck
+from pipeline.frame import Frame
 from pipeline.governor import Governor
+from pipeline.replay import Show, Staged
 
 SIZE = (64, 48)
 IMAGE = np.full((48, 64, 3), 10, np.uint8)
@@ -108,6 +110,52 @@ def test_bypass_freeze_and_blackout(deck):
     assert grey(deck, Scene(Look(), freeze=True, blackout=True)) == 0
     assert grey(deck, Scene(Look(), freeze=True)) == 10
     assert grey(deck) == 100
+
+
+FREEZE, MELT, BLACK, LIT = ("freeze", True), ("freeze", False), ("blackout", True), ("blackout", False)
+
+
+@pytest.mark.parametrize(
+    ("turned", "shown"),
+    [
+        ({3: [FREEZE], 6: [MELT]}, [1, 2, 3, 3, 3, 3, 7, 8, 9]),
+        ({0: [FREEZE], 4: [MELT]}, [1, 1, 1, 1, 5, 6, 7, 8, 9]),
+        ({2: [FREEZE], 4: [BLACK], 6: [LIT], 8: [MELT]}, [1, 2, 2, 2, 0, 0, 2, 2, 9]),
+        ({3: [BLACK], 5: [FREEZE], 7: [LIT]}, [1, 2, 3, 0, 0, 0, 0, 3, 3]),
+        ({0: [BLACK], 2: [FREEZE], 4: [LIT], 8: [MELT]}, [0, 0, 0, 0, 5, 5, 5, 5, 9]),
+        ({2: [FREEZE], 3: [BLACK], 4: [MELT], 5: [FREEZE], 7: [LIT]}, [1, 2, 2, 0, 0, 0, 0, 2, 2]),
+        ({3: [FREEZE], 5: [MELT, FREEZE], 8: [MELT]}, [1, 2, 3, 3, 3, 3, 3, 3, 9]),
+    ],
+)
+def test_a_show_that_is_painted_again_holds_what_was_held(tmp_path, turned, shown):
+    class Copy(FakeEngine):
+        def __call__(self, image, look):
+            return image.copy()
+
+    class Frames(list):
+        info = None
+
+    frames = [Frame(np.full_like(IMAGE, n + 1), n, 1, Fraction(1, 10)) for n in range(9)]
+    controls = Controls("one", ("warm", "cold"), Look())
+    controls.record(tmp_path / "show.jsonl")
+    deck = Deck(lambda pack: Copy(0), "one", SIZE, controls)
+    live = []
+    for frame in frames:
+        for name, value in turned.get(frame.pts, ()):
+            controls.set(name, value)
+        live.append(int(deck(frame.image, controls.scene_at(frame.time))[0, 0, 0]))
+    deck.close()
+    controls.close()
+    assert live == shown
+    show = Show(tmp_path / "show.jsonl", ("warm", "cold"))
+
+    def earlier(time):
+        return next((frame for frame in reversed(frames) if frame.time < time), None)
+
+    # Also by a worker that begins in the middle.
+    for start in range(len(frames)):
+        again = Staged(Frames(frames[start:]), show, earlier)
+        assert [int(frame.image[0, 0, 0]) for frame in again] == shown[start:]
 
 
 def test_what_was_shown_before_is_mixed_into_what_is_painted_and_into_nothing_else():
