@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,9 @@ from pipeline.errors import SinkError
 from pipeline.serving import in_url
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+WRITTEN_WITHIN = 0.2
+"""Seconds from when the file of a token is made until the token is in it."""
 
 ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 """An address that nobody has (RFC 5737, RFC 3849), by the one that stands for all of this machine's."""
@@ -65,6 +69,9 @@ def token() -> str:
             with os.fdopen(made, "w") as file:
                 file.write(secrets.token_urlsafe(12) + "\n")
         kept = path.read_text("utf-8", "replace").strip()
+        if not kept:  # whoever makes it has not written it yet
+            time.sleep(WRITTEN_WITHIN)
+            kept = path.read_text("utf-8", "replace").strip()
     except OSError as error:
         raise SinkError(
             f"{path}: the token cannot be kept there: {error.strerror}; give one in FAUVE_TOKEN"

@@ -44,6 +44,9 @@ SHOW_EVERY = 0.02
 RESTS = 0.5
 """Seconds without a message after which no hand is on a fader any more, so that its motor may move it."""
 
+THROUGH = "Midi Through"
+"""Beginning of the name of ALSA's own input, its first one, which no controller plays on."""
+
 PROBE = b"\x7dfauve"
 """System exclusive message (of no manufacturer's) that only comes back where what is sent is heard again."""
 
@@ -254,7 +257,7 @@ class Midi:
     in, or in again, is taken from then on.
 
     Args:
-        name: a part of the input's name; empty takes the first, and stays with it.
+        name: a part of the input's name; empty takes the first controller's, and stays with it.
         mapping: JSON file of what does what, such as {"control 1/21": "strength", "note 10/36":
             "style=pointillism", "note 10/37": "hold blackout"} (see `take`); written when something is
             learned.
@@ -316,7 +319,10 @@ class Midi:
             if self._input in names:
                 return
             self._let_go()
-            found = next((found for found in names if self._name.lower() in found.lower()), None)
+            asked = self._name.lower()
+            found = next(
+                (name for name in names if (asked in name.lower() if asked else THROUGH not in name)), None
+            )
             if found is None:
                 there = ", ".join(names) or "none"
                 self.description = f"no MIDI input {self._name!r} here; there is {there}"

@@ -267,6 +267,7 @@ class Obs:
     def _talk(self, work: Callable[[Callable[..., Awaitable[dict[str, Any]]]], Awaitable[T]]) -> T:
         try:
             import simpleobsws
+            from websockets.exceptions import ConnectionClosed
         except ImportError as error:
             raise SinkError('fauve obs needs pip install "fauve[live]"') from error
         where = self._where
@@ -297,7 +298,12 @@ class Obs:
                 if int(version.partition(".")[0]) < OLDEST:
                     raise SinkError(f"{where}: is OBS {version}; from OBS {OLDEST} on this works")
                 return await work(call)
-            except (simpleobsws.MessageTimeout, simpleobsws.NotIdentifiedError, ConnectionError) as error:
+            except (
+                simpleobsws.MessageTimeout,
+                simpleobsws.NotIdentifiedError,
+                ConnectionClosed,
+                ConnectionError,
+            ) as error:
                 raise SinkError(f"{where}: does not answer any more") from error
             finally:
                 await client.disconnect()

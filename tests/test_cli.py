@@ -825,6 +825,16 @@ def test_a_folder_that_is_painted_again_goes_on_with_what_is_left(tmp_path, pack
     assert "finished before" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_folder_goes_on_with_what_is_written_in_one_go_too(tmp_path, pack, capsys, force):
+    video = make_video(tmp_path / "a.mp4", frames=5, audio=False)
+    (tmp_path / "in").mkdir()
+    invoke(video, "-o", tmp_path / "in" / "a.gif", "--style", pack)
+    capsys.readouterr()
+    invoke(tmp_path / "in", "-o", tmp_path / "out", "--style", pack, "--resume", *force)
+    assert "a.gif: 5 frames painted" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm"])
 def test_a_folder_in_another_style_is_not_called_finished(tmp_path, pack, name, capsys):
     (tmp_path / "in").mkdir()
@@ -934,6 +944,12 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(SourceError, match="cannot be read: Permission denied"):
         plan([tmp_path], tmp_path / "out")
+
+
+def test_of_a_folder_only_files_are_videos(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "b.mov").mkdir()
+    assert plan([tmp_path], tmp_path / "out") == [(tmp_path / "a.mp4", tmp_path / "out" / "a.mp4")]
 
 
 @pytest.mark.parametrize(("platform", "same"), [("darwin", True), ("win32", True), ("linux", False)])

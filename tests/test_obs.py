@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -184,6 +185,17 @@ def test_a_wrong_password_is_one_line(obs):
 def test_no_obs_is_one_line():
     pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
     assert_one_line(fauve("obs", "connect", "--port", free_port(), "test:"), "does not answer", "start OBS")
+
+
+def test_an_obs_that_is_quit_is_one_line(monkeypatch):
+    simpleobsws = pytest.importorskip("simpleobsws", reason='OBS needs the extra "live"')
+    closed = pytest.importorskip("websockets.exceptions").ConnectionClosedOK(None, None)
+    for name in ("connect", "wait_until_identified", "disconnect"):
+        monkeypatch.setattr(simpleobsws.WebSocketClient, name, AsyncMock(return_value=True))
+    # Between two requests.
+    monkeypatch.setattr(simpleobsws.WebSocketClient, "call", AsyncMock(side_effect=closed))
+    with pytest.raises(SinkError, match=r"OBS at .*:4455: does not answer any more"):
+        Obs().remove()
 
 
 def test_two_do_not_paint_into_one_obs():

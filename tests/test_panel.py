@@ -435,6 +435,15 @@ def test_the_token_stays_the_same_and_is_nobody_elses(configuration, controls):
     assert not Access("0.0.0.0").allows(urls[0], {"Host": "10.0.0.1:80"})
 
 
+def test_the_token_that_another_is_just_making_is_waited_for(configuration):
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text("")
+    writing = threading.Timer(0.05, configuration.write_text, ["made-by-another\n"])
+    writing.start()
+    assert Access("10.1.2.3").url(80).endswith("/?token=made-by-another")
+    writing.join()
+
+
 def test_a_token_of_ones_own(configuration, monkeypatch):
     monkeypatch.setenv("FAUVE_TOKEN", "stage-left-1")
     assert Access("10.1.2.3").url(80).endswith("/?token=stage-left-1")
@@ -678,7 +687,8 @@ class Port:
 @pytest.mark.parametrize("name", ["nano", ""])
 def test_a_controller_that_is_unplugged_is_waited_for(controls, monkeypatch, caplog, name):
     pytest.importorskip("mido", reason='MIDI needs the extra "live"')
-    there, ports, told = ["nanoKONTROL2 20:0", "Midi Through 14:0"], [], []
+    # In ALSA's order.
+    there, ports, told = ["Midi Through 14:0", "nanoKONTROL2 20:0"], [], []
     monkeypatch.setattr("pipeline.midi.LOOK_EVERY", 0.02)
     monkeypatch.setattr("pipeline.midi.input_names", lambda: list(there))
     monkeypatch.setattr("pipeline.midi.output_names", list)
@@ -688,7 +698,7 @@ def test_a_controller_that_is_unplugged_is_waited_for(controls, monkeypatch, cap
     midi = Midi(controls, name, None)
     midi.changed = lambda: told.append(midi.state["input"])
     assert midi.description == "MIDI is taken from nanoKONTROL2 20:0"
-    del there[0]
+    del there[1]
     wait_for(lambda: not midi.connected)
     assert ports[0].closed
     there.append("nanoKONTROL2 24:0")

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from fractions import Fraction
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -70,6 +72,27 @@ def test_the_newest_picture_is_shown(page):
     }
     sink.close()
     assert json.loads(get(page.url + "state")[1])["finished"]
+
+
+def test_a_slow_network_has_no_old_pictures_waiting(page, monkeypatch):
+    monkeypatch.setattr(preview, "EVERY", 0.0)
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    size = len(preview.jpeg(noise))
+    encoded = []
+    monkeypatch.setattr(preview, "jpeg", lambda image: encoded.append(image) or bytes(size))
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    with slow:
+        slow.connect(("127.0.0.1", urlsplit(page.url).port))
+        slow.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        while not encoded:
+            page.show(Frame(noise, 0, 1, Fraction(1, 10)))
+            time.sleep(0.02)
+        for _ in range(20):
+            page.show(Frame(noise, 0, 1, Fraction(1, 10)))
+            time.sleep(0.02)
+        # Nothing is read: one is on its way.
+        assert len(encoded) == 1
 
 
 def test_a_picture_is_encoded_once_however_many_look(page, monkeypatch):

@@ -1,6 +1,7 @@
 """The picture in the browser while it is painted."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -19,6 +20,9 @@ LARGEST = 1280
 
 EVERY = 0.1
 """Seconds between two pictures for a viewer."""
+
+WAITING = 1 << 17
+"""Bytes that may wait for a slow network: the megabytes that systems keep are seconds of old pictures."""
 
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>fauve</title>
@@ -159,6 +163,7 @@ class PreviewPage:
                 self.wfile.write(content)
 
             def _stream(self) -> None:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WAITING)
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
                 self.send_header("Cache-Control", "no-store")
