@@ -80,7 +80,7 @@ class OnnxRuntimeEngine(Engine):
         if precision == "auto":
             precision = "float16" if provider in ("cuda", "dml") and "float16" in style.models else "float32"
         options = SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # of errors, what it raises tells the same
         if hint == "throughput" and provider == "cpu":
             # A thread for each picture needs no waiting for the others.
             self.streams = threads or cores()

@@ -27,7 +27,7 @@ LARGEST_DIFFERENCE = 2
 LOWEST_PSNR = 40.0
 """dB that engines of less than 32 bits must reach: eight bits of mantissa in a dozen layers, invisible."""
 
-EDITION = 4
+EDITION = 5
 """Of the frames and limits; another one asks again."""
 
 FRAMES = (160, 120)
@@ -76,18 +76,18 @@ def verdict(engine: Engine, *, anew: bool = False) -> Verdict:
 def compare(engine: Engine) -> Verdict:
     """Paint the golden picture and the built-in frames with `engine` and the reference.
 
-    Where the reference itself cannot paint, only the golden pair counts.
+    Where the reference itself cannot paint, only the golden pair counts; without one, that it paints.
 
     Raises:
-        EngineError: the engine fails on a picture that the reference can paint.
+        EngineError: the engine fails on a picture that the reference can paint, or on all.
     """
     style, golden = engine.style, engine.style.golden()
+    size = style.size or (FRAMES if golden is None else golden.image.shape[1::-1])
     differences, complete = [], True
     if golden is not None:
         painted = engine(golden.image, golden.look)
         differences.append(difference(painted, golden.stylized, engine.precision))
     if (engine.name, engine.precision) != ("onnxruntime", "float32"):
-        size = style.size or (FRAMES if golden is None else golden.image.shape[1::-1])
         try:
             with OnnxRuntimeEngine(style, precision="float32") as reference:
                 expected = [
@@ -99,6 +99,8 @@ def compare(engine: Engine) -> Verdict:
         for frame, look, right in expected:
             differences.append(difference(engine(frame, look), right, engine.precision))
     if not differences:
+        # Whether it paints at all.
+        engine(*next(trials(style.styles, size)))
         return Verdict(True, "nothing to compare with", complete)
     worst = max(differences)
     return Verdict(worst <= _limit(engine.precision), _words(worst, engine.precision), complete)

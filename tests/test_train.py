@@ -494,6 +494,23 @@ def test_a_training_that_is_there_stays(material, tmp_path):
     assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 1, "of the training that is there"
 
 
+def test_of_two_trainings_in_a_folder_one_is_refused(material, tmp_path):
+    tried = []
+
+    def begin_another(step, numbers):
+        # The first checkpoint comes after two steps.
+        with pytest.raises(ValueError, match="another training runs in it; wait for its end"):
+            train(RECIPE, material, run=tmp_path, resume=step > 2)
+        tried.append(step)
+
+    checkpoint = train(RECIPE, material, run=tmp_path, progress=begin_another)
+    assert tried == [1, 2, 3, 4, 5, 6]
+    assert load_checkpoint(checkpoint)["step"] == 6
+    assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 6
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    train(RECIPE, material, run=tmp_path, resume=True)
+
+
 def test_what_is_no_painting_of_the_style_is_another_ones_or_the_photograph(material):
     others = dataclasses.replace(RECIPE.styles[0], name="other", painting="1.png", reals=())
     recipe = dataclasses.replace(RECIPE, styles=(dataclasses.replace(RECIPE.styles[0], reals=()), others))
@@ -675,6 +692,11 @@ def test_the_trunk_is_exported_beside_the_pack(material, tmp_path, monkeypatch):
     assert kept["average"].keys() == average.keys()
     with pytest.raises(click.ClickException, match="is there already"):
         export(tmp_path / "trunk.safetensors")
+    shutil.rmtree(tmp_path / "tiny")
+    export(tmp_path / "new/folder/trunk.safetensors")
+    assert load_trunk(tmp_path / "new/folder/trunk.safetensors")["recipe"] == kept["recipe"]
+    with pytest.raises(click.ClickException, match=r"tiny/style\.json is a file, where a folder is needed"):
+        export(tmp_path / "tiny/style.json/trunk.safetensors", "--force")
 
 
 def test_what_cannot_be_trained_on_is_one_line(material, tmp_path, monkeypatch):
@@ -1427,9 +1449,17 @@ def test_grey_of_16_bits_is_seen_from_its_darkest_to_its_brightest(tmp_path):
         assert np.array_equal(read_image(tmp_path / "other.png").permute(1, 2, 0).numpy(), expected)
 
 
+def test_a_picture_of_a_kind_that_opencv_does_not_read_is_named(tmp_path, caplog):
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((20, 30, 3), 200, np.uint8))
+    assert [image.shape for image in Pictures([tmp_path], 20).images] == [(3, 20, 30)]
+    assert "skipped" in caplog.text
+    assert "photo.HEIC: no image that OpenCV can read" in caplog.text
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
-    (tmp_path / "photo.heic").touch()
-    with pytest.raises(ValueError, match=r"no images in .*: no file there ends in \.bmp, \.jpeg, \.jpg"):
+    (tmp_path / "photo.cr2").touch()
+    with pytest.raises(ValueError, match=r"no images in .*: no file there ends in \.avif, \.bmp, \.heic"):
         Pictures([tmp_path], 16)
     (tmp_path / "photo.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=f"no images in {tmp_path}$"):

@@ -226,14 +226,15 @@ def export(
     """Make a style pack of a training's CHECKPOINT."""
     if trunk is not None and trunk.suffix != ".safetensors":
         raise click.ClickException(f"{trunk}: the name of a trunk ends in .safetensors")
-    if trunk is not None and trunk.exists() and not force:
-        raise click.ClickException(f"{trunk} is there already; give another name or --force")
+    if trunk is not None:
+        _refuse_output(trunk.parent, (trunk.name,), force)
     from training.checkpoint import load_trunk, save_trunk
     from training.export import export_pack
 
     try:
         style = export_pack(checkpoint, output, preview=preview, back=back, int8=int8, force=force)
         if trunk is not None:
+            trunk.parent.mkdir(parents=True, exist_ok=True)
             save_trunk(trunk, load_trunk(checkpoint))
     except (ValueError, OSError) as error:
         raise _unusable(error) from error

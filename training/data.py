@@ -27,7 +27,8 @@ log = logging.getLogger("fauve")
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"})
+"""Of pictures, also of those that OpenCV may not read: such are named, and not left out in silence."""
 
 LONGEST = 20
 """How many times as long as wide a picture may be: a line, scaled by its shorter side, fills the memory."""

@@ -6,12 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from engines.atomic_write import atomic_write
@@ -55,7 +56,8 @@ def train(
     Raises:
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint.
         OSError: something cannot be written; the checkpoint that was there before still is.
-        ValueError: a path holds nothing usable, or the checkpoint belongs to another recipe.
+        ValueError: a path holds nothing usable, or the checkpoint belongs to another recipe, or another
+            training runs in `run`.
         FloatingPointError: a loss or a weight is no longer finite; the checkpoint is one of before.
     """
     where = device_of(device)
@@ -130,6 +132,7 @@ def _train(
     clips = clip_frames(material.clips, max(recipe.photo_size, multiple), 4) if material.clips else []
     writes = rank() == 0
     with (
+        _alone_in(run) if writes else nullcontext(),
         deferred_interrupt() as interrupted,
         closing(batches(training, done + 1, recipe.steps, workers)) as drawn,
         _log(run if writes else None, done) as log,
@@ -155,6 +158,26 @@ def _train(
             if stop and step < recipe.steps:
                 raise KeyboardInterrupt(f"stopped after step {step} of {recipe.steps}")
     return checkpoint
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Keep the folder of a training from others, each of which would write over what the other has learned.
+
+    Raises:
+        ValueError: another training runs in it.
+    """
+    lock = FileLock(run / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"{run}: another training runs in it; wait for its end, or give another -o"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -4,13 +4,13 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 import click
 
 import engines
 from engines.cpu import cpu_name, instruction_sets
+from engines.parity import version
 from pipeline.commands.options import PRECISION, onnx_options
 
 PACKAGES = (
@@ -33,14 +33,9 @@ def versions() -> dict[str, str]:
     """Version of each of `PACKAGES`, "" for one that is not installed, and of FFmpeg's libraries."""
     from av import library_versions
 
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = ""
-    for part, version in library_versions.items():
-        found[part] = ".".join(map(str, version))
+    found = {package: version(package) for package in PACKAGES}
+    for part, numbers in library_versions.items():
+        found[part] = ".".join(map(str, numbers))
     return found
 
 
@@ -91,8 +86,8 @@ def doctor(
             text = ", ".join(value) if isinstance(value, list) else value
             click.echo(f"{key.replace('_', ' '):<17}{text}")
         click.echo()
-        for package, version in versions().items():
-            click.echo(f"{package:<25}{version or 'not installed'}")
+        for package, installed in versions().items():
+            click.echo(f"{package:<25}{installed or 'not installed'}")
         click.echo()
         for probe in probes:
             how = f"{probe.precision} on {probe.device}, {probe.difference}" if probe.runs else probe.reason
