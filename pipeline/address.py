@@ -11,5 +11,9 @@ def shown(address: str) -> str:
     kind, separator, rest = address.partition("://")
     if not separator:
         return address
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in host:
+        # Of a password with one of these in it, what is before that would look like the host.
+        return f"{kind}://…"
+    host = host.rpartition("@")[2]
     return f"{kind}://{host}" + ("/…" if rest.rstrip("/") != host else "")

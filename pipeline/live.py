@@ -197,6 +197,7 @@ class LiveRun:
         return {
             "fps_in": round(rate(list(stats.read)), 1),
             "frames_in": stats.decoded + self._source.dropped,
+            "repeated": stats.repeated,
             "dropped": stats.dropped + self._source.dropped,
             "painted": stats.stylized,
             "height": self._deck.height,

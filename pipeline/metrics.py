@@ -22,6 +22,7 @@ def exposition(status: dict[str, Any]) -> str:
         lines.extend(f"fauve_{name}{labels} {value:.15g}" for labels, value in values)
 
     metric("frames_in_total", "counter", "Frames read from the source.", [("", status["frames_in"])])
+    metric("repeated_total", "counter", "Times that the last frame was held.", [("", status["repeated"])])
     metric("painted_total", "counter", "Frames painted.", [("", status["painted"])])
     metric("dropped_total", "counter", "Frames the engine was too slow for.", [("", status["dropped"])])
     metric(

@@ -63,6 +63,8 @@ class Stats:
     """Frames painted."""
     encoded: int = 0
     """Frames handed to the first sink."""
+    repeated: int = 0
+    """Times that a live source's last picture was held, and shown again."""
     before: int = 0
     """Frames that an earlier run had encoded."""
     damaged: int = 0

@@ -110,6 +110,8 @@ def run(
                     if not live or item.captured_at is not None:
                         stats.decoded += 1
                         stats.read.append(time.monotonic())
+                    else:
+                        stats.repeated += 1
                     stats.dropped = decoded.dropped
                 else:
                     for channel in styled:

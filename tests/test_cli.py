@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from engines import Look, Style, bundled, load
 from pipeline import cli, stream
 from pipeline.batch import plan
+from pipeline.commands.doctor import versions
 from pipeline.commands.options import Dimensions, Rate
 from pipeline.commands.preview import preview, sample
 from pipeline.commands.run import run
@@ -477,6 +478,13 @@ def test_doctor_tells_what_runs_and_why_the_rest_does_not():
     assert report["versions"]["av"] == av.__version__
     for probe in report["engines"]:
         assert probe["runs"] or probe["reason"]
+
+
+def test_doctor_tells_of_onnx_runtime_whichever_package_brings_it(monkeypatch):
+    installed = {"onnxruntime-gpu": "1.2.3"}
+    monkeypatch.setattr("engines.parity.version_of", lambda package: installed.get(package, ""))
+    assert versions()["onnxruntime"] == "onnxruntime-gpu 1.2.3"
+    assert versions()["torch"] == ""
 
 
 def test_doctor_on_one_engine_fails_unless_that_one_runs():

@@ -237,6 +237,27 @@ def test_a_recording_can_be_played_after_a_kill(tmp_path, pack, suffix):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_recording_can_be_played_after_a_kill_though_its_sound_has_not_begun(tmp_path, suffix):
+    pattern = PatternSource((160, 96), Fraction(30), sound=True)
+    sink = open_sink(str(tmp_path / f"show{suffix}"), pattern.info)
+    for number in range(400):
+        sink.write(Frame(pattern.picture(number), 3000 * number, 3000, TIME_BASE))
+        if number == 300:
+            killed = tmp_path / f"killed{suffix}"
+            killed.write_bytes((tmp_path / f"show{suffix}").read_bytes())
+        if number >= 310:
+            sink.mux(pattern._sound(number))
+    sink.close()
+    assert len(codes(str(killed))[0]) > 200
+    numbers, times, loudness = codes(str(tmp_path / f"show{suffix}"))
+    assert numbers == list(range(400))
+    # What comes then is in its place.
+    clicks = [at for at, value in loudness.items() if value > 0.3]
+    assert min(clicks) == pytest.approx(1000 * times[330], abs=30)
+    assert max(clicks) < 1000 * times[392]
+
+
 def test_ctrl_c_ends_it_at_once_and_closes_the_recording(tmp_path, pack):
     path = tmp_path / "show.mp4"
     process = start("test:", *SIZE, "-s", pack, "-o", path, "--json")
@@ -1370,6 +1391,33 @@ def test_why_srt_cannot_be_received_is_one_line(tmp_path, monkeypatch, capfd, sa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script")
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (["[srt @ 0x5] Failed to resolve hostname a", "Input/output error"], "Failed to resolve hostname a"),
+        (["[srt @ 0x5] Connection to srt://a:1 failed", "Connection timed out"], "it does not answer"),
+    ],
+)
+def test_why_srt_cannot_be_sent_is_one_line(tmp_path, monkeypatch, said, reason):
+    script = tmp_path / "ffmpeg"
+    said = [said[0], f"Error opening output files: {said[1]}"]
+    script.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in said) + "exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("pipeline.sinks.stream.ffmpeg", lambda address: str(script))
+    pattern = PatternSource((64, 48))
+    sink = StreamSink("srt://a:1?passphrase=key", pattern.info)
+    frames = iter(pattern)
+
+    def lost():
+        sink.write(next(frames))
+        return sink.lost
+
+    wait_until(lost)
+    sink.abort()
+    assert sink.lost == reason
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script")
 def test_the_program_that_receives_srt_ends_before_the_next_one_begins(tmp_path, monkeypatch):
     script = tmp_path / "ffmpeg"
     script.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -1408,6 +1456,22 @@ def test_an_animated_webp_is_played_too(tmp_path):
     with open_source(str(tmp_path / "in.webp")) as source:
         shown = [frame for frame in source if isinstance(frame, Frame)]
     assert [bar(frame.image) for frame in shown] == [bar(picture(index)) for index in range(4)]
+
+
+def test_what_is_transparent_lies_on_black_in_each_round(tmp_path):
+    image = np.zeros((64, 96, 4), np.uint8)
+    image[..., 0] = 255
+    with av.open(str(tmp_path / "in.mov"), "w") as container:
+        video = container.add_stream("png", rate=10)
+        video.width, video.height, video.pix_fmt = 96, 64, "rgba"
+        for pts in range(3):
+            frame = av.VideoFrame.from_ndarray(image, format="rgba")
+            frame.pts, frame.time_base = pts, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    with open_source(str(tmp_path / "in.mov"), loop=True) as source:
+        frames = list(islice((frame for frame in source if frame.captured_at), 5))
+    assert [frame.image.max() for frame in frames] == [0] * 5
 
 
 def test_the_last_picture_of_a_file_has_its_time_before_the_first_follows(tmp_path):
@@ -1481,7 +1545,7 @@ def test_hls_is_written(tmp_path, pack):
         (["none.mp4", "-o", "x.mkv"], ["none.mp4: no such file", "camera:0"]),
         (["camera:97", "-o", "x.mkv"], ["/dev/video97", "fauve devices"]),
         (["test:", "-o", "x.avi"], ["x.avi", ".mkv"]),
-        (["test:", "-o", "ftp://a/b"], ["ftp://a/b", "rtmp://"]),
+        (["test:", "-o", "ftp://a/b"], ["ftp://a/…", "rtmp://"]),
         (["test:", "-o", "none/x.mkv"], ["no folder"]),
         (["test:640x480", "-o", "x.mkv"], ["test:640x480", "--size"]),
         (["test:"], ["-o"]),
@@ -1505,7 +1569,7 @@ def test_what_goes_wrong_is_one_line(tmp_path, pack, arguments, words):
 
 def test_a_recording_that_never_began_is_not_left_behind(tmp_path, pack):
     result = fauve("live", "test:", "-o", "x.mkv", "-o", "ftp://a/b", "--style", pack, cwd=tmp_path)
-    assert_one_line(result, "ftp://a/b")
+    assert_one_line(result, "ftp://a/…")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -1618,7 +1682,8 @@ def test_addresses():
             parse(form.replace("HOST:PORT", "127.0.0.1"))
     with pytest.raises(SinkError, match="is not of the form rtmp://HOST"):
         parse("rtmp://")
-    for nowhere in ("tcp://a:99999", "udp://a:abc", "rtmp://[::1/x"):
+    assert parse("RTMP://a/live/X").url == "rtmp://a/live/X"
+    for nowhere in ("tcp://a:99999", "udp://a:abc", "rtmp://[::1/x", "https://a:99999/x", "rtmp://a:abc/x"):
         with pytest.raises(SinkError, match="is no address"):
             parse(nowhere)
     assert parse_source("listen:rtmp://[::1/x").options == {"listen": "1"}, "FFmpeg says what is wrong"
@@ -1712,6 +1777,8 @@ def test_loudspeakers_are_listed_by_what_chooses_them(monkeypatch):
         ("http://[::1]:80/#key", "http://[::1]:80/…"),
         ("nut+udp://127.0.0.1:1", "nut+udp://127.0.0.1:1"),
         ("http://127.0.0.1/", "http://127.0.0.1"),
+        ("rtsp://me:k#ey@e.example/1", "rtsp://…"),
+        ("rtsp://me:k/ey@e.example/1", "rtsp://…"),
         ("whep::8091", "whep::8091"),
         ("films/show.mkv", "films/show.mkv"),
     ],
@@ -1724,6 +1791,21 @@ def test_a_source_that_cannot_be_opened_does_not_give_its_password_away():
     port = free_port()
     with pytest.raises(SourceError, match=rf"^rtsp://127.0.0.1:{port}/…: cannot be opened: [^/]*$"):
         open_source(f"rtsp://me:secret@127.0.0.1:{port}/secret")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["test:", "-o", "rmtp://a/live/secret"], "rmtp://a/…: no such output"),
+        (["test:", *2 * ["-o", "rtmp://a/live/secret"]], "rtmp://a/…: is given twice"),
+        (["test:", "-o", "udp://me:secret/@a:1"], "udp://…: is no address"),
+        (["listen:https://a/secret", "-o", "x.mkv"], "listen:https://a/…: can listen for"),
+    ],
+)
+def test_an_address_that_is_refused_keeps_its_secret(tmp_path, pack, arguments, told):
+    result = fauve("live", *arguments, "-s", pack, cwd=tmp_path)
+    assert_one_line(result, told)
+    assert "secret" not in result.stderr
 
 
 def test_a_pattern_of_less_than_a_picture_in_a_second():
@@ -1865,6 +1947,45 @@ def test_sound_that_is_lost_is_told_and_asked_for_until_it_is_back(tmp_path, mon
     source.close()
     assert len(asked) == 4
     assert told == {"", "udp://127.0.0.1:1: the sound is lost (it ended)"}
+
+
+def test_sound_that_breaks_off_is_told_without_its_address(monkeypatch):
+    class Broken(Stepping):
+        def demux(self, audio):
+            raise av.error.ConnectionResetError(104, "Connection reset by peer", "http://a/secret")
+            yield
+
+    monkeypatch.setattr(WithSound, "_connect", lambda self: Broken())
+    source = WithSound(PatternSource((64, 48)), "http://a/secret")
+    told = next(source.lost for _ in source if source.lost)
+    source.close()
+    assert told == "http://a/…: the sound is lost (Connection reset by peer)"
+
+
+def test_sound_goes_on_behind_what_is_damaged(tmp_path, caplog):
+    path = clicks(tmp_path / "clicks.wav")
+    with av.open(str(path)) as container, av.open(str(tmp_path / "in.ts"), "w") as damaged:
+        sound = damaged.add_stream("aac", rate=16000, layout="mono")
+        for samples in container.decode(audio=0):
+            damaged.mux(sound.encode(samples))
+        damaged.mux(sound.encode(None))
+    content = bytearray((tmp_path / "in.ts").read_bytes())
+    middle = len(content) // 188 // 2 * 188
+    del content[middle : middle + 7 * 188]  # a datagram
+    (tmp_path / "in.ts").write_bytes(content)
+    with av.open(str(tmp_path / "in.ts")) as container:
+        with pytest.raises(av.error.InvalidDataError):
+            list(container.decode(audio=0))
+        length = container.duration / av.time_base
+    source, ends = WithSound(PatternSource((64, 48)), str(tmp_path / "in.ts")), 0.0
+    for item in source:
+        if not isinstance(item, Frame):
+            ends = float(item.samples.pts * item.samples.time_base) + item.samples.samples / 48_000
+        if (isinstance(item, Frame) and item.time > length + 1) or source.lost:
+            break
+    source.close()
+    assert caplog.text == ""
+    assert ends == pytest.approx(length, abs=0.3)
 
 
 class Stepping:

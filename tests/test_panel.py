@@ -56,7 +56,8 @@ starlette = pytest.importorskip("starlette", reason='the panel needs the extra "
 STATUS = {
     "fps_in": 30.0,
     "frames_in": 90,
-    "dropped": 2,
+    "repeated": 5,
+    "dropped": 7,
     "painted": 88,
     "height": 176,
     "engine": "openvino float32",
@@ -1410,6 +1411,7 @@ def test_metrics_of_a_file_whose_name_is_no_text():
 def test_metrics():
     text = exposition(STATUS)
     assert "# TYPE fauve_frames_in_total counter\nfauve_frames_in_total 90\n" in text
+    assert "\nfauve_repeated_total 5\n" in text
     assert 'fauve_latency_seconds{sink="panel",quantile="0.95"} 0.03\n' in text
     assert 'fauve_sink_dropped_total{sink="panel"} 0\n' in text
     assert "fauve_up 1\n" in text

@@ -20,6 +20,7 @@ import pytest
 
 from pipeline.access import Access
 from pipeline.address import shown
+from pipeline.colour import Decoded
 from pipeline.frame import Frame
 from pipeline.serving import PageServer
 from pipeline.sinks.webrtc import WhepSink, WhipSink, _Tracks
@@ -182,6 +183,14 @@ def test_a_browser_watches(pack):
 def test_what_goes_wrong_is_one_line(pack):
     assert_one_line(fauve("live", "test:", "-s", pack, "-o", "whep:nowhere"), "whep::8090")
     assert_one_line(fauve("live", "whip:what", "-s", pack, "-o", "x.mkv"), "whip::8090")
+    for url, words in (
+        ("http://a/x y?token=secret", "a space"),
+        ("http://a:9x/?token=secret", "is no address"),
+        ("http:///x?token=secret", "http://HOST/"),
+    ):
+        result = fauve("live", "test:", "-s", pack, "-o", f"whip:{url}")
+        assert_one_line(result, words)
+        assert "secret" not in result.stderr
 
 
 def asked(url, method, body=b"", **headers):
@@ -582,6 +591,25 @@ def test_of_two_senders_one_is_heard(monkeypatch):
     asyncio.run(source._take_sound(Sound("other"), other))
     asyncio.run(source._take_sound(Sound("shown"), shown_one))
     assert [samples.of for samples in heard] == ["shown"]
+
+
+def test_the_time_for_which_a_sender_is_waited_for_is_none_of_the_run(monkeypatch):
+    source, peer = WhipSource.__new__(WhipSource), SimpleNamespace()
+    Capture.__init__(source, "whip::1")
+    source._began -= 600
+    source._sound, source._peers, source._first = True, [peer], threading.Event()
+    source._aiortc, source._timeout, source._decoded = aiortc, 5.0, Decoded()
+    pictures = [av.VideoFrame(64, 48, "yuv420p")]
+
+    class Pictures:
+        async def recv(self):
+            if not pictures:
+                raise aiortc.MediaStreamError
+            return pictures.pop()
+
+    asyncio.run(source._take_pictures(Pictures(), peer))
+    frame = next(iter(source))
+    assert 0 <= frame.time < 60
 
 
 def test_what_takes_too_long_is_given_up():

@@ -20,6 +20,7 @@ import click
 
 import engines
 from pipeline.access import token_file
+from pipeline.address import shown
 from pipeline.batch import refuse_itself
 from pipeline.commands.options import (
     Address,
@@ -126,7 +127,7 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @engine_options
 @onnx_options
 @click.option("--size", type=Dimensions(), help="Size to ask a camera or the test pattern for.")
-@click.option("--fps", type=Rate(), help="Frame rate to ask a camera or the test pattern for.")
+@click.option("--fps", type=Rate(), help="Frame rate to ask a camera, the screen or the test pattern for.")
 @click.option(
     "--denoise/--no-denoise",
     default=None,
@@ -146,7 +147,9 @@ class Bits(click.ParamType):  # type: ignore[type-arg]
 @click.option("--latency", type=Seconds(), help="Paint smaller rather than be later than this, such as 80ms.")
 @click.option("--fixed", is_flag=True, help="Never paint smaller to keep up; drop frames instead.")
 @click.option(
-    "--bitrate", type=Bits(), help="Highest bit rate of a stream, such as 4M (default: by its size)."
+    "--bitrate",
+    type=Bits(),
+    help="Highest bit rate of a stream in H.264, such as 4M (default: by its size); not of WebRTC.",
 )
 @click.option("--panel", type=Address(), help="Serve the control panel at this address, such as :8080.")
 @click.option("--preview", type=Address(), help="Serve the picture alone at this address.")
@@ -226,7 +229,7 @@ def live(
     places = [Path(output).resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
-            raise click.UsageError(f"{output}: is given twice")
+            raise click.UsageError(f"{shown(output)}: is given twice")
     if osc_reply and not osc:
         raise click.UsageError("--osc-reply needs --osc, whose socket it sends from")
     if crossfade > LONGEST_CROSSFADE:

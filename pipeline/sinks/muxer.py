@@ -21,6 +21,10 @@ SAMPLE_RATE = 48_000
 LEAST_SOUND = 4096
 """Samples that suffice for a packet to leave the encoder."""
 
+SOUND_WITHIN = 2
+"""Seconds after the first picture in which sound may begin; then silence does: until each track has begun,
+FFmpeg writes nothing of an .mp4, and keeps all of it in memory."""
+
 SOUND_BITS = 160_000
 """Bits per second of AAC, stereo."""
 
@@ -141,10 +145,15 @@ class Muxer:
             self._mux(self._video.encode(picture))
         except av.error.FFmpegError as error:
             raise SinkError(f"{self._name}: cannot be written: {error.strerror}") from error
+        if self._sound_from is None and frame.time - self._first >= SOUND_WITHIN:
+            self._begin_silence(frame)
 
     def begin(self, frame: Frame) -> None:
         """Mux one frame at once, together with the silence that FFmpeg would have it wait for."""
         self.write(frame)
+        self._begin_silence(frame)
+
+    def _begin_silence(self, frame: Frame) -> None:
         samples = _silence(math.ceil(frame.time * SAMPLE_RATE), LEAST_SOUND)
         self.mux(Sound(samples, 8 * LEAST_SOUND))
 

@@ -21,7 +21,7 @@ from pipeline.errors import SinkError
 from pipeline.frame import Frame, VideoInfo
 from pipeline.sinks import Sink
 from pipeline.sinks.muxer import INTERLEAVING, KEY_SECONDS, LiveEncoding, Muxer
-from pipeline.sources.live import PAUSES, ffmpeg
+from pipeline.sources.live import PAUSES, ffmpeg, srt_reason
 from pipeline.stderr_tail import StderrTail
 
 log = logging.getLogger("fauve")
@@ -85,9 +85,11 @@ def parse(address: str, bits: int | None = None) -> Target:
     if address.endswith(".m3u8") and "://" not in address:
         options = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments"}
         return Target(f"file:{address}", "hls", options, encoding)
-    scheme = address.partition("://")[0].lower()
+    scheme, _, rest = address.partition("://")
+    scheme = scheme.lower()  # FFmpeg knows no others
+    address = f"{scheme}://{rest}"
     if scheme in (*FORMATS, *NEED_PORT):
-        _check_host(address, scheme)
+        check_host(address, scheme)
     if scheme in ("nut+udp", "nut+tcp"):
         url = address.removeprefix("nut+")
         if scheme == "nut+udp" and "pkt_size" not in url:
@@ -96,7 +98,9 @@ def parse(address: str, bits: int | None = None) -> Target:
         return Target(url, "nut", {"flush_packets": "1"}, LiveEncoding("mjpeg"))
     if scheme not in FORMATS:
         known = ", ".join(f"{known}://" for known in FORMATS)
-        raise SinkError(f"{address}: no such output; streams begin with {known}, nut+udp:// or nut+tcp://")
+        raise SinkError(
+            f"{shown(address)}: no such output; streams begin with {known}, nut+udp:// or nut+tcp://"
+        )
     url, options = address, {"flush_packets": "1"}
     if scheme == "udp" and "pkt_size" not in url:
         url += ("&" if "?" in url else "?") + "pkt_size=1316"
@@ -107,7 +111,7 @@ def parse(address: str, bits: int | None = None) -> Target:
     return Target(url, FORMATS[scheme], options, encoding)
 
 
-def _check_host(address: str, scheme: str) -> None:
+def check_host(address: str, scheme: str) -> None:
     """Refuse at once where nobody can ever be; what may yet come is tried again and again.
 
     Raises:
@@ -115,9 +119,11 @@ def _check_host(address: str, scheme: str) -> None:
     """
     try:
         parts = urlsplit(address)
-        there = parts.port if scheme in NEED_PORT else parts.hostname
+        port = parts.port
     except ValueError as error:  # a port above 65535 or that is no number, half of an IPv6 address
-        raise SinkError(f"{shown(address)}: is no address ({error})") from error
+        # What is no port may be a part of a password.
+        raise SinkError(f"{shown(address)}: is no address of the form {scheme}://HOST:PORT") from error
+    there = port if scheme in NEED_PORT else parts.hostname
     if not there:
         place = "HOST:PORT" if scheme in NEED_PORT else "HOST/..."
         raise SinkError(f"{shown(address)}: is not of the form {scheme}://{place}")
@@ -278,10 +284,13 @@ class StreamSink(Sink):
         self._failures += 1
         self._not_before = time.monotonic() + pause
         # Its last words say why.
-        words = self._words.lines()
+        words, silent = self._words.lines(), "it does not answer"
+        if self._target.url.startswith("srt:"):
+            said = srt_reason(words, silent)
+        else:
+            said = words[-1] if words else silent
         # Without the address of an object that FFmpeg begins its lines with.
-        said = words[-1].replace(self._target.url, self.name) if words else "it does not answer"
-        self.lost = re.sub(r"^\[[^]]*\] ", "", said)
+        self.lost = re.sub(r"^\[[^]]*\] ", "", said.replace(self._target.url, self.name))
         if self._said != self.lost or self._failures == 1:
             log.warning("%s is lost (%s); it is tried again", self.name, self.lost)
             self._said = self.lost

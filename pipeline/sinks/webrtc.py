@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import threading
 import time
 import urllib.error
@@ -19,6 +20,7 @@ from pipeline.address import shown
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, Sound, VideoInfo
 from pipeline.sinks import Sink
+from pipeline.sinks.stream import check_host
 from pipeline.sources.live import PAUSES
 from pipeline.webrtc import (
     CONNECT_WITHIN,
@@ -276,8 +278,12 @@ class WhipSink(WebRtcSink):
     """
 
     def __init__(self, address: str, info: VideoInfo) -> None:
+        url = address.removeprefix("whip:")
+        if re.search(r"\s", url):
+            raise SinkError(f"{shown(address)}: there is a space in it; in addresses that is %20")
+        check_host(url, url.partition("://")[0])
         super().__init__(address, info)
-        self.url = address.removeprefix("whip:")
+        self.url = url
         self._session = ""
         """Where the server is told that it is over; empty while it has nothing of ours."""
         self._open = urllib.request.build_opener(_Redirects).open

@@ -231,7 +231,7 @@ def parse(address: str, size: Size | None = None, rate: Fraction | None = None) 
     if kind == "listen":
         scheme = rest.partition("://")[0].lower()
         if scheme not in LISTEN:
-            raise SourceError(f"{address}: can listen for {', '.join(LISTEN)}")
+            raise SourceError(f"{shown(address)}: can listen for {', '.join(LISTEN)}")
         return Input(rest, None, LISTEN[scheme])
     if "://" in address:
         options = {"fflags": "nobuffer", "flags": "low_delay"}
@@ -405,11 +405,15 @@ def ffmpeg(what: str) -> str:
     return str(get_ffmpeg_exe())
 
 
-def srt_reason(words: list[str]) -> str:
-    """Why SRT cannot be opened, by the last words of FFmpeg's program."""
-    reason = words[-1].rpartition("Error opening input files: ")[2] if words else "Connection timed out"
+def srt_reason(words: list[str], unanswered: str = NOBODY) -> str:
+    """Why SRT cannot be opened, by the last words of FFmpeg's program.
+
+    Args:
+        unanswered: what is said where nobody answers.
+    """
+    reason = re.sub(r"^Error opening \w+ files: ", "", words[-1]) if words else "Connection timed out"
     if reason == "Connection timed out":
-        return NOBODY
+        return unanswered
     # These come of anything; the first line, after the names of FFmpeg's objects, says of what.
     vague = reason in ("Input/output error", "Invalid argument")
     return re.sub(r"^(\[[^]]*\] )+", "", words[0]) if vague else reason
@@ -580,12 +584,9 @@ class LiveSource(Capture):
             chapters=(),
             stream=None,
             frames=0,
-            alpha=False,
             rate=min(file.rate, Fraction(240)),
             sound=audio is not None,
         )
-        if file.alpha:
-            self._file.flatten((0, 0, 0))
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
         # A film waits until somebody looks; of what goes on without us, the newest is wanted.
         if not self._paced:
@@ -610,6 +611,8 @@ class LiveSource(Capture):
         start, length = container.start_time or 0, container.duration
         self._until = (start + length) / av.time_base - NEARLY if length else math.inf
         file = FileSource(self.address, container=container)
+        if file.info.alpha:
+            file.flatten((0, 0, 0))
         # Not before: who joins waits for the next key frame, which may take longer.
         file.patience = self._timeout
         return file

@@ -23,6 +23,7 @@ from pipeline.sources.demuxer import packets_of
 from pipeline.sources.live import (
     ASTRAY,
     LEAP,
+    NOBODY,
     PAUSES,
     Anchor,
     Input,
@@ -35,6 +36,9 @@ from pipeline.sources.live import (
 from pipeline.sources.resampler import SoundResampler
 
 log = logging.getLogger("fauve")
+
+SILENT = 5.0
+"""Seconds without a piece that comes, or can be decoded, after which sound is lost."""
 
 MICROPHONES = {"linux": "alsa", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's device for sound, by platform."""
@@ -109,7 +113,7 @@ class WithSound(Source):
         ]
 
     def _connect(self) -> Any:
-        container = open_container(self._address, self._asked, 5.0)
+        container = open_container(self._address, self._asked, SILENT)
         if not container.streams.audio:
             container.close()
             raise SourceError(f"{self._name}: there is no sound in it")
@@ -143,7 +147,9 @@ class WithSound(Source):
                     self._container = self._connect()
                     continue
             except (SourceError, av.error.FFmpegError) as error:
-                reason = str(error)
+                # Of FFmpeg's errors the text has the whole address.
+                told = getattr(error, "strerror", None) or str(error)
+                reason = NOBODY if isinstance(error, av.error.ExitError) else told
             until = None
             self._reconnect(reason)
 
@@ -181,8 +187,7 @@ class WithSound(Source):
             # What does not go on without us waits for the first picture.
             while paced and self._zero is None and not self._stopped.wait(0.01):
                 pass
-            packets = packets_of(container, container.streams.audio[0], self._name)
-            for samples in (samples for packet in packets for samples in packet.decode()):
+            for samples in self._decoded(container):
                 if self._stopped.is_set():
                     break
                 if self._zero is None or samples.pts is None:
@@ -198,6 +203,26 @@ class WithSound(Source):
                 until = at + samples.samples / samples.sample_rate
             hand_on(anchor.sound(math.inf))
         return until
+
+    def _decoded(self, container: Any) -> Iterator[Any]:
+        """Its sound, without what is damaged.
+
+        Raises:
+            av.error.FFmpegError: it cannot be read on, or none can be decoded, at all or for `SILENT`.
+        """
+        began, heard, damage = time.monotonic(), 0.0, None
+        for packet in packets_of(container, container.streams.audio[0], self._name):
+            try:
+                decoded = packet.decode()
+            except av.error.InvalidDataError as error:
+                damage = error
+                if time.monotonic() - (heard or began) > SILENT:
+                    raise
+                continue
+            heard = time.monotonic()
+            yield from decoded
+        if damage is not None and not heard:
+            raise damage
 
     def __iter__(self) -> Iterator[Frame | Any]:
         for thread in self._threads:

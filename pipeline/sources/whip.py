@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import threading
+import time
 from collections.abc import Coroutine
 from fractions import Fraction
 from typing import Any
@@ -149,13 +150,15 @@ class WhipSource(Capture):
             if first:
                 first = False
                 self._take_over(peer)
-            self._seen = self.now
             image = self._decoded.image(frame, colour_of(frame))
             if not self._first.is_set():
+                # A recording does not begin with the time for which its sender was waited for.
+                self._began = time.monotonic()
                 height, width = image.shape[:2]
                 colour = Colour(BT709, LIMITED, BT709, BT709)
                 self.info = VideoInfo(width, height, RATE, TIME_BASE, colour, live=True, sound=self._sound)
                 self._first.set()
+            self._seen = self.now
             if self.lost:
                 self.lost = ""
                 self.reconnected += 1
@@ -172,8 +175,8 @@ class WhipSource(Capture):
             # The sound of two would be cut to pieces by each other; it is that of the picture.
             if not self._sound or self._peers[:1] != [peer]:
                 continue  # what is not taken would wait in the track, more and more of it
-            anchor.place(float(samples.pts * samples.time_base), self.now)
             if self._first.is_set():
+                anchor.place(float(samples.pts * samples.time_base), self.now)
                 for each, at in anchor.sound(self.now, samples):
                     self._put_sound(each, counted, at)
 
