@@ -51,8 +51,12 @@ def random_warp(n: int, height: int, width: int, rng: torch.Generator, *, pixels
 
 
 def warp(image: Tensor, grid: Tensor) -> Tensor:
-    """`image` [n, c, h, w] sampled at `grid` [n, h, w, 2]; beyond its border it is mirrored."""
-    return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    """`image` [n, c, h, w] sampled at `grid` [n, h, w, 2]; beyond its border it is mirrored.
+
+    Cubic, so that it may leave the range of `image` by a little: linear, what is moved by a part of a pixel
+    would lose its finest detail, and a painting would be charged for having some.
+    """
+    return F.grid_sample(image.float(), grid, mode="bicubic", padding_mode="reflection", align_corners=False)
 
 
 def inside(grid: Tensor) -> Tensor:
@@ -92,7 +96,7 @@ def synthetic_pair(
     """
     n = len(photo)
     grid = random_warp(n, *photo.shape[-2:], rng, pixels=motion)
-    moved = warp(photo, grid)
+    moved = warp(photo, grid).clamp(0, 1)
     gain = 1 + brightness * (torch.rand(n, 1, 1, 1, generator=rng) * 2 - 1)
     # What is blown out grows no brighter.
     lit = (moved * gain).clamp(0, 1)
@@ -114,7 +118,8 @@ def turned_pair(photo: Tensor, rng: torch.Generator) -> Pair:
     grid = F.affine_grid(theta, list(photo.shape), align_corners=False)
     # What lies beyond the edges differs, and reaches in.
     within = (grid.abs() <= TURNED).all(-1) & (identity_grid(*photo[:, 0].shape).abs() <= TURNED).all(-1)
-    return Pair(photo, warp(photo, grid), grid, within[:, None].float(), torch.zeros_like(photo[:, :1]))
+    turned = warp(photo, grid).clamp(0, 1)
+    return Pair(photo, turned, grid, within[:, None].float(), torch.zeros_like(photo[:, :1]))
 
 
 def with_sensor_noise(image: Tensor, most: float, rng: torch.Generator) -> Tensor:
