@@ -404,7 +404,7 @@ TRUNK = RECIPES / "live.safetensors"
 """The generator of the bundled styles, which others may begin with."""
 
 
-CALM = {"temporal": 12000.0, "motion": 1.0, "tone": 1500.0}
+CALM = {"temporal": 11000.0, "motion": 1.0, "tone": 1500.0}
 """What the recipe `quick` has for a style that flickers little, and does not go grey for it."""
 
 
