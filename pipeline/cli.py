@@ -154,18 +154,25 @@ def _run() -> None:
     except (KeyboardInterrupt, click.Abort) as error:
         _fail(str(error) or "stopped; no output was written")
     except BrokenPipeError:
-        # Who read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read our output has gone.
+        _drop_output()
         sys.exit(1)
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
             # Whether something is there cannot even be asked in a folder that may not be entered.
             _fail(f"{error.filename}: {error.strerror}")
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if not error.filename:
+                _drop_output()
             _fail(f"{error.filename or 'its output'} cannot be written: {error.strerror}")
         if not _has_cause(error):
             raise
         _fail(str(error))
+
+
+def _drop_output() -> None:
+    """Let what could not be written go nowhere: Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hang_up(number: int, frame: Any) -> None:
