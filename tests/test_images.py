@@ -219,28 +219,28 @@ def test_a_sequence_goes_on_where_it_was(tmp_path, video, pack, options):
         invoke(video, *asked)
 
 
+def assert_goes_on(video, pack, *options):
+    """Numbered pictures of which all behind the fifth are gone come out the same again."""
+    folder = video.parent
+    asked = [video, "-o", folder / "%03d.png", "--style", pack, "--engine", "onnxruntime", *options]
+    invoke(*asked)
+    pictures = {path: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    for path in list(pictures)[5:]:
+        path.unlink()
+    invoke(*asked, "--resume")
+    assert pictures == {path: path.read_bytes() for path in folder.glob("*.png")}
+
+
 @pytest.mark.parametrize("options", [[], ["--fps", "10"], ["--steady", "0.5"]])
 @pytest.mark.parametrize("damaged", [{2, 3}, {5, 6, 9}])
 def test_a_sequence_goes_on_behind_what_is_damaged(tmp_path, video, pack, damaged, options):
     broken = rewritten(video, tmp_path / "a.mp4", lambda number, whole: b"?" if number in damaged else whole)
-    asked = [broken, "-o", tmp_path / "%03d.png", "--style", pack, "--engine", "onnxruntime", *options]
-    invoke(*asked)
-    pictures = {path: path.read_bytes() for path in sorted(tmp_path.glob("*.png"))}
-    for path in list(pictures)[5:]:
-        path.unlink()
-    invoke(*asked, "--resume")
-    assert pictures == {path: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert_goes_on(broken, pack, *options)
 
 
 def test_an_avi_that_tells_no_times_goes_on_too(tmp_path, pack):
     video = make_video(tmp_path / "a.avi", time_base=Fraction(1, RATE), audio=False)
-    asked = [video, "-o", tmp_path / "%03d.png", "--style", pack, "--engine", "onnxruntime"]
-    invoke(*asked)
-    pictures = {path: path.read_bytes() for path in sorted(tmp_path.glob("*.png"))}
-    for path in list(pictures)[5:]:
-        path.unlink()
-    invoke(*asked, "--resume")
-    assert pictures == {path: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert_goes_on(video, pack)
 
 
 def test_pictures_of_which_nothing_is_known_are_not_gone_on_with(tmp_path):
